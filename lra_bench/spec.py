@@ -1,0 +1,159 @@
+"""What a task and a recipe are: frozen, validated, nothing hidden in defaults. No JAX here, so `ls` and `--help` stay fast."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lra_bench import UserError
+
+SplitName = Literal["train", "val", "test"]
+Protocol = Literal["s4", "lra"]
+Source = Literal["official", "mirror", "generated", "user"]
+T = TypeVar("T", bound="Frozen")
+
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+
+Role = Literal["eigenvalues", "input", "output", "low_rank", "step", "skip"]
+"""What a state space parameter is in the papers' equations: Λ, B, C, P (rank-one part), Δ, D."""
+
+Group = Literal["regular", "regular_no_decay", "ssm", "ssm_decay"]
+"""Optimiser group: which learning rate (`lr` or `ssm_lr`) and whether weight decay applies."""
+
+
+class Frozen(BaseModel):
+    """Base of every configuration and record: immutable; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class Task(Frozen):
+    """What is classified, and in how many examples. One per module of `tasks/`."""
+
+    name: str
+    title: str = Field(description="column heading of the LRA paper's table")
+    version: str = Field(description="of the examples' definition; results of different versions never share a table")
+    description: str
+    citation: str
+    inputs: Literal["tokens", "pixels"]
+    documents: Literal[1, 2] = Field(description="2 for Retrieval: a pair is classified")
+    length: int = Field(gt=0, description="L, steps of a padded example in the s4 protocol")
+    classes: int = Field(gt=1)
+    variable_length: bool = Field(description="true lengths differ: models pool over the first `length` steps only")
+    splits: dict[SplitName, int]
+    chance: float = Field(gt=0, lt=1, description="accuracy of the majority class on the full test split")
+
+
+class Recipe(Frozen):
+    """Everything that decides a training run but the data and the seed. Lengths of time are in epochs, so they scale with the data."""
+
+    source: str = Field(description="paper and table, or repository path @ commit, that these settings come from")
+    published: float | None = Field(description="test accuracy in % reported there; None where none was found")
+    notes: str = Field(description="known hard cases and where code and paper disagree; empty if none")
+
+    n_layers: int = Field(ge=1)
+    d_model: int = Field(ge=1, description="H, features")
+    norm: Literal["batch", "layer"]
+    prenorm: bool
+    norm_decay: float = Field(ge=0, lt=1, description="share of the old running statistics kept by BatchNorm at each step")
+    bidirectional: bool
+    pooling: Literal["mean", "last", "cls"]
+    embedding: int | None = Field(description="rows of the token table; None when pixels enter as real numbers")
+    pixels: Literal["unit", "signed", "standard"] | None = Field(
+        description="scaling of real pixels: to [0, 1], to [-1, 1], or by CIFAR-10's mean and deviation; None for tokens"
+    )
+    dropout: float = Field(ge=0, lt=1)
+    layer: dict[str, Any] = Field(description="settings of the sequence layer, checked by the model's own Config")
+
+    batch_size: int = Field(ge=1)
+    epochs: float = Field(gt=0)
+    lr: float = Field(gt=0, description="peak learning rate of the regular groups")
+    ssm_lr: float = Field(gt=0, description="peak learning rate of the ssm groups")
+    weight_decay: float = Field(ge=0)
+    schedule: Literal["reference", "cosine", "torch-cosine", "rsqrt", "constant"]
+    warmup_epochs: float = Field(ge=0)
+    decay_epochs: float = Field(gt=0, description="length of the whole schedule, warm-up included")
+    groups: dict[Role, Group] = Field(description="optimiser group of each role; roles not named are regular")
+
+    @model_validator(mode="after")
+    def _one_kind_of_input(self) -> Recipe:
+        if (self.embedding is None) == (self.pixels is None):
+            raise ValueError("exactly one of embedding and pixels must be set")
+        return self
+
+
+def digest_of(value: object) -> str:
+    """First 12 hex digits of the SHA-256 of `value` written as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def unknown(kind: str, name: str, legal: Iterable[str]) -> UserError:
+    """The error for a name that is not in a closed set: says the nearest legal one and lists them all."""
+    legal = list(legal)
+    near = difflib.get_close_matches(name, legal, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UserError(f"unknown {kind} {name!r}.{hint} Legal: {', '.join(legal)}.")
+
+
+def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
+    """`["n_layers=4", "norm=layer"]` → `{"n_layers": 4, "norm": "layer"}`; values are JSON where they parse as JSON, else text.
+
+    Raises UserError when an item has no `=` or a key is given twice.
+    """
+    overrides: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise UserError(f"--set takes KEY=VALUE, as in `--set n_layers=4`; got {pair!r}.")
+        if key in overrides:
+            raise UserError(f"--set {key} is given twice.")
+        try:
+            overrides[key] = json.loads(text)
+        except json.JSONDecodeError:
+            overrides[key] = text
+    return overrides
+
+
+_FIXED = {"source", "published", "notes", "layer"}
+
+
+def apply_overrides(recipe: Recipe, overrides: Mapping[str, Any], layer_config: type[Frozen]) -> Recipe:
+    """The recipe with `overrides` put in, each in the recipe itself or in its layer settings, and everything validated.
+
+    Raises UserError for a key that is in neither (with the legal ones) and for a value of the wrong type or range.
+    """
+    own = [name for name in Recipe.model_fields if name not in _FIXED]
+    layer_keys = list(layer_config.model_fields)
+    for key in overrides:
+        if key not in own and key not in layer_keys:
+            raise unknown("setting", key, [*own, *layer_keys])
+    layer = {**recipe.layer, **{k: v for k, v in overrides.items() if k not in own}}
+    fields = {**recipe.model_dump(), **{k: v for k, v in overrides.items() if k in own}}
+    checked = validated(layer_config, layer)
+    return validated(Recipe, {**fields, "layer": checked.model_dump(mode="json")})
+
+
+def validated(model: type[T], values: Mapping[str, Any]) -> T:
+    """`model(**values)` with pydantic's complaint turned into one sentence for the user."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise UserError(explain(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """Pydantic's error as one sentence: where, what was given, what is legal."""
+    parts = []
+    for problem in error.errors():
+        where = ".".join(str(step) for step in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        given = "" if problem["type"] in ("missing", "value_error") else f", got {problem['input']!r}"
+        parts.append(f"{where}: {message}{given}" if where else message)
+    return "; ".join(parts) + "."
