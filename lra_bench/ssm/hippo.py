@@ -1,0 +1,119 @@
+"""HiPPO-LegS, its normal part, and the diagonal initialisations of S4D: numpy in float64 on the host, once before training.
+
+Sources: Gu et al. 2020 (HiPPO), Gu, Goel, Ré 2022 (S4, appendix C.1), Gu et al. 2022 (S4D, section 4);
+state-spaces/s4 `src/models/hippo/hippo.py` and `models/s4/s4d.py`, lindermanlab/S5 `s5/ssm_init.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lra_bench.spec import unknown
+
+Real = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+
+DiagonalName = Literal["legs", "inv", "lin", "real"]
+
+B_CLIP = 2.0
+"""S4 and S4D keep the imaginary part of the initial B within ±2 (state-spaces/s4 `kernels/ssm.py`, `B_clip`)."""
+
+
+class Legs(NamedTuple):
+    """x' = A x + B u remembers the past of u in Legendre polynomials."""
+
+    A: Real  # (N, N), lower triangular
+    B: Real  # (N,)
+
+
+class NormalPart(NamedTuple):
+    """S = A + P Pᵀ = V diag(Lambda) Vᴴ, so that A = V (diag(Lambda) - P̃ P̃ᴴ) Vᴴ."""
+
+    Lambda: Complex  # (N,), real parts -1/2, imaginary parts ascending; Lambda[::-1] is conj(Lambda), bit for bit
+    V: Complex  # (N, N), unitary, first row real and positive; V[:, ::-1] is conj(V)
+    P_tilde: Complex  # (N,), Vᴴ P
+    B_tilde: Complex  # (N,), Vᴴ B
+
+
+class Diagonal(NamedTuple):
+    """A diagonal state space, one of each conjugate pair."""
+
+    Lambda: Complex  # (N // 2,)
+    B: Complex  # (N // 2,)
+
+
+def legs(N: int) -> Legs:
+    """HiPPO-LegS of N states: A (N, N) with eigenvalues -1 … -N, and B (N,)."""
+    if N < 1:
+        raise ValueError(f"HiPPO-LegS needs at least one state, got N={N}")
+    n = np.arange(N)
+    B = np.sqrt(2.0 * n + 1.0)
+    A = -np.tril(np.outer(B, B), k=-1) - np.diag(n + 1.0)
+    return Legs(A, B)
+
+
+def normal_part(N: int) -> NormalPart:
+    """Eigen-decomposition of the normal part of HiPPO-LegS.
+
+    The eigenvectors' free phases are fixed by a real positive first row. That is also the phase LAPACK leaves behind
+    up to sign, hence the one in which the reference codes clip B (`clip_imaginary`). With conjugate symmetry keep the
+    first N // 2 entries: the negative imaginary parts.
+    """
+    A, B = legs(N)
+    P = B / np.sqrt(2.0)
+    skew = A + np.outer(P, P) + 0.5 * np.eye(N)
+    # The exact skew part: rounding in P Pᵀ would otherwise leave the two triangles an ulp apart.
+    skew = 0.5 * (skew - skew.T)
+    omega, V = np.linalg.eigh(-1j * skew)
+    V = real_first_row(V)
+    # A real matrix has conjugate pairs; LAPACK's complex solver gives them only up to rounding.
+    half = N // 2
+    omega[N - half :] = -omega[:half][::-1]
+    V[:, N - half :] = V[:, :half][:, ::-1].conj()
+    if N % 2:
+        omega[half] = 0.0
+        V[:, half] = V[:, half].real / np.linalg.norm(V[:, half].real)
+    Vh = V.conj().T
+    return NormalPart(-0.5 + 1j * omega, V, Vh @ P, Vh @ B)
+
+
+def real_first_row(V: Complex) -> Complex:
+    """V with each column turned by a phase so that its first entry is real and positive.
+
+    The first row of a conjugate pair of columns is conjugate too, so pairs stay pairs.
+    """
+    first = V[0]
+    turned = V * (first.conj() / np.abs(first))
+    turned[0] = np.abs(first)
+    return turned
+
+
+def clip_imaginary(B: Complex, limit: float = B_CLIP) -> Complex:
+    """B with imaginary parts held within ±limit, as S4 and S4D start."""
+    return B.real + 1j * np.clip(B.imag, -limit, limit)
+
+
+def diagonal(name: DiagonalName, N: int) -> Diagonal:
+    """S4D's initialisations for N states, of which N // 2 are stored; `real` has N // 2 states without a partner.
+
+    `legs` takes the full HiPPO B where the theory asks for B / 2, and clips it, both as the reference code does.
+    Raises UserError for an unknown name, ValueError for odd N.
+    """
+    if name not in get_args(DiagonalName):
+        raise unknown("S4D initialisation", name, get_args(DiagonalName))
+    if N < 2 or N % 2:
+        raise ValueError(f"conjugate pairs need an even number of states, got N={N}")
+    half = N // 2
+    if name == "legs":
+        part = normal_part(N)
+        return Diagonal(part.Lambda[:half], clip_imaginary(part.B_tilde[:half]))
+    n = np.arange(half)
+    decay, omega = {
+        "inv": (np.full(half, 0.5), (N / np.pi) * (N / (2 * n + 1) - 1)),
+        "lin": (np.full(half, 0.5), np.pi * n),
+        "real": (n + 1.0, np.zeros(half)),
+    }[name]
+    return Diagonal(-(decay + 1j * omega), np.ones(half, np.complex128))
