@@ -1,6 +1,6 @@
-"""The contract between a task and `prepare`: where raw files come from, and how they, or a generator, become examples. No JAX.
+"""The contract between a task and `prepare`: where raw files come from, how they, or a generator, become examples.
 
-Every module of `tasks/` has two constants, `TASK` (lra_bench.spec.Task) and `DATA`, an object that fulfils `DataSource`.
+Every module of `tasks/` has `TASK` (lra_bench.spec.Task) and `DATA`, an object that fulfils `DataSource`. No JAX here.
 `prepare` does the rest: downloads, locks, chunks, resumption, packed arrays, the TFDS dataset, the manifest.
 
 Examples have one global index: train first, then val, then test, in their final order. A generator makes any range of
@@ -22,7 +22,7 @@ from lra_bench.spec import SPLITS, SplitName
 from lra_bench.spec import Protocol as LraProtocol
 
 Size = Literal["full", "tiny"] | int
-"""`full` as published, `tiny` for quickstart and tests, or a total number of examples shared out like the full splits."""
+"""`full` as published, `tiny` for quickstart and tests, or a total number of examples, shared out like the full set."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Request:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file to fetch. `size` (bytes) and `sha256` (hex) are None where no trustworthy value is known."""
+    """A file somewhere. `size` in bytes and `sha256` in hex are checked where known, None where nobody published them."""
 
     url: str
-    filename: str
-    size: int | None
-    sha256: str | None
+    name: str
+    size: int | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Layout:
     vocabulary: tuple[str, ...] | None
     """Token of each id (id 0 pads); None where the inputs are pixels."""
     validation_is_test: bool = False
-    """The protocol selects on test: counts["val"] == counts["test"], the reader leaves the val indices out, `prepare` copies."""
+    """The protocol selects on test: counts["val"] == counts["test"]; readers leave val out, `prepare` copies test."""
 
     @property
     def total(self) -> int:
@@ -121,7 +121,7 @@ class Generator(Protocol):
 
     @property
     def distinct(self) -> bool:
-        """True: no example may occur twice in the whole set; `prepare` replaces repeats by the examples after the last index."""
+        """True: no example may occur twice in the set; `prepare` replaces repeats by those after the last index."""
 
     @property
     def chunk(self) -> int:
@@ -132,7 +132,7 @@ class Generator(Protocol):
         """On one core, measured; only for the estimate of `--dry-run`."""
 
     def generate(self, seed: int, start: int, stop: int) -> Rows:
-        """Examples start … stop − 1. Example i depends on `seed` and i alone, so chunks, `--jobs` and resumption cannot change it.
+        """Examples start … stop − 1. Example i depends on `seed` and i alone, whatever the chunks, jobs, or resumption.
 
         `stop` may exceed `layout.total` (see `distinct`).
         """
@@ -146,28 +146,28 @@ class DataSource(Protocol):
         """Official first, then pinned mirrors, in the order they are tried; may be empty."""
 
     def locate(self, path: Path) -> list[Path]:
-        """The raw files of this task in or at `path` (an archive, or a folder in any layout found in the wild). Quick: reads no content.
+        """The raw files of this task in or at `path`: an archive, or a folder in any layout found in the wild.
 
-        These are the files whose sha256 the manifest records. Raises UserError saying what was looked for.
+        Quick: reads no content. These are the files whose sha256 the manifest records. Raises UserError saying what was looked for.
         """
 
     def read(self, path: Path, request: Request) -> Reading:
-        """Open `path` (what `locate` accepted; for downloads the file itself, or the folder when an origin has several).
+        """Open `path` (what `locate` accepted; for downloads the file, or the folder when an origin has several).
 
-        May make a first pass (counts, vocabulary). Raises UserError for a wrong format or a request that files cannot meet.
+        May make a first pass (counts, vocabulary). Raises UserError for a wrong format or an impossible request.
         """
 
     def generator(self, request: Request) -> Generator | None:
         """The generator for this request, None if this task cannot be generated at this size and protocol."""
 
     def problems(self, layout: Layout, rows: Rows) -> list[str]:
-        """For `--verify`: what is wrong in these decoded examples, one clause each naming the row within `rows`; [] if nothing.
+        """For `--verify`: what is wrong in these examples, one clause each naming the row within `rows`; [] if nothing.
 
-        Checks what only the task knows (a label that can be recomputed, a marker that must be there); `verify` checks the rest.
+        Checks what only the task knows (a label that can be recomputed, a marker that must be there).
         """
 
     def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:
-        """Text of one example, inputs (L,) or (2, L), lengths () or (2,), for `show`; pixels give a few lines of shades."""
+        """Text of one example for `show`, inputs (L,) or (2, L), lengths () or (2,); pixels give a few lines of shades."""
 
 
 def parse_size(text: str | int) -> Size:
@@ -186,7 +186,7 @@ def parse_size(text: str | int) -> Size:
 
 
 def counts_for(size: Size, full: Mapping[SplitName, int], tiny: Mapping[SplitName, int]) -> dict[SplitName, int]:
-    """Examples per split at `size`; a number is shared out in the proportions of `full`, at least one per split, rest to train."""
+    """Examples per split at `size`; a number is shared out as in `full`, at least one per split, the rest to train."""
     if size == "full":
         return dict(full)
     if size == "tiny":
@@ -219,12 +219,3 @@ def pad_rows(examples: Sequence[Sequence[NDArray[np.uint8]]], labels: Sequence[i
 def bytes_per_example(layout: Layout) -> int:
     """Of the packed arrays on disk."""
     return layout.documents * (layout.length + 4) + 4
-
-
-class Fetch(Protocol):
-    """Signature of `lra_bench.data.download.fetch`: returns the complete, checked file in `folder`, resuming what is there.
-
-    Raises WorkError in one sentence (403, an HTML page, wrong size or hash, no network); `prepare` then tries the next origin.
-    """
-
-    def __call__(self, file: RemoteFile, folder: Path) -> Path: ...
