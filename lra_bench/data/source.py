@@ -37,7 +37,7 @@ class Request:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file somewhere. `size` in bytes and `sha256` in hex are checked where known, None where nobody published them."""
+    """A file somewhere; `size` in bytes and `sha256` in hex are checked where known, None where nobody says."""
 
     url: str
     name: str
@@ -148,7 +148,7 @@ class DataSource(Protocol):
     def locate(self, path: Path) -> list[Path]:
         """The raw files of this task in or at `path`: an archive, or a folder in any layout found in the wild.
 
-        Quick: reads no content. These are the files whose sha256 the manifest records. Raises UserError saying what was looked for.
+        Quick: reads no content. The manifest records their sha256. Raises UserError saying what was looked for.
         """
 
     def read(self, path: Path, request: Request) -> Reading:
@@ -167,7 +167,7 @@ class DataSource(Protocol):
         """
 
     def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:
-        """Text of one example for `show`, inputs (L,) or (2, L), lengths () or (2,); pixels give a few lines of shades."""
+        """Text of one example for `show`; inputs (L,) or (2, L), lengths () or (2,); pixels as lines of shades."""
 
 
 def parse_size(text: str | int) -> Size:
