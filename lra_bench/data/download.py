@@ -1,0 +1,308 @@
+"""Fetch one file so that what lies at its final name is always whole and checked: resume, retry, verify, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+import requests
+import urllib3
+from filelock import FileLock
+
+from lra_bench import WorkError
+from lra_bench.data.progress import Progress
+from lra_bench.data.source import RemoteFile
+from lra_bench.results import write_atomically
+
+CHUNK = 1 << 20
+TIMEOUT = (15.0, 60.0)
+"""Seconds to connect, and between two pieces of the answer."""
+
+ATTEMPTS = 6
+"""Tries in a row that bring no new byte before the download is given up."""
+
+BACKOFF = 1.0
+"""Seconds before the second try; doubled for each further one, `LONGEST_WAIT` at most."""
+
+LONGEST_WAIT = 60.0
+
+_RETRIED = {408, 425, 429, 500, 502, 503, 504}
+_NO_CONTENT = re.compile(rb"\s*(<!doctype html|<html|<\?xml)", re.IGNORECASE)
+_PAGES = ("text/html", "application/xhtml+xml")
+_TRANSFER_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file that is here, whole: where it came from and what it is."""
+
+    path: Path
+    url: str
+    size: int
+    sha256: str
+
+
+class _TryAgain(Exception):
+    """This try failed in a way that another one may not."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+@dataclass(frozen=True)
+class _Partial:
+    """What `NAME.part` begins. `validator` is the server's own name for that version of the file (RFC 9110 §13.1.5)."""
+
+    url: str
+    validator: str
+    total: int | None
+
+
+def fetch(file: RemoteFile, folder: Path, *, backoff: float = BACKOFF) -> Fetched:
+    """Download `file` into `folder` unless it is there; a second process asking for the same file waits and gets it.
+
+    Bytes go to `NAME.part`, which a later call continues where the server can prove that it still has the same file
+    (Range with If-Range); size and SHA-256 are checked before it takes its name. `NAME.json` beside it records both.
+    Raises WorkError with one sentence when the server refuses, sends another file or a web page, goes on failing, or
+    the disk is full. Nothing is left at the final name then.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / file.name
+    with FileLock(folder / f".{file.name}.lock"):
+        have = _already_here(target, file)
+        while have is None:
+            from_scratch = not _size(_part_path(target))
+            _download(file, target, backoff)
+            have = _check_and_name(file, target, last_try=from_scratch)
+        return have
+
+
+def _already_here(target: Path, file: RemoteFile) -> Fetched | None:
+    """What an earlier call finished, if its record still fits the file on disk and what is asked for now."""
+    try:
+        record = json.loads(_record_path(target).read_text(encoding="utf-8"))
+        have = Fetched(target, str(record["url"]), int(record["size"]), str(record["sha256"]))
+        size = target.stat().st_size
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    fits = size == have.size and file.size in (None, size) and file.sha256 in (None, have.sha256)
+    return have if fits and have.url == file.url else None
+
+
+def _record_path(target: Path) -> Path:
+    return target.with_name(f"{target.name}.json")
+
+
+def _part_path(target: Path) -> Path:
+    return target.with_name(f"{target.name}.part")
+
+
+def _partial_path(target: Path) -> Path:
+    return target.with_name(f"{target.name}.part.json")
+
+
+def _download(file: RemoteFile, target: Path, backoff: float) -> None:
+    """Fill `NAME.part` completely, over as many connections as it takes while each gets further than those before."""
+    furthest = failures = 0
+    with requests.Session() as session, Progress(file.name, total=file.size, unit="B") as progress:
+        while True:
+            try:
+                return _one_connection(session, file, target, progress)
+            except _TryAgain as failure:
+                reached = _size(_part_path(target))
+                failures = 1 if reached > furthest else failures + 1
+                furthest = max(furthest, reached)
+                if failures >= ATTEMPTS:
+                    raise WorkError(f"{file.url}: {failure}, {failures} times in a row; gave up for now.") from None
+                wait = min(max(backoff * 2 ** (failures - 1), failure.wait), LONGEST_WAIT)
+                progress.say(f"{failure}; next try in {wait:.0f} s")
+                time.sleep(wait)
+
+
+def _one_connection(session: requests.Session, file: RemoteFile, target: Path, progress: Progress) -> None:
+    """One request, continuing `NAME.part` where that is safe. Returns when the part is complete, else raises."""
+    part, partial = _part_path(target), _load_partial(target, file)
+    offset = _size(part) if partial else 0
+    headers = {"Accept-Encoding": "identity"}  # the archive's own bytes, never a transport's compression of them
+    if partial and offset:
+        headers |= {"Range": f"bytes={offset}-", "If-Range": partial.validator}
+    try:
+        response = session.get(file.url, headers=headers, stream=True, timeout=TIMEOUT)
+    except requests.RequestException as error:
+        raise _TryAgain(_plain(error)) from None
+    with response:
+        if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            _start_over(target)
+            raise _TryAgain("the server has less than what is already here")
+        _refuse_errors(response, file)
+        resumed = offset > 0 and response.status_code == HTTPStatus.PARTIAL_CONTENT
+        total = _total(response, file, offset if resumed else 0)
+        if resumed and partial and partial.total not in (None, total):
+            _start_over(target)
+            raise _TryAgain("the server's file changed")
+        if not resumed:
+            offset = 0
+            _start_over(target)
+            _save_partial(target, file, response, total)
+        _need_space(target, total, offset)
+        progress.at(offset, total)
+        _append(response, part, total, progress)
+
+
+def _append(response: requests.Response, part: Path, total: int | None, progress: Progress) -> None:
+    """Write the answer's body behind what `part` holds."""
+    try:
+        with part.open("ab") as out:
+            for piece in _pieces(response):
+                if out.tell() == 0 and _NO_CONTENT.match(piece):
+                    raise WorkError(f"{response.url} answered with a web page instead of the file.")
+                out.write(piece)
+                progress.advance(len(piece))
+            out.flush()
+            os.fsync(out.fileno())
+    except WorkError:
+        part.unlink(missing_ok=True)
+        raise
+    except OSError as error:
+        raise WorkError(_disk_error(part, error)) from None
+    if total is not None and _size(part) < total:
+        raise _TryAgain(f"the connection ended after {_size(part):,} of {total:,} bytes")
+
+
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    """The body as sent. Errors of the network become `_TryAgain`, so that an OSError in the caller means the disk."""
+    try:
+        yield from response.raw.stream(CHUNK, decode_content=False)
+    except _TRANSFER_ERRORS as error:
+        raise _TryAgain(_plain(error)) from None
+
+
+def _refuse_errors(response: requests.Response, file: RemoteFile) -> None:
+    status = response.status_code
+    name = f"{status} {response.reason or ''}".strip()
+    if status in _RETRIED:
+        after = response.headers.get("Retry-After", "")
+        raise _TryAgain(f"the server answered {name}", wait=float(after) if after.isdigit() else 0.0)
+    if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+        raise WorkError(f"{file.url} answered {name}.")
+    if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() in _PAGES:
+        raise WorkError(f"{file.url} answered with a web page instead of the file.")
+
+
+def _total(response: requests.Response, file: RemoteFile, offset: int) -> int | None:
+    """Size of the whole file in bytes, from the answer and from what is known of it."""
+    if response.status_code == HTTPStatus.PARTIAL_CONTENT:
+        answered = response.headers.get("Content-Range", "nothing")
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answered)
+        if match is None or int(match[1]) != offset:
+            raise WorkError(f"{file.url} was asked for the bytes from {offset:,} on and answered with {answered}.")
+        said: int | None = int(match[2])
+    else:
+        length = response.headers.get("Content-Length", "")
+        said = int(length) if length.isdigit() else None
+    if None not in (said, file.size) and said != file.size:
+        raise WorkError(f"{file.url} is {said:,} bytes where {file.size:,} are expected: not the same file.")
+    if said is None and file.size is None and response.headers.get("Transfer-Encoding", "").lower() != "chunked":
+        raise WorkError(f"{file.url} does not say how long it is, so a cut could not be told from its end.")
+    return said if said is not None else file.size
+
+
+def _load_partial(target: Path, file: RemoteFile) -> _Partial | None:
+    try:
+        partial = _Partial(**json.loads(_partial_path(target).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return partial if partial.url == file.url and partial.validator else None
+
+
+def _save_partial(target: Path, file: RemoteFile, response: requests.Response, total: int | None) -> None:
+    etag = response.headers.get("ETag", "")
+    strong = etag.startswith('"')  # a weak one (W/"…") may not stand in If-Range
+    validator = etag if strong else response.headers.get("Last-Modified", "")
+    partial = _Partial(file.url, validator, total)
+    write_atomically(_partial_path(target), json.dumps(asdict(partial)))
+
+
+def _start_over(target: Path) -> None:
+    """Forget the part: first its bytes, then what they were, so no crash leaves bytes under a wrong description."""
+    _part_path(target).unlink(missing_ok=True)
+    _partial_path(target).unlink(missing_ok=True)
+
+
+def _check_and_name(file: RemoteFile, target: Path, *, last_try: bool) -> Fetched | None:
+    """Give the complete part its name if it is the expected file, else remove it. None: try once more from nothing."""
+    part = _part_path(target)
+    size, digest = _size(part), sha256_of(part)
+    wrong = ""
+    if file.size not in (None, size):
+        wrong = f"{size:,} bytes where {file.size:,} are expected"
+    elif file.sha256 not in (None, digest):
+        wrong = f"SHA-256 {digest[:12]}… where {str(file.sha256)[:12]}… is expected"
+    if wrong:
+        _start_over(target)
+        if not last_try:  # the bytes of an earlier call may be what is bad
+            return None
+        raise WorkError(f"{file.url} is not the expected file ({wrong}); removed.")
+    target.unlink(missing_ok=True)
+    write_atomically(_record_path(target), json.dumps({"url": file.url, "size": size, "sha256": digest}, indent=1))
+    os.replace(part, target)
+    _partial_path(target).unlink(missing_ok=True)
+    return Fetched(target, file.url, size, digest)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes in hex, with a progress bar where that takes a while."""
+    digest = hashlib.sha256()
+    with path.open("rb") as data, Progress(f"SHA-256 of {path.name}", total=path.stat().st_size, unit="B") as progress:
+        while piece := data.read(CHUNK):
+            digest.update(piece)
+            progress.advance(len(piece))
+    return digest.hexdigest()
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
+
+
+def _need_space(target: Path, total: int | None, offset: int) -> None:
+    free = shutil.disk_usage(target.parent).free
+    if total is not None and free < total - offset:
+        need = (total - offset) / 1e9
+        raise WorkError(f"{target.name} needs {need:.2f} GB more and {target.parent} has {free / 1e9:.2f} GB free.")
+
+
+def _disk_error(path: Path, error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return f"the disk of {path.parent} is full; free some space and type the same to go on where it stopped."
+    return f"cannot write {path}: {error.strerror}."
+
+
+def _plain(error: BaseException) -> str:
+    """What went wrong in a connection, in words instead of a chain of class names."""
+    text = f"{type(error).__name__} {error}".lower()
+    known = {
+        "name resolution": "the server's name was not found",
+        "getaddrinfo": "the server's name was not found",
+        "timed out": "the server did not answer in time",
+        "timeout": "the server did not answer in time",
+        "refused": "the connection was refused",
+        "certificate": "the server's certificate is not valid",
+        "incomplete": "the connection was cut",
+        "reset": "the connection was cut",
+        "aborted": "the connection was cut",
+    }
+    other = f"the connection failed ({type(error).__name__})"
+    return next((words for key, words in known.items() if key in text), other)

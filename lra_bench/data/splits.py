@@ -1,0 +1,65 @@
+"""The orders in which published code cuts one set of examples into splits, without PyTorch, TFDS or `datasets`."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+S4_SEED = 42
+"""Of every split in state-spaces/s4 and lindermanlab/S5."""
+
+Indices = NDArray[np.int64]
+
+
+def torch_permutation(n: int, seed: int = S4_SEED) -> Indices:
+    """The permutation behind `torch.utils.data.random_split(…, generator=torch.Generator().manual_seed(seed))`.
+
+    Shape (n,). PyTorch's CPU `randperm` draws one raw 32-bit Mersenne Twister output u per position i and swaps it with
+    position i + u mod (n − i) (ATen/native/TensorFactories.cpp); NumPy's legacy generator has the same raw outputs.
+    """
+    draws = np.random.RandomState(seed).randint(0, 2**32, size=max(n - 1, 0), dtype=np.uint32)
+    order = list(range(n))
+    for i, draw in enumerate(draws.tolist()):
+        j = i + draw % (n - i)
+        order[i], order[j] = order[j], order[i]
+    return np.array(order, dtype=np.int64)
+
+
+def tfds_order(keys: Sequence[str | int], split: str) -> Indices:
+    """The order in which TFDS stores examples generated under `keys`: by the 128-bit MD5 of split name and key.
+
+    Shape (n,): position in `keys` of the first, second, … stored example (tensorflow_datasets/core/hashing.py). Slices
+    such as `train[:90%]` cut this order.
+    """
+    salt = hashlib.md5(split.encode(), usedforsecurity=False)
+
+    def stored_at(index: int) -> bytes:
+        salted = salt.copy()
+        salted.update(str(keys[index]).encode())
+        return salted.digest()
+
+    return np.array(sorted(range(len(keys)), key=stored_at), dtype=np.int64)
+
+
+def holdout(n: int, fraction: float, seed: int = S4_SEED) -> tuple[Indices, Indices]:
+    """(train, val) indices of `datasets.Dataset.train_test_split(test_size=fraction, seed=seed)`, S4's `val_split`.
+
+    NumPy's `default_rng(seed).permutation(n)`: the first ⌈fraction·n⌉ are held out, the rest is trained on, both in
+    that order (huggingface/datasets, arrow_dataset.py).
+    """
+    order = np.random.default_rng(seed).permutation(n)
+    held = math.ceil(fraction * n)
+    return order[held:], order[:held]
+
+
+def tenths(n: int) -> tuple[int, int]:
+    """Where Pathfinder's order of n images is cut: train before the first number, test from the second on (80/10/10).
+
+    S4 rounds val and test down and gives train the rest (src/dataloaders/lra.py); for 200,000 so does TFDS's slicing.
+    """
+    tenth = int(0.1 * n)
+    return n - 2 * tenth, n - tenth
