@@ -1,4 +1,4 @@
-"""HiPPO-LegS, its normal part, and the diagonal initialisations of S4D: numpy in float64 on the host, once before training.
+"""HiPPO-LegS, its normal part, and the diagonal initialisations of S4D, in float64 numpy: done once, before training.
 
 Sources: Gu et al. 2020 (HiPPO), Gu, Goel, Ré 2022 (S4, appendix C.1), Gu et al. 2022 (S4D, section 4);
 state-spaces/s4 `src/models/hippo/hippo.py` and `models/s4/s4d.py`, lindermanlab/S5 `s5/ssm_init.py`.
