@@ -73,6 +73,12 @@ class Layout:
         return sum(self.counts[split] for split in SPLITS)
 
     @property
+    def starts(self) -> dict[SplitName, int]:
+        """Global index of each split's first example."""
+        train, val = self.counts["train"], self.counts["val"]
+        return {"train": 0, "val": train, "test": train + val}
+
+    @property
     def row_shape(self) -> tuple[int, ...]:
         return (self.length,) if self.documents == 1 else (self.documents, self.length)
 

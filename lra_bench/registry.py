@@ -1,0 +1,30 @@
+"""The one place that reaches the task modules. No JAX."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Protocol, cast
+
+from lra_bench.data.source import DataSource
+from lra_bench.spec import Recipe, Task, unknown
+from lra_bench.tasks import TASK_MODULES
+
+
+class TaskModule(Protocol):
+    """What every module of `tasks/` defines. RECIPES maps a model's name to its published recipe for this task."""
+
+    TASK: Task
+    DATA: DataSource
+    RECIPES: dict[str, Recipe]
+
+
+def task_names() -> tuple[str, ...]:
+    """In the order of the paper's table."""
+    return TASK_MODULES
+
+
+def task_module(name: str) -> TaskModule:
+    """Raises UserError with the legal names for an unknown task."""
+    if name not in TASK_MODULES:
+        raise unknown("task", name, TASK_MODULES)
+    return cast(TaskModule, importlib.import_module(f"lra_bench.tasks.{name}"))

@@ -1,0 +1,273 @@
+"""ListOps: nested list operations on digits, ten classes. Generated here by the official grammar, or read from TSV."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lra_bench import UserError
+from lra_bench.data import archive
+from lra_bench.data.source import (
+    Generator,
+    Layout,
+    Origin,
+    PlacedRows,
+    Reading,
+    RemoteFile,
+    Request,
+    Rows,
+    counts_for,
+    pad_rows,
+)
+from lra_bench.spec import SPLITS, Protocol, Recipe, SplitName, Task
+
+TASK = Task(
+    name="listops",
+    title="ListOps",
+    version="1.0.0",
+    description="Expressions of MIN, MAX, MED (median) and SM (sum modulo 10) over digits, up to ten levels deep; "
+    "the class is the expression's value.",
+    citation="Nangia and Bowman, ListOps: A Diagnostic Dataset for Latent Tree Learning, NAACL SRW 2018; "
+    "Tay et al., Long Range Arena, ICLR 2021",
+    inputs="tokens",
+    documents=1,
+    length=2048,
+    classes=10,
+    variable_length=True,
+    splits={"train": 96_000, "val": 2_000, "test": 2_000},
+    chance=0.169,
+)
+
+RECIPES: dict[str, Recipe] = {}
+
+TOKENS = ("X", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "[MAX", "[MED", "[MIN", "[SM")
+"""By falling expected frequency, equals by token: one X (`]`) per operator, half as often each digit, then operators.
+
+That is torchtext's order (S4's vocabulary) without the sampling noise between equally likely tokens.
+"""
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """`max_depth` levels, 2 … `max_arguments` arguments; `min_length` < tokens < `max_length`, `]` counted, eos not."""
+
+    max_depth: int = 10
+    max_arguments: int = 10
+    min_length: int = 500
+    max_length: int = 2000
+    p_operator: float = 0.25
+
+
+GRAMMAR = Grammar()
+TINY_GRAMMAR = Grammar(max_depth=3, max_arguments=5, min_length=6, max_length=40)
+TINY_SPLITS: dict[SplitName, int] = {"train": 2_000, "val": 500, "test": 500}
+TINY_LENGTH = 40
+
+ORIGINS = (
+    Origin(
+        kind="official",
+        name="lra_release.gz",
+        files=(RemoteFile("https://storage.googleapis.com/long-range-arena/lra_release.gz", "lra_release.gz"),),
+        note="8.2 GB for all of LRA; reported to answer 403 since 2026; licence Apache-2.0",
+    ),
+)
+
+FILES: dict[SplitName, str] = {split: f"basic_{split}.tsv" for split in SPLITS}
+FOLDERS = ("", "listops-1000", "lra_release/listops-1000", "lra_release/lra_release/listops-1000")
+"""Of the TSV files, below the folder or the archive given; the two copies in the release are the same."""
+SPLIT_OF = {str(PurePosixPath(folder, name)): split for folder in FOLDERS for split, name in FILES.items()}
+
+ONE_BYTE = {b"[MAX": b"a", b"[MED": b"b", b"[MIN": b"c", b"[SM": b"d"}
+TOKEN_BYTES = b"]0123456789abcd"
+"""A byte per token, in the order of TOKENS."""
+
+NO_TOKEN = 255
+NUMBER_OF_BYTE = np.full(256, NO_TOKEN, np.uint8)
+NUMBER_OF_BYTE[list(TOKEN_BYTES)] = np.arange(len(TOKEN_BYTES))
+
+HEADER = b"Source\tTarget"
+BATCH = 1_000
+
+
+def layout_of(protocol: Protocol, counts: Mapping[SplitName, int], length: int | None = None) -> Layout:
+    """s4: 18 ids, L = 2,048 with eos; lra: 17 ids, L = 2,000 without. `length` overrides both for tiny sets."""
+    vocabulary = ("<pad>", "<unk>", "<eos>", *TOKENS) if protocol == "s4" else ("<pad>", *TOKENS, "<oov>")
+    length = length or (TASK.length if protocol == "s4" else 2_000)
+    return Layout(counts=counts, documents=1, length=length, classes=TASK.classes, vocabulary=vocabulary)
+
+
+def encode(tokens: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
+    """Token numbers to the ids of the layout's vocabulary, eos appended where it has one."""
+    assert layout.vocabulary is not None
+    ids = tokens + np.uint8(layout.vocabulary.index(TOKENS[0]))
+    return np.append(ids, np.uint8(layout.vocabulary.index("<eos>"))) if "<eos>" in layout.vocabulary else ids
+
+
+def tokens_of(inputs: NDArray[np.uint8], length: int, layout: Layout) -> NDArray[np.uint8]:
+    """The inverse of `encode` on one padded row; an id that is no token becomes a number outside TOKENS."""
+    assert layout.vocabulary is not None
+    end = length - 1 if "<eos>" in layout.vocabulary else length
+    return inputs[:end] - np.uint8(layout.vocabulary.index(TOKENS[0]))
+
+
+@dataclass(frozen=True)
+class ListOpsGenerator:
+    """Example i takes its random numbers from the i-th block of the Philox stream of the seed."""
+
+    layout: Layout
+    grammar: Grammar
+    distinct: bool = True
+    chunk: int = 2_000
+    seconds_per_example: float = 1.1e-4
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return asdict(self.grammar)
+
+    def generate(self, seed: int, start: int, stop: int) -> Rows:
+        from lra_bench.tasks.listops_grammar import draw_kept_tree  # numba is slow to import and `ls` needs TASK only
+
+        g = self.grammar
+        tokens = np.zeros(g.max_length + 2 * g.max_depth, np.uint8)
+        documents, labels = [], []
+        for index in range(start, stop):
+            bits = np.random.Philox(key=np.array([seed, 0], np.uint64), counter=np.array([0, 0, index, 0], np.uint64))
+            rng = np.random.Generator(bits)
+            length, value = draw_kept_tree(
+                rng, g.max_depth, g.max_arguments, g.min_length, g.max_length, g.p_operator, tokens
+            )
+            documents.append((encode(tokens[:length], self.layout),))
+            labels.append(value)
+        return pad_rows(documents, labels, self.layout.length)
+
+
+def parse_row(line: bytes, where: str) -> tuple[NDArray[np.uint8], int]:
+    """Token numbers and label of one TSV line, parentheses dropped. Raises UserError beginning with `where`."""
+    from lra_bench.tasks.listops_grammar import evaluate
+
+    source, tab, target = line.rstrip(b"\r\n").partition(b"\t")
+    if not tab or not line.endswith(b"\n"):
+        raise UserError(f"{where} is cut off: it must be an expression, a tab, its value and a line end.")
+    text = source.replace(b"( ", b"").replace(b" )", b"")
+    for token, byte in ONE_BYTE.items():
+        text = text.replace(token, byte)
+    symbols = np.frombuffer(text, np.uint8)
+    numbers = NUMBER_OF_BYTE[symbols[::2]]
+    if len(symbols) % 2 == 0 or (symbols[1::2] != ord(" ")).any() or (numbers == NO_TOKEN).any():
+        raise UserError(f"{where} holds something that is no ListOps token.")
+    value = int(evaluate(numbers))
+    if value < 0:
+        raise UserError(f"{where} is not a complete expression.")
+    if target != b"%d" % value:
+        raise UserError(f"{where} has the value {value}, but the file says {target.decode(errors='replace')!r}.")
+    return numbers, value
+
+
+@dataclass(frozen=True)
+class TsvReading:
+    """The three TSV files, from a folder or out of an archive; every label is computed again and compared."""
+
+    path: Path
+    layout: Layout
+    whole: bool
+    """The files must hold exactly the layout's counts, not just as many."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def batches(self) -> Iterator[PlacedRows]:
+        starts = self.layout.starts
+        for split, name, lines in open_files(self.path):
+            for first, rows in self._rows(split, name, lines):
+                yield PlacedRows(starts[split] + np.arange(first, first + len(rows.labels)), rows)
+
+    def _rows(self, split: SplitName, name: str, lines: IO[bytes]) -> Iterator[tuple[int, Rows]]:
+        """The split's rows with the number of the first of each batch."""
+        header = lines.readline().rstrip(b"\r\n")
+        if header != HEADER:
+            raise UserError(f"{name} does not begin with the header Source, tab, Target: it is no ListOps file of LRA.")
+        wanted, done = self.layout.counts[split], 0
+        while done < wanted:
+            documents: list[tuple[NDArray[np.uint8]]] = []
+            labels: list[int] = []
+            for line in itertools.islice(lines, min(BATCH, wanted - done)):
+                where = f"{name}, row {done + len(labels) + 1},"
+                numbers, value = parse_row(line, where)
+                document = encode(numbers, self.layout)
+                if len(document) > self.layout.length:
+                    raise UserError(f"{where} has {len(document)} steps; at most {self.layout.length} are possible.")
+                documents.append((document,))
+                labels.append(value)
+            if not labels:
+                raise UserError(f"{name} ends after row {done:,}; {wanted:,} rows are expected: the file is cut off.")
+            yield done, pad_rows(documents, labels, self.layout.length)
+            done += len(labels)
+        if self.whole and lines.readline():
+            raise UserError(f"{name} goes on after row {wanted:,}: it is not LRA's file.")
+
+
+def open_files(path: Path) -> Iterator[tuple[SplitName, str, IO[bytes]]]:
+    """Split, name for messages, and lines of each TSV file, as they are met. Raises UserError where one is missing."""
+    missing = dict(FILES)
+    for name, lines in archive.files(path, lambda name: name in SPLIT_OF):
+        split = SPLIT_OF[name]
+        if missing.pop(split, None):
+            yield split, f"{path.name}/{name}", lines
+        if not missing:
+            return
+    raise UserError(f"{path} holds no {', '.join(missing.values())}, neither itself nor in {', '.join(FOLDERS[1:])}.")
+
+
+class ListOpsData:
+    """Where ListOps comes from (`lra_bench.data.source.DataSource`)."""
+
+    origins = ORIGINS
+
+    def locate(self, path: Path) -> list[Path]:
+        path = path.parent if path.suffix == ".tsv" else path
+        if not path.is_dir():
+            return [path]
+        for folder in FOLDERS:
+            found = [path / folder / name for name in FILES.values()]
+            if all(file.is_file() for file in found):
+                return found
+        raise UserError(f"{path} holds no {', '.join(FILES.values())}, neither itself nor in {', '.join(FOLDERS[1:])}.")
+
+    def read(self, path: Path, request: Request) -> Reading:
+        if request.val_fraction is not None:
+            raise UserError("ListOps has a validation split of its own; leave --val-fraction out.")
+        layout = layout_of(request.protocol, counts_for(request.size, TASK.splits, TINY_SPLITS))
+        return TsvReading(path.parent if path.suffix == ".tsv" else path, layout, whole=request.size == "full")
+
+    def generator(self, request: Request) -> Generator | None:
+        if request.val_fraction is not None:
+            raise UserError("ListOps has a validation split of its own; leave --val-fraction out.")
+        counts = counts_for(request.size, TASK.splits, TINY_SPLITS)
+        if request.size == "tiny":
+            return ListOpsGenerator(layout_of(request.protocol, counts, TINY_LENGTH), TINY_GRAMMAR)
+        return ListOpsGenerator(layout_of(request.protocol, counts), GRAMMAR)
+
+    def problems(self, layout: Layout, rows: Rows) -> list[str]:
+        """Every expression is evaluated again."""
+        from lra_bench.tasks.listops_grammar import evaluate
+
+        found = []
+        for row, (inputs, length, label) in enumerate(zip(*rows, strict=True)):
+            tokens = tokens_of(inputs, int(length), layout)
+            value = int(evaluate(tokens)) if (tokens < len(TOKENS)).all() else -1
+            if value < 0:
+                found.append(f"row {row} is not a complete expression")
+            elif value != label:
+                found.append(f"row {row} has the value {value} but the label {label}")
+        return found
+
+    def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:
+        tokens = tokens_of(inputs, int(lengths), layout)
+        return " ".join("]" if TOKENS[token] == "X" else TOKENS[token] for token in tokens)
+
+
+DATA = ListOpsData()
