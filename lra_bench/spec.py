@@ -1,4 +1,5 @@
-"""What a task and a recipe are: frozen, validated, nothing hidden in defaults. No JAX here, so `ls` and `--help` stay fast."""
+"""What a task and a recipe are: frozen, validated, nothing hidden in defaults. No JAX here, so `ls` and `--help` stay
+fast."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class Task(Frozen):
 
 
 class Recipe(Frozen):
-    """Everything that decides a training run but the data and the seed. Lengths of time are in epochs, so they scale with the data."""
+    """Everything that decides a training run but the data and the seed. Lengths of time are in epochs, so they scale
+    with the data."""
 
     source: str = Field(description="paper and table, or repository path @ commit, that these settings come from")
     published: float | None = Field(description="test accuracy in % reported there; None where none was found")
@@ -60,7 +62,9 @@ class Recipe(Frozen):
     d_model: int = Field(ge=1, description="H, features")
     norm: Literal["batch", "layer"]
     prenorm: bool
-    norm_decay: float = Field(ge=0, lt=1, description="share of the old running statistics kept by BatchNorm at each step")
+    norm_decay: float = Field(
+        ge=0, lt=1, description="share of the old running statistics kept by BatchNorm at each step"
+    )
     bidirectional: bool
     pooling: Literal["mean", "last", "cls"]
     embedding: int | None = Field(description="rows of the token table; None when pixels enter as real numbers")
@@ -75,6 +79,7 @@ class Recipe(Frozen):
     lr: float = Field(gt=0, description="peak learning rate of the regular groups")
     ssm_lr: float = Field(gt=0, description="peak learning rate of the ssm groups")
     weight_decay: float = Field(ge=0)
+    adam_b2: float = Field(gt=0, lt=1, description="decay of Adam's second moment; the first moment's is 0.9")
     schedule: Literal["reference", "cosine", "torch-cosine", "rsqrt", "constant"]
     warmup_epochs: float = Field(ge=0)
     decay_epochs: float = Field(gt=0, description="length of the whole schedule, warm-up included")
@@ -102,7 +107,8 @@ def unknown(kind: str, name: str, legal: Iterable[str]) -> UserError:
 
 
 def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
-    """`["n_layers=4", "norm=layer"]` → `{"n_layers": 4, "norm": "layer"}`; values are JSON where they parse as JSON, else text.
+    """`["n_layers=4", "norm=layer"]` → `{"n_layers": 4, "norm": "layer"}`; values are JSON where they parse as JSON,
+    else text.
 
     Raises UserError when an item has no `=` or a key is given twice.
     """

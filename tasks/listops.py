@@ -27,6 +27,8 @@ from lra_bench.data.source import (
 )
 from lra_bench.spec import SPLITS, Protocol, Recipe, SplitName, Task
 
+from . import families
+
 TASK = Task(
     name="listops",
     title="ListOps",
@@ -44,7 +46,32 @@ TASK = Task(
     chance=0.169,
 )
 
-RECIPES: dict[str, Recipe] = {}
+_S5 = families.s5(
+    published=62.15,
+    n_layers=8,
+    d_model=128,
+    d_state=16,
+    blocks=8,
+    activation="half_glu2",
+    c_init="lecun_normal",
+    dt_min=1e-3,
+    clip_eigenvalues=False,
+    dropout=0.0,
+    lr=3e-3,
+    ssm_lr=1e-3,
+    batch_size=50,
+    epochs=40.0,
+    warmup_epochs=1.0,
+    weight_decay=0.04,
+    groups=families.B_FAST_AND_C_DECAY,
+    embedding=20,
+    pixels=None,
+)
+
+RECIPES: dict[str, Recipe] = {
+    "s5": _S5,
+    "s5_ptd": families.s5_ptd(_S5, published=62.75, layer={"gamma": 1.0}, epochs=35.0, weight_decay=0.05),
+}
 
 TOKENS = ("X", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "[MAX", "[MED", "[MIN", "[SM")
 """By falling expected frequency, equals by token: one X (`]`) per operator, half as often each digit, then operators.

@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-Unit = Literal["B", "examples", "images", "lines", "files"]
+Unit = Literal["B", "examples", "images", "lines", "files", "steps"]
 
 LOG_SECONDS = 15.0
 """Between two lines where stderr is not a terminal."""
@@ -26,6 +26,8 @@ class Progress:
 
     def __init__(self, title: str, *, total: int | None, unit: Unit) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, 0
+        self.note = ""
+        """Shown behind the figures: what the work has come to so far."""
         self._started = self._logged = time.monotonic()
         self._first = 0
         self._bar: Bar | None = None
@@ -77,7 +79,8 @@ class Progress:
     def _figures(self, now: float) -> str:
         of = "" if self.total is None else f" of {self._amount(self.total)}"
         unit = "" if self.unit == "B" else f" {self.unit}"
-        return f"{self._amount(self.done)}{of}{unit}, {self._amount(self._rate(now))}/s"
+        note = f", {self.note}" if self.note else ""
+        return f"{self._amount(self.done)}{of}{unit}, {self._amount(self._rate(now))}/s{note}"
 
     def _left(self, now: float) -> str:
         rate = self._rate(now)

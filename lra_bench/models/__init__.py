@@ -1,0 +1,48 @@
+"""The models, in the report's order. A model is one module here and its line below; `build` makes the network for a
+recipe.
+
+A model module has three names: `Config` (settings of its layer, a frozen spec.Frozen), `CONVENTIONS`, and
+`block(recipe, config, rngs=...)`, which builds one residual block. This table itself imports no JAX.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from lra_bench.spec import Recipe, unknown, validated
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+    from lra_bench.layers import Classifier, DataShape
+
+MODELS: dict[str, str] = {
+    "s5": "S5",
+    "s5_ptd": "S5-PTD",
+}
+"""Module name → title in tables. On the command line `s5-ptd` and `s5_ptd` are the same."""
+
+
+def canonical(name: str) -> str:
+    """The module name of a model as typed. Raises UserError with the legal names."""
+    found = name.replace("-", "_").lower()
+    if found not in MODELS:
+        raise unknown("model", name, [key.replace("_", "-") for key in MODELS])
+    return found
+
+
+def model_module(name: str) -> ModuleType:
+    """The module that implements a model; this imports JAX."""
+    return importlib.import_module(f"lra_bench.models.{canonical(name)}")
+
+
+def build(model: str, recipe: Recipe, shape: DataShape, *, rngs: nnx.Rngs) -> Classifier:
+    """The network of `model` with the recipe's sizes for data of the given shape."""
+    from lra_bench.layers import Classifier
+
+    module = model_module(model)
+    config = validated(module.Config, recipe.layer)
+    blocks = [module.block(recipe, config, rngs=rngs) for _ in range(recipe.n_layers)]
+    return Classifier(recipe, shape, blocks, module.CONVENTIONS, rngs=rngs)

@@ -1,0 +1,306 @@
+"""The classifier around a sequence layer: encoder, residual blocks, pooling, heads.
+
+Activations are time-major, (L, b, H): a recurrence then reads contiguous memory, and `reshape(-1, H)` to the
+two-dimensional tokens that matrix products want costs nothing. Inputs arrive as prepared data has them, (b, L) or (b,
+2, L) of uint8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from lra_bench.spec import Recipe, Role
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """What the papers leave open and the reference codes decide; one value per family of codes."""
+
+    initialiser: Literal["flax", "torch"]
+    gelu: Literal["tanh", "exact"]
+    token_bias: bool
+    """Tokens are one-hot vectors through a dense layer with bias, instead of a table."""
+    unbiased_running_variance: bool
+    layer_norm_epsilon: float
+    final_norm: bool
+    """One more norm after the last prenorm block."""
+    mask_before_layer: bool
+    """Padded positions are zeroed on entering each sequence layer."""
+
+
+FLAX = Conventions("flax", "tanh", True, False, 1e-6, False, False)
+"""lindermanlab/S5 and NicolasZucchet/minimal-LRU."""
+TORCH = Conventions("torch", "exact", False, True, 1e-5, True, True)
+"""state-spaces/s4 V4."""
+
+
+@dataclass(frozen=True)
+class DataShape:
+    """What the model must know of the data: steps L, classes, documents per example, whether true lengths differ."""
+
+    length: int
+    classes: int
+    documents: Literal[1, 2]
+    variable_length: bool
+
+
+class SequenceLayer(Protocol):
+    """Maps (L, b, H) to (L, b, H). Its state space parameters are `ssm_parameter`s, so each has a role."""
+
+    def __call__(self, x: Array) -> Array: ...
+
+
+def ssm_parameter(value: Array, role: Role) -> nnx.Param:
+    """A parameter that knows which letter of the papers it is; the recipe's `groups` map the role to an optimiser
+    group."""
+    return nnx.Param(jnp.asarray(value), role=role)
+
+
+def gelu(x: Array, conventions: Conventions) -> Array:
+    return jax.nn.gelu(x, approximate=conventions.gelu == "tanh")
+
+
+def dropout(x: Array, rate: float, key: Array | None) -> Array:
+    """Zero features of (L, b, H) with one mask per example for all steps; `key` None means evaluation."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - rate, (1, *x.shape[1:]))
+    return x * (keep.astype(x.dtype) / (1.0 - rate))
+
+
+def split_key(key: Array | None, n: int) -> list[Array | None]:
+    return [None] * n if key is None else list(jax.random.split(key, n))
+
+
+class Dense(nnx.Module):
+    """x W + b on the last axis, as a product of two-dimensional tokens: XLA's gradient of W is far faster so
+    (performance.md §6)."""
+
+    def __init__(self, inputs: int, outputs: int, conventions: Conventions, *, rngs: nnx.Rngs):
+        shape, key = (inputs, outputs), rngs.params()
+        if conventions.initialiser == "flax":
+            self.kernel = nnx.Param(jax.nn.initializers.lecun_normal()(key, shape))
+            self.bias = nnx.Param(jnp.zeros(outputs))
+        else:
+            bound = inputs**-0.5
+            self.kernel = nnx.Param(jax.random.uniform(key, shape, minval=-bound, maxval=bound))
+            self.bias = nnx.Param(jax.random.uniform(rngs.params(), (outputs,), minval=-bound, maxval=bound))
+
+    def __call__(self, x: Array) -> Array:
+        y = x.reshape(-1, x.shape[-1]) @ self.kernel[...] + self.bias[...]
+        return y.reshape(*x.shape[:-1], -1)
+
+
+class BatchNorm(nnx.Module):
+    """Over batch and length, ε = 1e-5. Own code because torch keeps the unbiased running variance and flax the biased
+    one."""
+
+    def __init__(self, features: int, decay: float, unbiased: bool):
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.mean = nnx.BatchStat(jnp.zeros(features))
+        self.var = nnx.BatchStat(jnp.ones(features))
+        self.decay = decay
+        self.unbiased = unbiased
+
+    def __call__(self, x: Array, train: bool) -> Array:
+        tokens = x.reshape(-1, x.shape[-1])
+        if train:
+            mean = tokens.mean(0)
+            var = jnp.maximum((tokens * tokens).mean(0) - mean * mean, 0.0)
+            n = tokens.shape[0]
+            kept_var = var * (n / (n - 1)) if self.unbiased else var
+            self.mean[...] = self.decay * self.mean[...] + (1 - self.decay) * mean
+            self.var[...] = self.decay * self.var[...] + (1 - self.decay) * kept_var
+        else:
+            mean, var = self.mean[...], self.var[...]
+        scale = self.scale[...] * jax.lax.rsqrt(var + 1e-5)
+        return (tokens * scale + (self.bias[...] - mean * scale)).reshape(x.shape)
+
+
+class LayerNorm(nnx.Module):
+    """Over the features of each step; a wrapper that takes `train` as BatchNorm does."""
+
+    def __init__(self, features: int, epsilon: float, *, rngs: nnx.Rngs):
+        self.norm = nnx.LayerNorm(features, epsilon=epsilon, rngs=rngs)
+
+    def __call__(self, x: Array, train: bool) -> Array:
+        return self.norm(x)
+
+
+def make_norm(recipe: Recipe, conventions: Conventions, *, rngs: nnx.Rngs) -> BatchNorm | LayerNorm:
+    if recipe.norm == "batch":
+        return BatchNorm(recipe.d_model, recipe.norm_decay, conventions.unbiased_running_variance)
+    return LayerNorm(recipe.d_model, conventions.layer_norm_epsilon, rngs=rngs)
+
+
+GateKind = Literal["full_glu", "half_glu1", "half_glu2", "gelu"]
+
+
+class Gate(nnx.Module):
+    """The nonlinearity of the S5 layer (lindermanlab/S5 s5/layers.py); LRU uses `full_glu`."""
+
+    def __init__(self, kind: GateKind, features: int, rate: float, conventions: Conventions, *, rngs: nnx.Rngs):
+        self.kind = kind
+        self.rate = rate
+        self.conventions = conventions
+        if kind == "full_glu":
+            self.value = Dense(features, features, conventions, rngs=rngs)
+        if kind != "gelu":
+            self.gate = Dense(features, features, conventions, rngs=rngs)
+
+    def __call__(self, x: Array, key: Array | None) -> Array:
+        first, second = split_key(key, 2)
+        activated = dropout(gelu(x, self.conventions), self.rate, first)
+        match self.kind:
+            case "full_glu":
+                gated = self.value(activated) * jax.nn.sigmoid(self.gate(activated))
+            case "half_glu1":
+                gated = activated * jax.nn.sigmoid(self.gate(activated))
+            case "half_glu2":
+                gated = x * jax.nn.sigmoid(self.gate(activated))
+            case "gelu":
+                return activated
+        return dropout(gated, self.rate, second)
+
+
+class GLUOutput(nnx.Module):
+    """The output side of the S4 block: drop → GELU → drop → Linear(2H) and GLU → drop (state-spaces/s4
+    modules/s4block.py)."""
+
+    def __init__(self, features: int, rate: float, conventions: Conventions, *, rngs: nnx.Rngs):
+        self.rate = rate
+        self.conventions = conventions
+        self.linear = Dense(features, 2 * features, conventions, rngs=rngs)
+
+    def __call__(self, x: Array, key: Array | None) -> Array:
+        first, second, third = split_key(key, 3)
+        x = dropout(gelu(dropout(x, self.rate, first), self.conventions), self.rate, second)
+        value, gate = jnp.split(self.linear(x), 2, axis=-1)
+        return dropout(value * jax.nn.sigmoid(gate), self.rate, third)
+
+
+class Block(nnx.Module):
+    """norm → sequence layer → gate → + skip, or with the norm last."""
+
+    def __init__(
+        self, recipe: Recipe, layer: SequenceLayer, gate: nnx.Module, conventions: Conventions, *, rngs: nnx.Rngs
+    ):
+        self.norm = make_norm(recipe, conventions, rngs=rngs)
+        self.layer = layer
+        self.gate = gate
+        self.prenorm = recipe.prenorm
+        self.mask_before_layer = conventions.mask_before_layer
+
+    def __call__(self, x: Array, mask: Array | None, train: bool, key: Array | None) -> Array:
+        skip = x
+        if self.prenorm:
+            x = self.norm(x, train)
+        if self.mask_before_layer and mask is not None:
+            x = x * mask
+        x = skip + self.gate(self.layer(x), key)
+        return x if self.prenorm else self.norm(x, train)
+
+
+PIXEL_SCALES: dict[str, tuple[float, float]] = {
+    "unit": (0.0, 255.0),
+    "signed": (127.5, 127.5),
+    "standard": (122.6, 61.0),
+}
+"""(mean, deviation) of the uint8 scale: S4 Pathfinder; S5 Pathfinder; CIFAR-10 in grey (data.md §2)."""
+
+
+class InputEncoder(nnx.Module):
+    """uint8 tokens or pixels (L, b) → features (L, b, H)."""
+
+    def __init__(self, recipe: Recipe, conventions: Conventions, *, rngs: nnx.Rngs):
+        self.pixels = recipe.pixels
+        self.token_bias = conventions.token_bias and recipe.pixels is None
+        if recipe.pixels is not None or self.token_bias:
+            self.dense = Dense(recipe.embedding or 1, recipe.d_model, conventions, rngs=rngs)
+        else:
+            assert recipe.embedding is not None
+            self.table = nnx.Param(jax.random.normal(rngs.params(), (recipe.embedding, recipe.d_model)))
+
+    def __call__(self, inputs: Array) -> Array:
+        if self.pixels is not None:
+            mean, deviation = PIXEL_SCALES[self.pixels]
+            return self.dense(((inputs.astype(self.dense.kernel.dtype) - mean) / deviation)[..., None])
+        table = self.dense.kernel[...] + self.dense.bias[...] if self.token_bias else self.table[...]
+        return table[inputs.astype(jnp.int32)]
+
+
+def pool(x: Array, lengths: Array | None, how: str) -> Array:
+    """(L, b, H) → (b, H); `lengths` (b,) restricts the mean, or picks the last step, to true positions."""
+    if how == "cls":
+        return x[0]
+    if how == "last":
+        return x[-1] if lengths is None else x[lengths - 1, jnp.arange(x.shape[1])]
+    if lengths is None:
+        return x.mean(0)
+    mask = (jnp.arange(x.shape[0])[:, None] < lengths[None]).astype(x.dtype)
+    return jnp.einsum("lbh,lb->bh", x, mask) / lengths[:, None].astype(x.dtype)
+
+
+class PairHead(nnx.Module):
+    """Retrieval: [a, b, a − b, a·b] → Dense(H) → GELU → Dense(classes)."""
+
+    def __init__(self, features: int, classes: int, conventions: Conventions, *, rngs: nnx.Rngs):
+        self.hidden = Dense(4 * features, features, conventions, rngs=rngs)
+        self.output = Dense(features, classes, conventions, rngs=rngs)
+        self.conventions = conventions
+
+    def __call__(self, pooled: Array) -> Array:
+        a, b = jnp.split(pooled, 2, axis=0)
+        return self.output(gelu(self.hidden(jnp.concatenate([a, b, a - b, a * b], axis=-1)), self.conventions))
+
+
+BlockBuilder = Callable[..., Any]
+"""(recipe, layer config, conventions, rngs=...) → a module called as block(x, mask, train, key)."""
+
+
+class Classifier(nnx.Module):
+    """The whole network: inputs (b, L) or (b, 2, L) uint8 and lengths (b,) or (b, 2) → logits (b, classes)."""
+
+    def __init__(
+        self, recipe: Recipe, shape: DataShape, blocks: list[nnx.Module], conventions: Conventions, *, rngs: nnx.Rngs
+    ):
+        self.encoder = InputEncoder(recipe, conventions, rngs=rngs)
+        self.blocks = nnx.List(blocks)
+        has_final_norm = conventions.final_norm and recipe.prenorm
+        self.final_norm = make_norm(recipe, conventions, rngs=rngs) if has_final_norm else None
+        if shape.documents == 2:
+            self.head: PairHead | Dense = PairHead(recipe.d_model, shape.classes, conventions, rngs=rngs)
+        else:
+            self.head = Dense(recipe.d_model, shape.classes, conventions, rngs=rngs)
+        self.pooling = recipe.pooling
+        self.shape = shape
+
+    def __call__(self, inputs: Array, lengths: Array, *, train: bool, key: Array | None) -> Array:
+        if self.shape.documents == 2:
+            inputs = jnp.concatenate([inputs[:, 0], inputs[:, 1]])
+            lengths = jnp.concatenate([lengths[:, 0], lengths[:, 1]])
+        return self.classify(self.encoder(inputs.T), lengths, train=train, key=key)
+
+    def classify(self, x: Array, lengths: Array, *, train: bool, key: Array | None) -> Array:
+        """Encoded inputs (L, b, H) → logits. Two documents: the first of every pair, then the second."""
+        true_lengths = lengths if self.shape.variable_length else None
+        mask = None
+        if true_lengths is not None:
+            mask = (jnp.arange(x.shape[0])[:, None, None] < true_lengths[None, :, None]).astype(x.dtype)
+        for block, block_key in zip(self.blocks, split_key(key, len(self.blocks)), strict=True):
+            x = block(x, mask, train, block_key)
+        if self.final_norm is not None:
+            x = self.final_norm(x, train)
+        return self.head(pool(x, true_lengths, self.pooling))
+
+
+def count_parameters(module: nnx.Module) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))

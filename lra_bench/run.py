@@ -1,0 +1,113 @@
+"""One training run: what identifies it, where it lives, and how a command line becomes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from lra_bench import UserError
+from lra_bench.home import runs_folder
+from lra_bench.models import canonical, model_module
+from lra_bench.registry import task_module
+from lra_bench.results import DataInfo
+from lra_bench.spec import Frozen, Recipe, apply_overrides, digest_of, unknown
+
+Precision = Literal["float32", "tf32"]
+"""float32: exact products everywhere. tf32: matrix products in the accelerator's fast float32 mode; changes numbers."""
+
+TEXT_FIELDS = {"source", "published", "notes"}
+"""Of a recipe: they describe it and change no number."""
+
+SMOKE = {"n_layers": 2, "d_model": 32, "batch_size": 20, "epochs": 2.0, "warmup_epochs": 1.0, "decay_epochs": 2.0}
+"""What `--smoke` overrides: every stage of a run in seconds, on the tiny data."""
+
+
+class Run(Frozen):
+    """Everything that decides the numbers of one run."""
+
+    model: str
+    seed: int
+    data: DataInfo
+    recipe: Recipe
+    overrides: dict[str, Any]
+    precision: Precision
+
+    @property
+    def digest(self) -> str:
+        """Over all that changes the numbers but the seed."""
+        fields = self.model_dump(mode="json", include={"model", "data", "precision"})
+        return digest_of({**fields, "recipe": self.recipe.model_dump(mode="json", exclude=TEXT_FIELDS)})
+
+    @property
+    def name(self) -> str:
+        return f"{self.data.task}/{self.model}/{self.digest}-s{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return runs_folder() / self.name
+
+    @property
+    def is_published_recipe(self) -> bool:
+        """The recipe as published on the full data: what a comparison with the paper needs."""
+        return not self.overrides and self.data.size == "full" and self.recipe.published is not None
+
+    @property
+    def command(self) -> str:
+        """What repeats this run."""
+        parts = ["lra-bench train", f"--model {self.model.replace('_', '-')}", f"--task {self.data.task}"]
+        parts += [f"--protocol {self.data.protocol}", f"--size {self.data.size}", f"--seed {self.seed}"]
+        parts += [f"--set {key}={value}" for key, value in self.overrides.items()]
+        if self.precision != "float32":
+            parts.append(f"--precision {self.precision}")
+        return " ".join(parts)
+
+
+def recipe_for(task: str, model: str) -> Recipe:
+    """The published recipe of a cell. Raises UserError naming the models that have one for this task."""
+    recipes = task_module(task).RECIPES
+    name = canonical(model)
+    if name not in recipes:
+        have = ", ".join(key.replace("_", "-") for key in recipes)
+        raise UserError(f"there is no published recipe for {model} on {task}. Models with one: {have}.")
+    return recipes[name]
+
+
+def make_run(
+    data: DataInfo, model: str, seed: int, overrides: Mapping[str, Any], precision: Precision, smoke: bool = False
+) -> Run:
+    """The run for a cell of the table, its overrides applied and checked against the model's own settings."""
+    model = canonical(model)
+    recipe = recipe_for(data.task, model)
+    config = model_module(model).Config
+    chosen = {**(SMOKE if smoke else {}), **overrides}
+    resolved = apply_overrides(recipe, chosen, config)
+    return Run(model=model, seed=seed, data=data, recipe=resolved, overrides=chosen, precision=precision)
+
+
+def find_run(name: str) -> Path:
+    """The run folder meant by a path, a `task/model/digest-sN`, or an unambiguous start of `digest-sN`."""
+    for candidate in (Path(name), runs_folder() / name):
+        if (candidate / "run.json").is_file():
+            return candidate
+    runs = all_runs()
+    found = [folder for folder in runs if folder.name.startswith(name) or folder.as_posix().endswith(f"/{name}")]
+    if len(found) == 1:
+        return found[0]
+    names = [folder.relative_to(runs_folder()).as_posix() for folder in (found or runs)]
+    if found:
+        raise UserError(f"{name!r} means {len(found)} runs: {', '.join(names)}. Type more of it.")
+    if not runs:
+        raise UserError(
+            f"there is no run {name!r}, nor any other yet. Make one: lra-bench train --model s5-ptd --smoke."
+        )
+    raise unknown("run", name, names)
+
+
+def all_runs() -> list[Path]:
+    """Folders of the runs made on this machine."""
+    return sorted(path.parent for path in runs_folder().glob("*/*/*/run.json"))
+
+
+def load_run(folder: Path) -> Run:
+    return Run.model_validate_json((folder / "run.json").read_text(encoding="utf-8"))

@@ -1,0 +1,232 @@
+"""What runs on the device: the training step, the evaluation step, and loops of them in one dispatch each."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import Array
+from jax.sharding import Mesh
+
+from lra_bench import models
+from lra_bench.distributed import replicate, share_out
+from lra_bench.layers import DataShape, count_parameters
+from lra_bench.run import Precision, Run
+
+PRECISIONS: dict[Precision, str] = {"float32": "highest", "tf32": "tensorfloat32"}
+
+
+class Examples(NamedTuple):
+    """One split on the device: inputs (n, L) or (n, 2, L) uint8, lengths (n,) or (n, 2) int32, labels (n,) int32."""
+
+    inputs: Array
+    lengths: Array
+    labels: Array
+
+
+class Totals(NamedTuple):
+    """Sums over examples seen: of the loss, and of correct answers."""
+
+    loss: Array
+    correct: Array
+
+    @staticmethod
+    def zero() -> Totals:
+        return Totals(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
+
+
+class TrainState(NamedTuple):
+    """All that a training step changes. Data order and dropout follow from `step` and the seed, so this is enough to
+    resume."""
+
+    params: nnx.State
+    stats: nnx.State
+    optimiser: optax.OptState
+    step: Array
+    totals: Totals
+    """Of the current epoch."""
+    first_bad: Array
+    """Number of the first step whose loss was not finite; −1 while there is none."""
+
+
+class Cost(NamedTuple):
+    """What the compiler says of a program."""
+
+    compile_seconds: float
+    peak_bytes: int
+    """Arguments, outputs and temporaries on one device: the compiler's estimate."""
+    flops: float
+
+
+def stream_key(seed: int, stream: int) -> Array:
+    """An independent random stream of a run: 0 parameters, 1 order of the examples, 2 dropout."""
+    return jax.random.fold_in(jax.random.key(seed), stream)
+
+
+@partial(jax.jit, static_argnames="n")
+def epoch_order(key: Array, epoch: Array, n: int) -> Array:
+    """The order (n,) in which `epoch` visits the n training examples."""
+    return jax.random.permutation(jax.random.fold_in(key, epoch), n)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The model taken apart once: static structure, and how to put it together inside jit."""
+
+    training: Any
+    evaluation: Any
+    fixed: nnx.State
+    """Neither trained nor carried: random streams of a user's own layers, reseeded at every step."""
+    parameters: int
+
+    def apply_train(self, params: Any, stats: Any, batch: Examples, key: Array) -> tuple[Array, Any]:
+        model = nnx.merge(self.training, params, stats, self.fixed, copy=True)
+        dropout_key, layer_key = jax.random.split(key)
+        nnx.reseed(model, default=layer_key, params=layer_key, dropout=layer_key)
+        logits = model(batch.inputs, batch.lengths, train=True, key=dropout_key)
+        return logits, nnx.state(model, nnx.BatchStat)
+
+    def apply_eval(self, params: Any, stats: Any, batch: Examples) -> Array:
+        model = nnx.merge(self.evaluation, params, stats, self.fixed, copy=True)
+        return model(batch.inputs, batch.lengths, train=False, key=None)
+
+
+def make_network(run: Run, shape: DataShape) -> tuple[Network, nnx.State, nnx.State]:
+    """The network of a run with its initial parameters and statistics. Traced under jit: one compiled
+    initialisation."""
+    structure: dict[str, Any] = {}
+
+    def build(key: Array) -> tuple[Any, Any, Any]:
+        model = models.build(
+            run.model, run.recipe, shape, rngs=nnx.Rngs(params=key, default=jax.random.fold_in(key, 1))
+        )
+        model.train()
+        structure["training"], params, stats, fixed = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+        structure["parameters"] = count_parameters(model)
+        model.eval()
+        structure["evaluation"] = nnx.graphdef(model)
+        return params, stats, fixed
+
+    params, stats, fixed = jax.jit(build)(stream_key(run.seed, 0))
+    return Network(fixed=fixed, **structure), params, stats
+
+
+def make_batch(examples: Examples, rows: Array, mesh: Mesh) -> Examples:
+    batch = jax.tree.map(lambda column: column[rows], examples)
+    return share_out(batch, mesh) if mesh.size > 1 else batch
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The compiled programs of a run. The number of steps in a dispatch is an argument: one program serves all."""
+
+    train: Callable[..., TrainState]
+    evaluate: Callable[[Any, Any, Examples, Totals, int, int], Totals]
+    cost: Cost
+
+
+def train_chunk(
+    network: Network, optimiser: optax.GradientTransformation, batch_size: int, mesh: Mesh
+) -> Callable[[TrainState, Examples, Array, Array, Array, Array], TrainState]:
+    """(state, examples, order, key, first, n) → state after n steps on the batches `first`, `first` + 1, … of
+    `order`."""
+
+    def loss_of(params: Any, stats: Any, batch: Examples, key: Array) -> tuple[Array, tuple[Array, Any]]:
+        logits, stats = network.apply_train(params, stats, batch, key)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+        correct = jnp.sum(jnp.argmax(logits, axis=-1) == batch.labels, dtype=jnp.int32)
+        return losses.mean(), (correct, stats)
+
+    def step(state: TrainState, batch: Examples, key: Array) -> TrainState:
+        key = jax.random.fold_in(key, state.step)
+        gradient = jax.value_and_grad(loss_of, has_aux=True)
+        (loss, (correct, stats)), grads = gradient(state.params, state.stats, batch, key)
+        updates, optimiser_state = optimiser.update(grads, state.optimiser, state.params)
+        bad = jnp.where((state.first_bad < 0) & ~jnp.isfinite(loss), state.step, state.first_bad)
+        totals = Totals(state.totals.loss + loss * batch_size, state.totals.correct + correct)
+        return TrainState(
+            optax.apply_updates(state.params, updates), stats, optimiser_state, state.step + 1, totals, bad
+        )
+
+    def chunk(state: TrainState, examples: Examples, order: Array, key: Array, first: Array, n: Array) -> TrainState:
+        def body(i: Array, state: TrainState) -> TrainState:
+            rows = jax.lax.dynamic_slice(order, ((first + i) * batch_size,), (batch_size,))
+            return step(state, make_batch(examples, rows, mesh), key)
+
+        return jax.lax.fori_loop(0, n, body, state)
+
+    return chunk
+
+
+def eval_chunk(
+    network: Network, batch_size: int, mesh: Mesh
+) -> Callable[[Any, Any, Examples, Totals, Array, Array], Totals]:
+    """(params, stats, examples, totals, first, n) → totals with n more batches counted, from batch `first` on."""
+
+    def chunk(params: Any, stats: Any, examples: Examples, totals: Totals, first: Array, n: Array) -> Totals:
+        count = examples.labels.shape[0]
+
+        def body(i: Array, totals: Totals) -> Totals:
+            rows = (first + i) * batch_size + jnp.arange(batch_size)
+            batch = make_batch(examples, jnp.minimum(rows, count - 1), mesh)
+            logits = network.apply_eval(params, stats, batch)
+            real = rows < count
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+            correct = real & (jnp.argmax(logits, axis=-1) == batch.labels)
+            return Totals(
+                totals.loss + jnp.sum(jnp.where(real, losses, 0.0)), totals.correct + jnp.sum(correct, dtype=jnp.int32)
+            )
+
+        return jax.lax.fori_loop(0, n, body, totals)
+
+    return chunk
+
+
+def initial_state(params: Any, stats: Any, optimiser: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    minus_one, zero = jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.int32)
+    return replicate(TrainState(params, stats, optimiser.init(params), zero, Totals.zero(), minus_one), mesh)
+
+
+def matmul_precision(precision: Precision) -> contextlib.AbstractContextManager[None]:
+    """Products of float32 matrices as the run says; without this an accelerator may round them to TF32 or bfloat16."""
+    return jax.default_matmul_precision(PRECISIONS[precision])
+
+
+def compile_programs(
+    run: Run,
+    network: Network,
+    optimiser: optax.GradientTransformation,
+    state: TrainState,
+    examples: Examples,
+    mesh: Mesh,
+) -> Programs:
+    """Compile the training program ahead of time (so its cost is known) and prepare the evaluation program."""
+    batch_size = run.recipe.batch_size
+    order = jnp.zeros(examples.labels.shape[0], jnp.int32)
+    number = jnp.zeros((), jnp.int32)
+    with matmul_precision(run.precision):
+        jitted = jax.jit(train_chunk(network, optimiser, batch_size, mesh), donate_argnums=0)
+        started = time.perf_counter()
+        order, key, number = replicate((order, stream_key(run.seed, 2), number), mesh)
+        compiled = jitted.lower(state, examples, order, key, number, number).compile()
+        seconds = time.perf_counter() - started
+    evaluate = jax.jit(eval_chunk(network, batch_size, mesh))
+    return Programs(compiled, evaluate, cost_of(compiled, seconds))
+
+
+def cost_of(compiled: Any, seconds: float) -> Cost:
+    memory = compiled.memory_analysis()
+    peak = 0
+    if memory is not None:
+        peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+        peak -= memory.alias_size_in_bytes
+    analysis = compiled.cost_analysis() or {}
+    return Cost(seconds, int(peak), float(analysis["flops"]) if "flops" in analysis else 0.0)

@@ -1,0 +1,239 @@
+"""The training loop: one function, read from top to bottom. The same run again continues where it stopped, bit for
+bit."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from lra_bench import UserError
+from lra_bench.account import Account, Score, accuracies, deliver, majority_share, make_record, throughput
+from lra_bench.checkpoint import Checkpoints
+from lra_bench.data.packed import PackedSplit, open_split
+from lra_bench.data.progress import Progress
+from lra_bench.distributed import data_mesh, replicate
+from lra_bench.home import cache_folder
+from lra_bench.layers import DataShape
+from lra_bench.optim import make_optimiser
+from lra_bench.registry import task_module
+from lra_bench.results import CurvePoint, Record, load_record, write_atomically
+from lra_bench.run import Run
+from lra_bench.spec import SPLITS, SplitName
+from lra_bench.steps import (
+    Examples,
+    Network,
+    Programs,
+    Totals,
+    TrainState,
+    compile_programs,
+    epoch_order,
+    initial_state,
+    make_network,
+    matmul_precision,
+    stream_key,
+)
+
+DISPATCH_SECONDS = 2.0
+"""Of steps handed to the device at once: how long Ctrl-C and the progress bar wait."""
+SAVE_SECONDS = 300.0
+"""Between checkpoints inside an epoch; one is also written at the end of each epoch and on being stopped."""
+
+
+class Interrupted(Exception):
+    """Asked to stop by a signal; everything is saved."""
+
+    def __init__(self, signum: int, run: Run):
+        name = signal.Signals(signum).name
+        super().__init__(f"stopped by {name}; all is saved. The same command continues: {run.command}")
+        self.signum = signum
+
+
+class StopSignals:
+    """While active, the first SIGINT or SIGTERM only sets `received`; a second one acts as if this were not here."""
+
+    def __enter__(self) -> StopSignals:
+        self.received: int | None = None
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, signum: int, _: FrameType | None) -> None:
+        self.received = signum
+        signal.signal(signum, self._before[signal.Signals(signum)])
+
+    def raise_if_received(self, run: Run) -> None:
+        if self.received is not None:
+            raise Interrupted(self.received, run)
+
+
+class Pace:
+    """How many steps to dispatch at once, from how long the last ones took."""
+
+    def __init__(self) -> None:
+        self.seconds_per_step: float | None = None
+
+    def steps(self, left: int) -> int:
+        if self.seconds_per_step is None:
+            return 1
+        return max(1, min(left, int(DISPATCH_SECONDS / self.seconds_per_step)))
+
+    def took(self, seconds: float, steps: int) -> None:
+        self.seconds_per_step = max(seconds / steps, 1e-6)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Everything a run needs once it is set up."""
+
+    run: Run
+    mesh: Mesh
+    network: Network
+    programs: Programs
+    data: dict[SplitName, Examples]
+
+    @property
+    def n_train(self) -> int:
+        return self.data["train"].labels.shape[0]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.n_train // self.run.recipe.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        return max(1, round(self.run.recipe.epochs * self.steps_per_epoch))
+
+    def numbers(self, *values: int) -> list[jax.Array]:
+        return [replicate(jnp.asarray(value, jnp.int32), self.mesh) for value in values]
+
+    def evaluate(self, params: Any, stats: Any, split: SplitName) -> Score:
+        """Mean loss and accuracy over a whole split."""
+        examples = self.data[split]
+        count = examples.labels.shape[0]
+        first, batches = self.numbers(0, -(-count // self.run.recipe.batch_size))
+        zero = replicate(Totals.zero(), self.mesh)
+        with matmul_precision(self.run.precision):
+            totals = self.programs.evaluate(params, stats, examples, zero, first, batches)
+        return float(totals.loss) / count, int(totals.correct) / count
+
+
+def data_shape(run: Run, split: PackedSplit) -> DataShape:
+    variable_length = task_module(run.data.task).TASK.variable_length
+    return DataShape(split.inputs.shape[-1], run.data.classes, 2 if split.inputs.ndim == 3 else 1, variable_length)
+
+
+def set_up(run: Run, data_folder: Path) -> tuple[Lab, TrainState]:
+    """Data on the device, the network initialised, the training program compiled (or found in the cache on disk)."""
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    mesh = data_mesh(run.recipe.batch_size)
+    packed = {split: open_split(data_folder, split) for split in SPLITS}
+    data = {
+        name: replicate(Examples(*map(np.asarray, (split.inputs, split.lengths, split.labels))), mesh)
+        for name, split in packed.items()
+    }
+    n = len(packed["train"].labels)
+    if n < run.recipe.batch_size:
+        raise UserError(f"batch_size must not exceed the {n} training examples, got {run.recipe.batch_size}.")
+    network, params, stats = make_network(run, data_shape(run, packed["train"]))
+    optimiser = make_optimiser(params, run.recipe, n // run.recipe.batch_size)
+    state = initial_state(params, stats, optimiser, mesh)
+    programs = compile_programs(run, network, optimiser, state, data["train"], mesh)
+    return Lab(run, mesh, network, programs, data), state
+
+
+def train(run: Run, data_folder: Path, results_dir: Path) -> Record:
+    """Train, choose the best checkpoint on validation, test it once, write the record. A finished run returns at once.
+
+    Raises Interrupted after saving when a signal asks to stop, WorkError when the loss stops being finite.
+    """
+    finished = run.folder / "result.json"
+    if finished.exists():
+        return deliver(load_record(finished), run, results_dir)
+    write_atomically(run.folder / "run.json", run.model_dump_json(indent=1) + "\n")
+
+    with StopSignals() as stop:
+        lab, state = set_up(run, data_folder)
+        majority = majority_share(lab.data["test"].labels)
+        checkpoints = Checkpoints(run.folder / "checkpoints")
+        account = Account(compile_seconds=lab.programs.cost.compile_seconds)
+        resumed = checkpoints.restore_last(state)
+        if resumed is not None:
+            state, account = resumed[0], Account.model_validate(resumed[1])
+        account.write_metrics(run)
+
+        def record(status: Any, test: Score | None, last_test: Score | None, note: str = "") -> Record:
+            accuracy = accuracies(run, account, majority, test, last_test)
+            tokens = int(np.prod(lab.data["train"].inputs.shape[1:]))
+            speed = throughput(run, account, lab.programs.cost, tokens)
+            return make_record(run, status, lab.network.parameters, account, accuracy, speed, note)
+
+        dropout_key = replicate(stream_key(run.seed, 2), lab.mesh)
+        pace, saved_at = Pace(), time.monotonic()
+        step, total, per_epoch = int(state.step), lab.total_steps, lab.steps_per_epoch
+        with Progress(f"{run.data.task} {run.model} seed {run.seed}", total=total, unit="steps") as progress:
+            progress.at(step, total)
+            while step < total:
+                epoch = step // per_epoch
+                epoch_start, epoch_end = epoch * per_epoch, min((epoch + 1) * per_epoch, total)
+                order = replicate(epoch_order(stream_key(run.seed, 1), epoch, lab.n_train), lab.mesh)
+                while step < epoch_end:
+                    n = pace.steps(epoch_end - step)
+                    started = time.perf_counter()
+                    where = lab.numbers(step - epoch_start, n)
+                    state = lab.programs.train(state, lab.data["train"], order, dropout_key, *where)
+                    first_bad = int(state.first_bad)
+                    seconds = time.perf_counter() - started
+                    if first_bad >= 0:
+                        note = f"the loss of step {first_bad} was not finite"
+                        return deliver(record("diverged", None, None, note), run, results_dir)
+                    step += n
+                    pace.took(seconds, n)
+                    account = account.after_steps(n, seconds)
+                    seen = (step - epoch_start) * run.recipe.batch_size
+                    loss, correct = float(state.totals.loss) / seen, int(state.totals.correct) / seen
+                    progress.note = f"loss {loss:.3f}, accuracy {correct:.1%}, {n * run.recipe.batch_size / seconds:,.0f} examples/s"
+                    progress.advance(n)
+                    time_to_save = stop.received is not None or time.monotonic() - saved_at > SAVE_SECONDS
+                    if time_to_save and step < epoch_end:
+                        checkpoints.save_last(step, state, account.model_dump(mode="json"))
+                        saved_at = time.monotonic()
+                        stop.raise_if_received(run)
+
+                val_loss, val_accuracy = lab.evaluate(state.params, state.stats, "val")
+                point = CurvePoint(
+                    epoch=step / per_epoch,
+                    step=step,
+                    train_loss=loss,
+                    train_accuracy=correct,
+                    val_loss=val_loss,
+                    val_accuracy=val_accuracy,
+                )
+                account = account.after_epoch(point)
+                state = state._replace(totals=replicate(Totals.zero(), lab.mesh))
+                if account.last_is_best:
+                    checkpoints.save_best(step, (state.params, state.stats), account.model_dump(mode="json"))
+                checkpoints.save_last(step, state, account.model_dump(mode="json"))
+                saved_at = time.monotonic()
+                account.write_metrics(run)
+                progress.say(account.describe_epoch())
+                stop.raise_if_received(run)
+
+        last_test = lab.evaluate(state.params, state.stats, "test")
+        best = checkpoints.restore_best((state.params, state.stats))
+        assert best is not None, "an epoch was evaluated, so a best checkpoint was saved"
+        test = lab.evaluate(*best[0], "test")
+        checkpoints.close()
+        return deliver(record("completed", test, last_test), run, results_dir)

@@ -1,0 +1,144 @@
+"""The S5 layer and classifier against numbers the reference printed (tests/golden), and what padding and dropout may
+change."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lra_bench.layers import FLAX, TORCH, BatchNorm, DataShape, GLUOutput, dropout, pool
+from lra_bench.models import build
+from lra_bench.models import s5 as s5_model
+from tests.recipes import s5_config, s5_recipe
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def load(name):
+    return dict(np.load(GOLDEN / f"{name}.npz"))
+
+
+def assign(parameter, value):
+    parameter[...] = jnp.asarray(value, parameter[...].dtype)
+
+
+def fill_block(block, arrays, prefix, suffix="params"):
+    """Put the reference's flattened parameters and statistics of one layer into a block."""
+    seq = block.layer
+    for ours, theirs in [("Lambda_re", "Lambda_re"), ("Lambda_im", "Lambda_im"), ("B", "B"), ("D", "D")]:
+        assign(getattr(seq, ours), arrays[f"{suffix}/{prefix}seq/{theirs}"])
+    assign(seq.log_step, arrays[f"{suffix}/{prefix}seq/log_step"][:, 0])
+    both = f"{suffix}/{prefix}seq/C1" in arrays
+    assign(seq.C, arrays[f"{suffix}/{prefix}seq/{'C1' if both else 'C'}"])
+    if both:
+        assign(seq.C_reverse, arrays[f"{suffix}/{prefix}seq/C2"])
+    norm = block.norm if isinstance(block.norm, BatchNorm) else block.norm.norm
+    assign(norm.scale, arrays[f"{suffix}/{prefix}norm/scale"])
+    assign(norm.bias, arrays[f"{suffix}/{prefix}norm/bias"])
+    for ours, theirs in [("value", "out1"), ("gate", "out2")]:
+        if f"{suffix}/{prefix}{theirs}/kernel" in arrays:
+            fill_dense(getattr(block.gate, ours), arrays, f"{suffix}/{prefix}{theirs}")
+    if isinstance(block.norm, BatchNorm):
+        assign(block.norm.mean, arrays[f"stats_before/{prefix}norm/mean"])
+        assign(block.norm.var, arrays[f"stats_before/{prefix}norm/var"])
+
+
+def fill_dense(dense, arrays, path):
+    assign(dense.kernel, arrays[f"{path}/kernel"])
+    assign(dense.bias, arrays[f"{path}/bias"])
+
+
+def close(actual, expected, tolerance=1e-5):
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
+def check_statistics(block, arrays, prefix):
+    close(block.norm.mean[...], arrays[f"stats_after/{prefix}norm/mean"])
+    close(block.norm.var[...], arrays[f"stats_after/{prefix}norm/var"])
+
+
+@pytest.mark.parametrize("name", ["full_glu_post_ln", "half_glu1_pre_bn", "half_glu2_pre_bn"])
+def test_layer_equals_reference(name):
+    arrays = load(f"s5_layer_{name}")
+    activation, place, norm = name.rsplit("_", 2)
+    recipe = s5_recipe(d_model=4, prenorm=place == "pre", norm="batch" if norm == "bn" else "layer", norm_decay=0.95)
+    block = s5_model.block(recipe, s5_config(activation=activation), rngs=nnx.Rngs(0))
+    fill_block(block, arrays, "")
+    x = jnp.asarray(arrays["x"]).swapaxes(0, 1)
+    close(block(x, None, False, None).swapaxes(0, 1), arrays["y_eval"])
+    close(block(x, None, True, None).swapaxes(0, 1), arrays["y_train"])
+    if norm == "bn":
+        check_statistics(block, arrays, "")
+
+
+@pytest.mark.parametrize(("name", "documents"), [("cls_padded_pool", 1), ("retrieval", 2)])
+def test_model_equals_reference(name, documents):
+    arrays = load(f"s5_model_{name}")
+    classes = 7 if documents == 1 else 2
+    recipe = s5_recipe(
+        n_layers=2,
+        d_model=4,
+        embedding=5,
+        bidirectional=True,
+        activation="half_glu2" if documents == 1 else "half_glu1",
+    )
+    model = build("s5", recipe, DataShape(32, classes, documents, True), rngs=nnx.Rngs(0))
+    for i, block in enumerate(model.blocks):
+        fill_block(block, arrays, f"encoder/layers_{i}/")
+    fill_dense(model.encoder.dense, arrays, "params/encoder/encoder")
+    if documents == 1:
+        fill_dense(model.head, arrays, "params/decoder")
+    else:
+        fill_dense(model.head.hidden, arrays, "params/decoder/layer1")
+        fill_dense(model.head.output, arrays, "params/decoder/layer2")
+    x = model.encoder.dense(jnp.asarray(arrays["x"]).swapaxes(0, 1))
+    lengths = jnp.asarray(arrays["lengths"], jnp.int32)
+    for train, expected in [(False, "logp_eval"), (True, "logp_train")]:
+        close(jax.nn.log_softmax(model.classify(x, lengths, train=train, key=None)), arrays[expected])
+    for i, block in enumerate(model.blocks):
+        check_statistics(block, arrays, f"encoder/layers_{i}/")
+
+
+def test_tokens_enter_as_one_hot_through_a_dense_layer():
+    model = build("s5", s5_recipe(embedding=6), DataShape(5, 3, 1, False), rngs=nnx.Rngs(0))
+    tokens = jnp.asarray([[0, 1, 5, 2, 2]], jnp.uint8)
+    expected = model.encoder.dense(jax.nn.one_hot(tokens.T, 6))
+    np.testing.assert_allclose(model.encoder(tokens.T), expected, rtol=1e-6)
+
+
+def test_dropout_masks_a_feature_for_all_steps():
+    x = jnp.ones((9, 4, 50))
+    dropped = np.asarray(dropout(x, 0.3, jax.random.key(0)))
+    assert (dropped == dropped[:1]).all()
+    assert set(np.unique(dropped)) == {np.float32(0.0), np.float32(1 / 0.7)}
+    assert 0.55 < (dropped[0] > 0).mean() < 0.85
+    assert dropout(x, 0.3, None) is x
+
+
+def test_masked_pooling_ignores_padding():
+    x = jax.random.normal(jax.random.key(0), (7, 2, 3))
+    lengths = jnp.asarray([4, 7])
+    changed = x.at[4:, 0].set(99.0)
+    for how in ("mean", "last"):
+        np.testing.assert_array_equal(pool(x, lengths, how), pool(changed, lengths, how))
+    close(pool(x, lengths, "mean")[0], x[:4, 0].mean(0), 1e-6)
+    np.testing.assert_array_equal(pool(x, lengths, "last")[0], x[3, 0])
+
+
+def test_running_variance_is_biased_in_flax_and_unbiased_in_torch():
+    x = jax.random.normal(jax.random.key(0), (3, 2, 1))
+    for conventions, ddof in [(FLAX, 0), (TORCH, 1)]:
+        norm = BatchNorm(1, 0.0, conventions.unbiased_running_variance)
+        norm(x, True)
+        close(norm.var[0], np.var(np.asarray(x), ddof=ddof), 1e-5)
+
+
+def test_s4_output_is_a_glu_of_the_exact_gelu():
+    gate = GLUOutput(3, 0.5, TORCH, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (5, 2, 3))
+    activated = np.asarray(jax.nn.gelu(x, approximate=False))
+    linear = activated @ np.asarray(gate.linear.kernel[...]) + np.asarray(gate.linear.bias[...])
+    close(gate(x, None), linear[..., :3] / (1 + np.exp(-linear[..., 3:])), 1e-5)
