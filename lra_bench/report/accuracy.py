@@ -1,0 +1,181 @@
+"""The accuracy tables: measured rows with mean and deviation over seeds, quoted rows apart from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lra_bench.report.choose import LRA, Chosen, RowKey, Run, Section, row_label, selected_on_test, threshold, title
+from lra_bench.report.published import published
+from lra_bench.report.table import Block, Cell, Column, Rank, Table, ranks
+from lra_bench.statistics import summarise
+
+FIVE = LRA[:5]
+
+AVERAGES = (
+    "Avg(5) is the mean of the five tasks without Path-X (LRA paper), Avg(6) of all six (state space papers); each is "
+    "given only where all its tasks are. A failed task (✗: no seed solved it) counts as the majority class, 50 for "
+    "Path-X."
+)
+SEEDS = (
+    "Test accuracy in %, mean ± sample standard deviation over seeds; in brackets how many of the seeds solved the "
+    "task. Where not all did, the median stands beside the mean."
+)
+RANKS = "Best bold, second underlined, among the rows measured here with published recipes."
+QUOTED = "Quoted rows were not measured here; a standard deviation in brackets is the paper's. They are not ranked."
+
+
+def accuracy_table(chosen: Chosen) -> Table:
+    """Three blocks: rows measured with the published recipes, rows with other settings, and the quoted rows."""
+    sections: tuple[Section, ...] = ("published", "settings")
+    tasks = chosen.tasks(sections)
+    measured = _rows(chosen, "published", tasks)
+    ranked = _ranked(measured)
+    return Table(
+        f"accuracy-{chosen.selection}",
+        "Accuracy" if chosen.selection == "paper" else "Accuracy, checkpoints chosen on held-out validation data",
+        (
+            Column("Model", numeric=False),
+            *(Column(title(task)) for task in tasks),
+            Column("Avg(5)"),
+            Column("Avg(6)"),
+            Column("Source", numeric=False),
+        ),
+        (
+            Block("Measured here, published recipes", tuple(ranked)),
+            Block("Measured here, other settings (not ranked)", tuple(_rows(chosen, "settings", tasks))),
+            Block("Quoted from papers, not measured here (not ranked)", _quoted_rows(tasks), True, QUOTED),
+        ),
+        (SEEDS, _thresholds(chosen, tasks, sections), AVERAGES, RANKS),
+    )
+
+
+def reduced_table(chosen: Chosen) -> Table:
+    """Runs on less than the full data: a check that things work, never the benchmark."""
+    tasks = [
+        task
+        for task in chosen.tasks(["reduced"])
+        if any(place == task and key.section == "reduced" for key, place in chosen.cells)
+    ]
+    return Table(
+        "reduced",
+        "Reduced data (not the benchmark)",
+        (
+            Column("Model", numeric=False),
+            *(Column(title(task)) for task in tasks),
+            *(Column(f"{title(task)}: majority class") for task in tasks),
+            Column("Source", numeric=False),
+        ),
+        (Block("Measured here, reduced data (not ranked)", tuple(_reduced_rows(chosen, tasks))),),
+        (
+            "These runs used small or partial data: compare them with the majority class, never with the benchmark.",
+            SEEDS,
+        ),
+    )
+
+
+def accuracy_cell(runs: Sequence[Run]) -> Cell:
+    """Mean ± deviation (solved/seeds); ✗ where no seed solved the task. Diverged seeds are in no mean."""
+    marks = "".join(sorted(_marks(runs)))
+    values = [run.accuracy * 100 for run in runs if run.accuracy is not None]
+    solved = sum(run.solved for run in runs)
+    ids = tuple(run.id for run in runs)
+    count = f"({solved}/{len(runs)})"
+    if not values:
+        return Cell(f"✗ diverged {count}", None, marks=marks, runs=ids)
+    found = summarise(values)
+    text = f"{found.mean:.2f}" + ("" if found.std is None else f" ± {found.std:.2f}")
+    if 0 < solved < len(runs):
+        text += f", median {found.median:.2f}"
+    return Cell(f"{'' if solved else '✗ '}{text} {count}", found.mean, marks=marks, runs=ids)
+
+
+def counted(runs: Sequence[Run]) -> float:
+    """What the cell counts for in an average, in %: its mean, or the majority class where no seed solved the task."""
+    values = [run.accuracy for run in runs if run.accuracy is not None]
+    if not any(run.solved for run in runs):
+        return 100 * runs[0].record.accuracy.majority
+    return 100 * summarise(values).mean
+
+
+def average(chosen: Chosen, key: RowKey, tasks: Sequence[str]) -> float | None:
+    """Mean over the tasks; None unless the row has a cell for every one of them."""
+    if any((key, task) not in chosen.cells for task in tasks):
+        return None
+    return sum(counted(chosen.cells[key, task]) for task in tasks) / len(tasks)
+
+
+def _rows(chosen: Chosen, section: Section, tasks: Sequence[str]) -> list[tuple[Cell, ...]]:
+    rows = []
+    for key in chosen.rows(section):
+        cells = [accuracy_cell(chosen.cells[key, task]) if (key, task) in chosen.cells else Cell("–") for task in tasks]
+        averages = [_average_cell(average(chosen, key, group)) for group in (FIVE, LRA)]
+        rows.append((Cell(row_label(key)), *cells, *averages, Cell(_source(chosen, key))))
+    return rows
+
+
+def _reduced_rows(chosen: Chosen, tasks: Sequence[str]) -> list[tuple[Cell, ...]]:
+    rows = []
+    for key in chosen.rows("reduced"):
+        found = [chosen.cells.get((key, task), []) for task in tasks]
+        cells = [accuracy_cell(runs) if runs else Cell("–") for task, runs in zip(tasks, found, strict=True)]
+        majority = [_average_cell(100 * runs[0].record.accuracy.majority if runs else None) for runs in found]
+        rows.append((Cell(row_label(key)), *cells, *majority, Cell(_source(chosen, key))))
+    return rows
+
+
+def _average_cell(value: float | None) -> Cell:
+    return Cell("–") if value is None else Cell(f"{value:.2f}", value)
+
+
+def _quoted_rows(tasks: Sequence[str]) -> tuple[tuple[Cell, ...], ...]:
+    book = published()
+    rows = []
+    for row in book.rows:
+        cells = [row.cells[task].cell if task in row.cells else Cell("–") for task in tasks]
+        averages = [_average_cell(row.average_of(group)) for group in (FIVE, LRA)]
+        source = book.labels(row) + (f" ({row.note})" if row.note else "")
+        rows.append((Cell(row.name), *cells, *averages, Cell(source)))
+    return tuple(rows)
+
+
+def _ranked(rows: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
+    """The same rows with best and second marked in each numeric column; a failed cell has no rank."""
+    if not rows:
+        return []
+    columns = []
+    for column in zip(*rows, strict=True):
+        values = [None if cell.text.startswith("✗") else cell.value for cell in column]
+        columns.append([_with_rank(cell, rank) for cell, rank in zip(column, ranks(values), strict=True)])
+    return list(zip(*columns, strict=True))
+
+
+def _with_rank(cell: Cell, rank: Rank) -> Cell:
+    return Cell(cell.text, cell.value, rank, cell.marks, cell.runs)
+
+
+def _marks(runs: Sequence[Run]) -> set[str]:
+    letters = {"generated": "g", "user": "u", "mirror": "m", "official": ""}
+    found = {letters[run.record.data.source] for run in runs}
+    found |= {"t" for run in runs if selected_on_test(run.record)}
+    found |= {"d" for run in runs if run.record.status == "diverged"}
+    return found - {""}
+
+
+def _thresholds(chosen: Chosen, tasks: Sequence[str], sections: Sequence[Section]) -> str:
+    """Where "solved" begins, per column: a tenth of the way from the majority class to 100 %."""
+    parts = []
+    for task in tasks:
+        found = [
+            runs[0].record for (key, place), runs in chosen.cells.items() if place == task and key.section in sections
+        ]
+        if found:
+            parts.append(f"{title(task)} {100 * threshold(found[0]):.1f}")
+    return (
+        f"Solved: a tenth of the way from the majority class to 100 %, or better ({', '.join(parts) or 'no runs yet'})."
+    )
+
+
+def _source(chosen: Chosen, key: RowKey) -> str:
+    runs = [run for (place, _), cell in chosen.cells.items() if place == key for run in cell]
+    kinds = sorted({run.record.system.device_kind for run in runs})
+    return f"{len(runs)} run{'s' if len(runs) != 1 else ''}, {', '.join(kinds)}"

@@ -1,0 +1,220 @@
+"""Which records may stand in one table column together, and why the others may not. No JAX."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from lra_bench import UserError
+from lra_bench.results import BenchRecord, Record, RobustnessRecord, load_any, record_files
+from lra_bench.spec import Protocol, Source
+
+LRA = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
+TITLES = dict(zip(LRA, ("ListOps", "Text", "Retrieval", "Image", "Pathfinder", "Path-X"), strict=True))
+SELECTED_ON_TEST = frozenset({"text"})
+"""Tasks whose published protocol chooses the checkpoint on the test set (S5 `s5/train.py`: no validation split)."""
+
+SOLVED_MARGIN = 0.1
+"""A run has solved its task when it is at least this share of the way from the majority class to 100 %."""
+
+Selection = Literal["paper", "holdout"]
+Section = Literal["published", "settings", "reduced"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A record and its file, relative to results/, without `.json`: the run's id on every page."""
+
+    id: str
+    record: Record | BenchRecord | RobustnessRecord
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training record that some table shows."""
+
+    id: str
+    record: Record
+
+    @property
+    def accuracy(self) -> float | None:
+        """The test accuracy; None for a run that diverged."""
+        return self.record.accuracy.test if self.record.status == "completed" else None
+
+    @property
+    def solved(self) -> bool:
+        return self.accuracy is not None and self.accuracy >= threshold(self.record)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, order=True)
+class RowKey:
+    section: Section
+    model: str
+    settings: str = ""
+
+
+@dataclass
+class Chosen:
+    """The cells of the accuracy tables, one configuration each, and the records that are in none."""
+
+    selection: Selection
+    cells: dict[tuple[RowKey, str], list[Run]] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    def rows(self, section: Section) -> list[RowKey]:
+        return sorted({key for key, _ in self.cells if key.section == section})
+
+    def tasks(self, sections: Sequence[Section]) -> list[str]:
+        """The six of the benchmark, then any other task there are cells for."""
+        found = {task for key, task in self.cells if key.section in sections}
+        return [*LRA, *sorted(found - set(LRA))]
+
+
+def threshold(record: Record) -> float:
+    """The test accuracy from which on this run counts as having solved its task."""
+    return record.accuracy.majority + SOLVED_MARGIN * (1 - record.accuracy.majority)
+
+
+def title(task: str) -> str:
+    return TITLES.get(task, task)
+
+
+def load(results_dir: Path, *, skip_unreadable: bool = False) -> tuple[list[Loaded], list[LeftOut]]:
+    """Every record below `results_dir`. A file that is none is a UserError, or left out where `skip_unreadable`."""
+    if not results_dir.is_dir():
+        raise UserError(
+            f"There is no results folder {results_dir}. Train something first, or name it with --results-dir."
+        )
+    loaded, left_out = [], []
+    for path in record_files(results_dir):
+        name = path.relative_to(results_dir).with_suffix("").as_posix()
+        try:
+            loaded.append(Loaded(name, load_any(path)))
+        except UserError as error:
+            if not skip_unreadable:
+                raise
+            left_out.append(LeftOut(name, str(error).replace(str(path), "the file")))
+    return loaded, left_out
+
+
+def choose(loaded: Iterable[Loaded], *, protocol: Protocol = "s4", selection: Selection = "paper") -> Chosen:
+    """Sort training records into cells of comparable runs; each one that fits nowhere is left out with the reason."""
+    chosen = Chosen(selection)
+    fitting: list[Run] = []
+    for item in loaded:
+        if not isinstance(item.record, Record):
+            continue
+        reason = _unfit(item.record, protocol, selection)
+        if reason:
+            chosen.left_out.append(LeftOut(item.id, reason))
+        else:
+            fitting.append(Run(item.id, item.record))
+    reference = _references(fitting)
+    cells: dict[tuple[RowKey, str], list[Run]] = defaultdict(list)
+    for run in fitting:
+        data = run.record.data
+        version, fingerprint = reference[data.task, data.size]
+        if (data.version, data.fingerprint) != (version, fingerprint):
+            chosen.left_out.append(
+                LeftOut(
+                    run.id,
+                    f"other examples: {data.version} {data.fingerprint}, the column has {version} {fingerprint}",
+                )
+            )
+        else:
+            cells[row_key(run.record), data.task].append(run)
+    for place, runs in sorted(cells.items()):
+        chosen.cells[place] = _one_configuration(runs, chosen.left_out)
+    chosen.left_out.sort(key=lambda item: (item.id, item.reason))
+    return chosen
+
+
+def selected_on_test(record: Record) -> bool:
+    return record.data.validation_is_test or record.accuracy.selection == "test"
+
+
+def _unfit(record: Record, protocol: Protocol, selection: Selection) -> str:
+    """Why the record is in no accuracy table, whatever the other records are; empty if it may be."""
+    task = record.data.task
+    if record.status == "interrupted":
+        return "incomplete: the run was interrupted"
+    if record.status == "completed" and record.accuracy.test is None:
+        return "incomplete: it has no test accuracy"
+    if record.data.protocol != protocol:
+        return f"other protocol: {record.data.protocol}, this table is of {protocol}"
+    if record.accuracy.selection == "last":
+        return "other selection: the last checkpoint was scored, not the best on validation"
+    if selected_on_test(record) and task not in SELECTED_ON_TEST:
+        return "the checkpoint was chosen on the test set, which the published protocol of this task does not do"
+    if task in SELECTED_ON_TEST and selected_on_test(record) != (selection == "paper"):
+        chosen_on = "the test set" if selected_on_test(record) else "a held-out validation set"
+        return f"other selection: the checkpoint was chosen on {chosen_on}, this table is of the {selection} protocol"
+    return ""
+
+
+def row_key(record: Record) -> RowKey:
+    settings = ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(record.overrides.items()))
+    if record.data.size != "full":
+        return RowKey(
+            "reduced", record.model, "; ".join(part for part in (f"data {record.data.size}", settings) if part)
+        )
+    if record.published_recipe:
+        return RowKey("published", record.model)
+    return RowKey("settings", record.model, settings or record.note or "cut short")
+
+
+def row_label(key: RowKey) -> str:
+    return f"{key.model} [{key.settings}]" if key.settings else key.model
+
+
+def _references(runs: Sequence[Run]) -> dict[tuple[str, str], tuple[str, str]]:
+    """For each task and size the column's version and fingerprint: official before other sources, then most runs."""
+    found: dict[tuple[str, str], Counter[tuple[str, str]]] = defaultdict(Counter)
+    preference: dict[tuple[str, str], int] = {}
+    order: dict[Source, int] = {"official": 0, "mirror": 0, "user": 1, "generated": 2}
+    for run in runs:
+        data = run.record.data
+        examples = (data.version, data.fingerprint)
+        found[data.task, data.size][examples] += 1
+        preference[examples] = min(order[data.source], preference.get(examples, 9))
+    return {
+        column: min(counts, key=lambda examples: (preference[examples], -counts[examples], examples))
+        for column, counts in found.items()
+    }
+
+
+def _one_configuration(runs: Sequence[Run], left_out: list[LeftOut]) -> list[Run]:
+    """The runs of the digest with most finished seeds (then the newest), one per seed; the others are left out."""
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.record.digest].append(run)
+
+    def merit(digest: str) -> tuple[int, str, str]:
+        group = groups[digest]
+        finished = len({run.record.seed for run in group if run.accuracy is not None})
+        return finished, max(run.record.provenance.finished for run in group), digest
+
+    best = max(groups, key=merit)
+    for digest, group in groups.items():
+        if digest != best:
+            reason = f"another configuration of the same cell: {best} has more seeds or is newer than {digest}"
+            left_out.extend(LeftOut(run.id, reason) for run in group)
+    kept: dict[int, Run] = {}
+    for run in sorted(groups[best], key=lambda run: run.id):
+        if run.record.seed in kept:
+            left_out.append(
+                LeftOut(run.id, f"seed {run.record.seed} is there twice: {kept[run.record.seed].id} is shown")
+            )
+        else:
+            kept[run.record.seed] = run
+    return [kept[seed] for seed in sorted(kept)]

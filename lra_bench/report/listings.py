@@ -1,0 +1,148 @@
+"""The tables about the records themselves: what is there, where it comes from, and what was left out and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from lra_bench.report.choose import Chosen, LeftOut, Loaded, RowKey, Section, row_label, title
+from lra_bench.report.table import Block, Cell, Column, Table
+from lra_bench.results import Record, RobustnessRecord
+
+
+def left_out_table(left_out: Sequence[LeftOut]) -> Table:
+    """Every record that is in no accuracy table, with the reason."""
+    rows = tuple((Cell(item.id, runs=(item.id,)), Cell(item.reason)) for item in left_out)
+    return Table(
+        "left-out",
+        "Records left out",
+        (Column("Record", numeric=False), Column("Reason", numeric=False)),
+        (Block("In no accuracy table", rows),),
+        ("Files are named relative to the results folder, without .json.",),
+    )
+
+
+def coverage_table(chosen: Chosen) -> Table:
+    """How many seeds each cell has, and how many of them solved the task."""
+    tasks = chosen.tasks(("published", "settings"))
+    headings: dict[Section, str] = {"published": "Published recipes", "settings": "Other settings"}
+    blocks = []
+    for section, heading in headings.items():
+        rows = [
+            (Cell(row_label(key)), *(_coverage_cell(chosen, key, task) for task in tasks))
+            for key in chosen.rows(section)
+        ]
+        blocks.append(Block(heading, tuple(rows)))
+    return Table(
+        "coverage",
+        "Coverage",
+        (Column("Model", numeric=False), *(Column(title(task)) for task in tasks)),
+        tuple(blocks),
+        ("Seeds run, and in brackets how many solved the task and how many diverged.",),
+    )
+
+
+def _coverage_cell(chosen: Chosen, key: RowKey, task: str) -> Cell:
+    runs = chosen.cells.get((key, task), [])
+    if not runs:
+        return Cell("–", 0)
+    diverged = sum(run.record.status == "diverged" for run in runs)
+    more = f", {diverged} diverged" if diverged else ""
+    return Cell(
+        f"{len(runs)} ({sum(run.solved for run in runs)} solved{more})", len(runs), runs=tuple(run.id for run in runs)
+    )
+
+
+def provenance_table(chosen: Chosen) -> Table:
+    """Per cell: examples, configuration, software, device, commit and the command that repeats its first seed."""
+    rows = []
+    for (key, task), runs in chosen.cells.items():
+        record = runs[0].record
+        commits = sorted({_commit(run.record) for run in runs})
+        rows.append(
+            (
+                Cell(row_label(key), runs=tuple(run.id for run in runs)),
+                Cell(title(task)),
+                Cell(f"{record.data.version}, {record.data.source}, {record.data.size}"),
+                Cell(record.data.fingerprint),
+                Cell(record.digest),
+                Cell(", ".join(str(run.record.seed) for run in runs)),
+                Cell(", ".join(sorted({run.record.system.device_kind for run in runs}))),
+                Cell(", ".join(sorted({run.record.system.precision for run in runs}))),
+                Cell(", ".join(commits)),
+                Cell(max(run.record.provenance.finished for run in runs)),
+                Cell(record.provenance.command),
+            )
+        )
+    names = (
+        "Model",
+        "Task",
+        "Data",
+        "Fingerprint",
+        "Digest",
+        "Seeds",
+        "Device",
+        "Precision",
+        "Commit",
+        "Finished",
+        "Command",
+    )
+    return Table(
+        "provenance", "Provenance", tuple(Column(name, numeric=False) for name in names), (Block("Cells", tuple(rows)),)
+    )
+
+
+def _commit(record: Record) -> str:
+    if record.provenance.git_commit is None:
+        return f"lra-bench {record.provenance.lra_bench_version}"
+    return record.provenance.git_commit[:12] + (" (modified)" if record.provenance.git_dirty else "")
+
+
+def robustness_table(loaded: Iterable[Loaded]) -> Table:
+    """Clean accuracy of each run and its accuracy at every noise frequency; mean over seeds."""
+    groups: dict[tuple[str, str, str, float], list[tuple[str, RobustnessRecord]]] = defaultdict(list)
+    for item in loaded:
+        if isinstance(item.record, RobustnessRecord):
+            for amplitude in sorted({point.amplitude for point in item.record.points}):
+                groups[item.record.data.task, item.record.model, item.record.digest, amplitude].append(
+                    (item.id, item.record)
+                )
+    frequencies = sorted({p.frequency for group in groups.values() for _, record in group for p in record.points})
+    rows = [_robustness_row(amplitude, group, frequencies) for (*_, amplitude), group in sorted(groups.items())]
+    heads = (Column("Model", numeric=False), Column("Task", numeric=False), Column("Data", numeric=False))
+    numbers = (Column("Seeds"), Column("Amplitude"), Column("Clean"))
+    return Table(
+        "robustness",
+        "Robustness to Fourier-mode noise",
+        (*heads, *numbers, *(Column(f"ω = {frequency:g}") for frequency in frequencies)),
+        (Block("Test accuracy in %, mean over seeds", tuple(rows)),),
+        ("One mode is added to the input of every state space layer; ω is in each channel's own continuous time.",),
+    )
+
+
+def _robustness_row(
+    amplitude: float, group: Sequence[tuple[str, RobustnessRecord]], frequencies: Sequence[float]
+) -> tuple[Cell, ...]:
+    record = group[0][1]
+    ids = tuple(run for run, _ in group)
+    clean = 100 * sum(found.clean for _, found in group) / len(group)
+    cells = []
+    for frequency in frequencies:
+        values = [
+            100 * point.accuracy
+            for _, found in group
+            for point in found.points
+            if point.frequency == frequency and point.amplitude == amplitude
+        ]
+        mean = sum(values) / len(values) if values else None
+        cells.append(Cell("–") if mean is None else Cell(f"{mean:.2f}", mean, runs=ids))
+    settings = "" if record.published_recipe else f" [{record.digest}]"
+    return (
+        Cell(record.model + settings, runs=ids),
+        Cell(title(record.data.task)),
+        Cell(f"{record.data.source}, {record.data.size}"),
+        Cell(str(len(group)), len(group)),
+        Cell(f"{amplitude:g}", amplitude),
+        Cell(f"{clean:.2f}", clean, runs=ids),
+        *cells,
+    )

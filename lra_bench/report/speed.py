@@ -1,0 +1,162 @@
+"""The throughput tables: what training runs measured themselves, and what `bench` measured on fixed shapes.
+
+Rows of different device kinds stand in different blocks and are never ranked against each other.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from lra_bench.report.choose import LRA, Loaded, Run, row_key, row_label, title
+from lra_bench.report.table import Block, Cell, Column, Rank, Table, ranks
+from lra_bench.results import BenchRecord, Measurement, Record
+
+GIB = 2**30
+TRAINING = (
+    "Model", "Task", "Data", "L", "Batch", "Devices", "Precision", "Runs", "Examples/s/device", "Tokens/s/device",
+    "ms/step", "Compile s", "Peak GiB", "Parameters",
+)  # fmt: skip
+BENCH = (
+    "Model", "Task", "L", "Batch", "Call", "Precision", "Examples/s/device", "Tokens/s/device", "ms", "IQR ms",
+    "Compile s", "Peak GiB", "GFLOP", "of floor", "Parameters",
+)  # fmt: skip
+TEXT = frozenset({"Model", "Task", "Data", "Call", "Precision"})
+CALLS = {"train": "training step", "forward": "forward", "recurrent": "recurrent step"}
+
+
+def training_speed_table(loaded: Iterable[Loaded]) -> Table:
+    """Median over the seeds of one configuration on one device kind, from the training runs' own clocks."""
+    groups: dict[tuple[str, int, str, str], list[Run]] = defaultdict(list)
+    for item in loaded:
+        record = item.record
+        if isinstance(record, Record) and record.throughput.steps > 0 and record.throughput.train_seconds > 0:
+            groups[record.system.device_kind, _order(record.data.task), record.model, record.digest].append(
+                Run(item.id, record)
+            )
+    blocks: dict[str, list[tuple[Cell, ...]]] = defaultdict(list)
+    for (kind, *_), runs in sorted(groups.items()):
+        blocks[kind].append(_training_row(runs))
+    return Table(
+        "training-speed",
+        "Throughput of the training runs",
+        _columns(TRAINING),
+        tuple(Block(kind, tuple(rows)) for kind, rows in sorted(blocks.items())),
+        (
+            "Median over the runs of a configuration, measured while training: evaluation and compilation excluded, "
+            "data loading included. Not ranked: batch and length differ from row to row.",
+        ),
+    )
+
+
+def throughput_table(loaded: Iterable[Loaded]) -> Table:
+    """One row per model, shape and call; ranked among rows of the same device kind, shape, call and precision."""
+    groups: dict[tuple[str, int, int, int, str, str, str], list[tuple[str, BenchRecord, Measurement]]] = {}
+    for item in loaded:
+        record = item.record
+        if not isinstance(record, BenchRecord):
+            continue
+        for measured in record.measurements:
+            shape = (record.system.device_kind, _order(record.task), record.length, record.batch_size)
+            place = (*shape, measured.call, measured.input, record.system.precision)
+            groups.setdefault(place, []).append((item.id, record, measured))
+    blocks: dict[str, list[tuple[Cell, ...]]] = defaultdict(list)
+    for bench, entries in sorted(groups.items()):
+        best = ranks([measured.tokens_per_second_per_device for _, _, measured in entries])
+        for (run, record, measured), rank in zip(entries, best, strict=True):
+            row = _bench_row(run, record, measured)
+            blocks[bench[0]].append(tuple(_ranked(cell, rank) if i in (6, 7) else cell for i, cell in enumerate(row)))
+    return Table(
+        "throughput",
+        "Throughput on fixed shapes",
+        _columns(BENCH),
+        tuple(Block(kind, tuple(rows)) for kind, rows in sorted(blocks.items())),
+        (
+            "Examples/s/device = global batch / (median seconds × devices); compilation apart. Best bold, second "
+            "underlined among rows of the same device kind, shape, call and precision; device kinds are never ranked "
+            "against each other.",
+        ),
+    )
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`value` with about `digits` significant digits, thousands grouped, and no exponent."""
+    if value is None:
+        return "–"
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    rounded = f"{value:.{digits}g}"
+    return rounded if "e" not in rounded else f"{value:.{digits + 6}f}".rstrip("0").rstrip(".")
+
+
+def amount(value: float | None, runs: tuple[str, ...] = (), marks: str = "") -> Cell:
+    return Cell(number(value), value, marks=marks, runs=runs)
+
+
+def whole(value: int) -> Cell:
+    return Cell(f"{value:,}", value)
+
+
+def _columns(names: Sequence[str]) -> tuple[Column, ...]:
+    return tuple(Column(name, numeric=name not in TEXT) for name in names)
+
+
+def _order(task: str) -> int:
+    return LRA.index(task) if task in LRA else len(LRA)
+
+
+def _training_row(runs: Sequence[Run]) -> tuple[Cell, ...]:
+    record = runs[0].record
+    speeds = [run.record.throughput for run in runs]
+    peaks = [speed.peak_memory_bytes for speed in speeds if speed.peak_memory_bytes is not None]
+    estimated = any(speed.peak_memory_source == "compiler estimate" for speed in speeds)
+    ids = tuple(run.id for run in runs)
+    return (
+        Cell(row_label(row_key(record)), runs=ids),
+        Cell(title(record.data.task)),
+        Cell(record.data.size),
+        whole(record.data.length),
+        whole(record.recipe.batch_size),
+        whole(record.system.devices),
+        Cell(record.system.precision),
+        whole(len(runs)),
+        amount(median(speed.examples_per_second_per_device for speed in speeds), ids),
+        amount(
+            median(
+                speed.tokens_per_second / run.record.system.devices for speed, run in zip(speeds, runs, strict=True)
+            ),
+            ids,
+        ),
+        amount(median(1000 * speed.train_seconds / speed.steps for speed in speeds), ids),
+        amount(median(speed.compile_seconds for speed in speeds)),
+        amount(median(peaks) / GIB if peaks else None, marks="e" if peaks and estimated else ""),
+        whole(record.parameters),
+    )
+
+
+def _bench_row(run: str, record: BenchRecord, measured: Measurement) -> tuple[Cell, ...]:
+    seconds = measured.seconds
+    peak = None if measured.peak_memory_bytes is None else measured.peak_memory_bytes / GIB
+    call = CALLS[measured.call] + (", real data" if measured.input == "data" else "")
+    return (
+        Cell(record.model, runs=(run,)),
+        Cell(title(record.task)),
+        whole(record.length),
+        whole(record.batch_size),
+        Cell(call),
+        Cell(record.system.precision),
+        amount(measured.examples_per_second_per_device, (run,)),
+        amount(measured.tokens_per_second_per_device, (run,)),
+        amount(1000 * seconds.median),
+        amount(1000 * (seconds.q3 - seconds.q1)),
+        amount(measured.compile_seconds),
+        amount(peak, marks="e" if peak is not None and measured.peak_memory_source == "compiler estimate" else ""),
+        amount(None if measured.flops is None else measured.flops / 1e9),
+        amount(None if measured.floor_fraction is None else measured.floor_fraction),
+        whole(record.parameters),
+    )
+
+
+def _ranked(cell: Cell, rank: Rank) -> Cell:
+    return cell if cell.value is None else Cell(cell.text, cell.value, rank, cell.marks, cell.runs)

@@ -1,0 +1,252 @@
+"""The tables: what stands in which cell, what is left out and why."""
+
+import csv
+import io
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from lra_bench import UserError
+from lra_bench.report import report
+from lra_bench.results import write_record
+from tests.made_records import bench_record, robustness_record, train_record
+
+
+def write(folder, *records):
+    for record in records:
+        write_record(folder, record)
+    return folder
+
+
+def cell(table, block, model, column):
+    """The one cell of this row and column, found by their texts."""
+    index = [found.title for found in table.columns].index(column)
+    rows = [row for found in table.blocks if block in found.title for row in found.rows if row[0].text == model]
+    assert len(rows) == 1, (block, model, [row[0].text for found in table.blocks for row in found.rows])
+    return rows[0][index]
+
+
+def left_out(made):
+    try:
+        table = made.table("left-out")
+    except KeyError:
+        return {}
+    return {row[0].text: row[1].text for block in table.blocks for row in block.rows}
+
+
+def test_mean_and_sample_deviation_over_seeds(tmp_path):
+    made = report(
+        write(tmp_path, *(train_record("s5", seed=seed, test=test) for seed, test in enumerate((0.60, 0.62, 0.64))))
+    )
+    found = cell(made.table("accuracy-paper"), "published recipes", "s5", "ListOps")
+    assert found.text == "62.00 ± 2.00 (3/3)"
+    assert found.value == pytest.approx(62)
+    assert left_out(made) == {}
+
+
+def test_best_is_bold_and_second_underlined_among_measured_rows_only(tmp_path):
+    records = [train_record(model, test=test) for model, test in (("s4", 0.59), ("s5", 0.62), ("s5-ptd", 0.61))]
+    made = report(write(tmp_path, *records))
+    table = made.table("accuracy-paper")
+    assert [cell(table, "published recipes", model, "ListOps").rank for model in ("s5", "s5-ptd", "s4")] == [
+        "best",
+        "second",
+        "",
+    ]
+    quoted = next(block for block in table.blocks if block.quoted)
+    assert all(not found.rank for row in quoted.rows for found in row)
+    assert "**62.00 (1/1)**" in made.files["leaderboard.md"]
+    assert r"\underline{61.00 (1/1)}" in made.files["leaderboard.tex"]
+
+
+def test_generated_data_is_marked_in_the_cell_and_never_called_official(tmp_path):
+    made = report(write(tmp_path, train_record(data={"source": "generated"})))
+    assert cell(made.table("accuracy-paper"), "published recipes", "s5", "ListOps").marks == "g"
+    for name in ("leaderboard.md", "leaderboard.tex"):
+        assert "not the official files" in made.files[name]
+    assert cell(made.table("accuracy-paper"), "Quoted", "S5", "ListOps").marks == "", "quoted rows are of official data"
+
+
+def test_tiny_and_smoke_runs_never_enter_the_full_cell(tmp_path):
+    made = report(
+        write(
+            tmp_path,
+            train_record(test=0.60),
+            train_record(test=0.99, digest="b" * 12, data={"size": "tiny", "fingerprint": "t"}),
+            train_record(test=0.98, digest="c" * 12, published_recipe=False, note="smoke"),
+            train_record(test=0.97, digest="d" * 12, published_recipe=False, overrides={"n_layers": 2}),
+        )
+    )
+    table = made.table("accuracy-paper")
+    assert cell(table, "published recipes", "s5", "ListOps").text == "60.00 (1/1)"
+    assert cell(table, "other settings", "s5 [smoke]", "ListOps").text == "98.00 (1/1)"
+    assert cell(table, "other settings", "s5 [n_layers=2]", "ListOps").text == "97.00 (1/1)"
+    reduced = made.table("reduced")
+    assert cell(reduced, "reduced", "s5 [data tiny]", "ListOps").text == "99.00 (1/1)"
+    assert cell(reduced, "reduced", "s5 [data tiny]", "ListOps: majority class").text == "17.00"
+    assert "0.99" not in made.files["leaderboard.csv"]
+
+
+def test_only_tiny_runs_still_give_a_table(tmp_path):
+    made = report(write(tmp_path, train_record(data={"size": "tiny"})))
+    assert cell(made.table("reduced"), "reduced", "s5 [data tiny]", "ListOps").value == pytest.approx(60)
+
+
+def test_what_does_not_fit_is_left_out_with_its_reason(tmp_path):
+    made = report(
+        write(
+            tmp_path,
+            *(train_record(seed=seed) for seed in (0, 1)),
+            train_record(seed=2, status="interrupted"),
+            train_record(seed=3, test=None),
+            train_record(seed=4, digest="b" * 12, data={"protocol": "lra"}),
+            train_record(seed=5, digest="c" * 12, data={"fingerprint": "other"}),
+            train_record(seed=6, digest="d" * 12),
+            train_record(seed=7, accuracy={"selection": "test"}),
+            train_record(seed=8, accuracy={"selection": "last"}),
+        )
+    )
+    assert cell(made.table("accuracy-paper"), "published recipes", "s5", "ListOps").text == "60.00 ± 0.00 (2/2)"
+    reasons = {name.rsplit("/", 1)[1]: reason for name, reason in left_out(made).items()}
+    expected = {
+        "aaaaaaaaaaaa-s2": "interrupted",
+        "aaaaaaaaaaaa-s3": "no test accuracy",
+        "bbbbbbbbbbbb-s4": "other protocol: lra",
+        "cccccccccccc-s5": "other examples",
+        "dddddddddddd-s6": "another configuration",
+        "aaaaaaaaaaaa-s7": "chosen on the test set",
+        "aaaaaaaaaaaa-s8": "last checkpoint",
+    }
+    assert set(reasons) == set(expected)
+    assert all(part in reasons[name] for name, part in expected.items()), reasons
+
+
+def test_official_data_is_the_column_where_both_are_there(tmp_path):
+    generated = {"source": "generated", "fingerprint": "made"}
+    made = report(write(tmp_path, *(train_record("s4", seed=s, data=generated) for s in range(5)), train_record("s5")))
+    table = made.table("accuracy-paper")
+    assert [row[0].text for row in table.blocks[0].rows] == ["s5"]
+    assert len(left_out(made)) == 5
+
+
+def test_a_failed_task_counts_as_the_majority_class_and_solved_is_counted(tmp_path):
+    tests = {"listops": 0.60, "text": 0.90, "retrieval": 0.90, "image": 0.85, "pathfinder": 0.95}
+    records = [train_record("s5", task, test=test) for task, test in tests.items()]
+    records += [train_record("s5", "pathx", seed, test) for seed, test in ((0, 0.51), (1, 0.49))]
+    made = report(write(tmp_path, *records))
+    table = made.table("accuracy-paper")
+    assert cell(table, "published recipes", "s5", "Path-X").text == "✗ 50.00 ± 1.41 (0/2)"
+    assert cell(table, "published recipes", "s5", "Avg(5)").value == pytest.approx(84.0)
+    assert cell(table, "published recipes", "s5", "Avg(6)").value == pytest.approx((5 * 84.0 + 50.0) / 6)
+    write(tmp_path, train_record("s5", "pathx", 2, 0.98), train_record("s5", "pathx", 3, None, status="diverged"))
+    table = report(tmp_path).table("accuracy-paper")
+    found = cell(table, "published recipes", "s5", "Path-X")
+    assert found.text == "66.00 ± 27.73, median 51.00 (1/4)"
+    assert found.marks == "d"
+    assert cell(table, "published recipes", "s5", "Avg(6)").value == pytest.approx((5 * 84.0 + 66.0) / 6)
+
+
+def test_text_chosen_on_test_and_on_held_out_data_never_share_a_column(tmp_path):
+    made = report(
+        write(
+            tmp_path,
+            train_record("s5", "text", test=0.89),
+            train_record(
+                "s5",
+                "text",
+                0,
+                0.87,
+                digest="b" * 12,
+                data={"validation_is_test": False},
+                accuracy={"selection": "val"},
+            ),
+            train_record("s5", "listops"),
+        )
+    )
+    paper, holdout = made.table("accuracy-paper"), made.table("accuracy-holdout")
+    assert cell(paper, "published recipes", "s5", "Text").text == "89.00 (1/1)"
+    assert cell(paper, "published recipes", "s5", "Text").marks == "t"
+    assert cell(holdout, "published recipes", "s5", "Text").text == "87.00 (1/1)"
+    assert cell(holdout, "published recipes", "s5", "ListOps").text == "60.00 (1/1)"
+    assert left_out(made) == {}
+
+
+def test_throughput_is_ranked_within_a_device_kind_and_a_shape_only(tmp_path):
+    other = {"device_kind": "TPU v5e"}
+    write(
+        tmp_path,
+        bench_record("s5", seconds=0.01),
+        bench_record("s5-ptd", seconds=0.02),
+        bench_record("s5", seconds=0.005, digest="t" * 12, system=other),
+        bench_record("s5", length=4096, seconds=0.03),
+        train_record("s5"),
+    )
+    made = report(tmp_path)
+    blocks = {block.title: block.rows for block in made.table("throughput").blocks}
+    assert set(blocks) == {"NVIDIA H200", "TPU v5e"}
+    assert all(not found.rank for row in blocks["TPU v5e"] for found in row)
+    steps = [row for row in blocks["NVIDIA H200"] if row[4].text == "training step"]
+    assert [(row[0].text, row[2].text, row[6].value, row[6].rank) for row in steps] == [
+        ("s5", "2,048", 5000.0, "best"),
+        ("s5-ptd", "2,048", 2500.0, "second"),
+        ("s5", "4,096", 50 / 0.03, ""),
+    ]
+    speed = made.table("training-speed").blocks[0].rows[0]
+    assert [found.value for found in speed[8:13]] == [5000.0, 5000.0 * 2048, 10.0, 12.0, 3.0]
+
+
+def test_robustness_table(tmp_path):
+    made = report(
+        write(
+            tmp_path,
+            robustness_record(seed=0),
+            robustness_record(seed=1, points={1.0: 0.87, 325.4: 0.1}, clean=0.90),
+            train_record(),
+        )
+    )
+    row = made.table("robustness").blocks[0].rows[0]
+    assert [found.text for found in row] == ["s5", "Image", "official, full", "2", "0.1", "89.00", "86.00", "15.00"]
+
+
+def test_csv_holds_bare_numbers(tmp_path):
+    made = report(write(tmp_path, train_record(test=0.6125), train_record(seed=1, test=0.6135)))
+    rows = list(csv.DictReader(io.StringIO(made.files["leaderboard.csv"])))
+    assert float(rows[0]["ListOps"]) == pytest.approx(61.3)
+    assert rows[0]["Path-X"] == ""
+    assert {row["block"] for row in rows} == {
+        "Measured here, published recipes", "Quoted from papers, not measured here (not ranked)",
+    }  # fmt: skip
+
+
+def test_another_schema_is_an_error_or_left_out(tmp_path):
+    write(tmp_path, train_record())
+    bad = tmp_path / "listops" / "s5" / "old-s1.json"
+    bad.write_text('{"schema_version": 99}')
+    with pytest.raises(UserError, match="schema version 99"):
+        report(tmp_path)
+    assert "schema version 99" in left_out(report(tmp_path, skip_unreadable=True))["listops/s5/old-s1"]
+    with pytest.raises(UserError, match="no results folder"):
+        report(tmp_path / "nothing")
+
+
+def test_an_empty_folder_gives_the_quoted_rows(tmp_path):
+    made = report(tmp_path)
+    assert cell(made.table("accuracy-paper"), "Quoted", "S5", "ListOps").text == "62.15 (0.23)"
+
+
+def test_it_prints_and_reads_no_markup_in_names(tmp_path):
+    write(tmp_path, train_record(note="[red]x", published_recipe=False))
+    console = Console(width=100, record=True, file=io.StringIO())
+    report(tmp_path, console=console)
+    text = console.export_text()
+    assert "60.00 (1/1)" in text
+    assert "[red]" in text
+    assert "62.15 (0.23)" in text, "the quoted row of the same model is shown"
+    assert "MEGA-chunk" not in text
+
+
+def test_no_jax_is_imported():
+    code = "import sys, lra_bench.report, lra_bench.results, lra_bench.statistics; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
