@@ -1,0 +1,179 @@
+"""The arrays that training reads: `packed/<split>/{inputs,lengths,labels}.npy`. Writing by row, checked opening."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from lra_bench import UserError
+from lra_bench.data.manifest import Manifest, PackedFile, load_manifest
+from lra_bench.data.source import Layout, PlacedRows, Rows
+from lra_bench.spec import SPLITS, SplitName
+
+ARRAYS: dict[str, DTypeLike] = {"inputs": np.uint8, "lengths": np.int32, "labels": np.int32}
+READ_ROWS = 2_000
+
+
+class PackedSplit(NamedTuple):
+    """One split, read-only: inputs uint8 (n, L) or (n, 2, L), lengths int32 (n,) or (n, 2), labels int32 (n,)."""
+
+    inputs: NDArray[np.uint8]
+    lengths: NDArray[np.int32]
+    labels: NDArray[np.int32]
+
+    def batches(self) -> Iterator[tuple[int, Rows]]:
+        """All rows in order, with the number of each batch's first row."""
+        for start in range(0, len(self.labels), READ_ROWS):
+            part = slice(start, start + READ_ROWS)
+            yield (
+                start,
+                Rows(np.asarray(self.inputs[part]), np.asarray(self.lengths[part]), np.asarray(self.labels[part])),
+            )
+
+
+def relative_path(split: SplitName, array: str) -> str:
+    return f"packed/{split}/{array}.npy"
+
+
+def shape_of(layout: Layout, split: SplitName, array: str) -> tuple[int, ...]:
+    n = layout.counts[split]
+    documents = () if layout.documents == 1 else (layout.documents,)
+    return {"inputs": (n, *layout.row_shape), "lengths": (n, *documents), "labels": (n,)}[array]
+
+
+def open_split(folder: Path, split: SplitName) -> PackedSplit:
+    """Memory-map one split of a prepared folder. Raises UserError where manifest and arrays disagree."""
+    return open_arrays(folder, load_manifest(folder), split)
+
+
+def open_arrays(folder: Path, manifest: Manifest, split: SplitName) -> PackedSplit:
+    """`open_split` with the manifest already read."""
+    recorded = {file.path: file for file in manifest.packed}
+    arrays = []
+    for array, dtype in ARRAYS.items():
+        name = relative_path(split, array)
+        path = folder / name
+        expected = shape_of(manifest.layout, split, array)
+        try:
+            size = path.stat().st_size
+            data = np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            raise _disagrees(folder, manifest, f"{name} cannot be read ({error})") from None
+        if name not in recorded or recorded[name].bytes != size:
+            raise _disagrees(folder, manifest, f"{name} has {size:,} bytes")
+        if data.shape != expected or data.dtype != dtype:
+            raise _disagrees(folder, manifest, f"{name} is {data.dtype} {data.shape}, not {np.dtype(dtype)} {expected}")
+        arrays.append(data)
+    return PackedSplit(*arrays)
+
+
+def _disagrees(folder: Path, manifest: Manifest, what: str) -> UserError:
+    return UserError(
+        f"{folder} disagrees with its manifest: {what}. Remove the folder, then type: lra-bench prepare {manifest.task}"
+    )
+
+
+class PackedWriter:
+    """The arrays of all splits as files of their final size, filled by row in any order.
+
+    Written with `pwrite`, not through a memory map: a full disk is then an error, not a signal that kills the process.
+    Space is reserved first where the file system can, so that a full disk shows at once.
+    """
+
+    def __init__(self, folder: Path, layout: Layout) -> None:
+        self.layout = layout
+        self._files: dict[tuple[SplitName, str], BinaryIO] = {}
+        self._offsets: dict[tuple[SplitName, str], int] = {}
+        self._touched: set[tuple[SplitName, str]] = set()
+        try:
+            for split in SPLITS:
+                for array, dtype in ARRAYS.items():
+                    self._open(folder, split, array, np.dtype(dtype))
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, folder: Path, split: SplitName, array: str, dtype: np.dtype) -> None:
+        path = folder / relative_path(split, array)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shape = shape_of(self.layout, split, array)
+        file = open(path, "r+b" if path.exists() else "w+b", buffering=0)  # noqa: SIM115 (closed by close)
+        self._files[split, array] = file
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        self._offsets[split, array] = file.tell()
+        size = file.tell() + int(np.prod(shape)) * dtype.itemsize
+        if hasattr(os, "posix_fallocate") and size > os.fstat(file.fileno()).st_size:
+            os.posix_fallocate(file.fileno(), 0, size)
+        file.truncate(size)
+        self._touched.add((split, array))
+
+    def write(self, placed: PlacedRows) -> None:
+        """Put rows at their global indices."""
+        starts = self.layout.starts
+        for split in SPLITS:
+            here = (placed.indices >= starts[split]) & (placed.indices < starts[split] + self.layout.counts[split])
+            if not here.any():
+                continue
+            rows = placed.indices[here] - starts[split]
+            cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+            for array in ARRAYS:
+                values = np.ascontiguousarray(getattr(placed.rows, array)[here], ARRAYS[array])
+                for run, data in zip(np.split(rows, cuts), np.split(values, cuts), strict=True):
+                    self._write_run(split, array, int(run[0]), data)
+                self._touched.add((split, array))
+
+    def _write_run(self, split: SplitName, array: str, first: int, data: NDArray) -> None:
+        stride = data[0].nbytes
+        view, at = data.reshape(-1).view(np.uint8).data, self._offsets[split, array] + first * stride
+        while view:
+            written = os.pwrite(self._files[split, array].fileno(), view, at)
+            view, at = view[written:], at + written
+
+    def read(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Inputs of global indices start … stop − 1 as written so far, one row of bytes each."""
+        width = int(np.prod(self.layout.row_shape))
+        parts = []
+        for split in SPLITS:
+            first = max(start - self.layout.starts[split], 0)
+            last = min(stop - self.layout.starts[split], self.layout.counts[split])
+            if first < last:
+                offset = self._offsets[split, "inputs"] + first * width
+                parts.append(os.pread(self._files[split, "inputs"].fileno(), (last - first) * width, offset))
+        return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, width)
+
+    def sync(self) -> None:
+        """Returns when everything written so far is on the disk."""
+        for key in self._touched:
+            os.fsync(self._files[key].fileno())
+        self._touched.clear()
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+def describe(folder: Path) -> list[PackedFile]:
+    """Size and hashes of every packed array below `folder`, each read once."""
+    return [describe_file(folder, relative_path(split, array)) for split in SPLITS for array in ARRAYS]
+
+
+def describe_file(folder: Path, name: str) -> PackedFile:
+    whole, data = hashlib.sha256(), hashlib.sha256()
+    path = folder / name
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        header = file.tell()
+        file.seek(0)
+        whole.update(file.read(header))
+        while piece := file.read(1 << 22):
+            whole.update(piece)
+            data.update(piece)
+    return PackedFile(path=name, bytes=path.stat().st_size, sha256=whole.hexdigest(), data_sha256=data.hexdigest())

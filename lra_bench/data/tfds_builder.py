@@ -1,0 +1,106 @@
+"""The prepared task as a standard TensorFlow dataset, written and read without TensorFlow (ArrayRecord files)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lra_bench.data.manifest import Manifest
+from lra_bench.data.packed import PackedSplit
+from lra_bench.spec import SPLITS, SplitName, Task
+
+
+def builder_class(task: Task) -> type:
+    """A `tfds.core.GeneratorBasedBuilder` named after the task, with its version, description and citation.
+
+    Its examples are those of packed arrays: {"inputs", "length", "label"}, inputs padded, in the arrays' order.
+    """
+    import tensorflow_datasets as tfds
+
+    class PackedBuilder(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version(task.version)
+
+        def __init__(self, *, manifest: Manifest, splits: dict[SplitName, PackedSplit], **keywords: Any) -> None:
+            self._manifest, self._splits = manifest, splits
+            super().__init__(file_format="array_record", **keywords)
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            documents = () if self._manifest.documents == 1 else (self._manifest.documents,)
+            as_bytes = tfds.features.Encoding.BYTES  # without it each byte becomes a varint: ten times slower to write
+            features = {
+                "inputs": tfds.features.Tensor(
+                    shape=(*documents, self._manifest.length), dtype=np.uint8, encoding=as_bytes
+                ),
+                "length": tfds.features.Tensor(shape=documents, dtype=np.int32),
+                "label": tfds.features.ClassLabel(num_classes=task.classes),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=_description(task, self._manifest),
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=("inputs", "label"),
+                citation=task.citation,
+                disable_shuffling=True,  # keys are row numbers: the order on disk is the order of the packed arrays
+            )
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+            del dl_manager
+            return {split: self._generate_examples(split) for split in SPLITS}
+
+        def _generate_examples(self, split: SplitName) -> Iterator[tuple[int, dict[str, Any]]]:
+            for start, rows in self._splits[split].batches():
+                for offset, (inputs, length, label) in enumerate(zip(*rows, strict=True)):
+                    yield start + offset, {"inputs": inputs, "length": length, "label": int(label)}
+
+    PackedBuilder.__name__ = PackedBuilder.__qualname__ = f"Lra{task.title.replace('-', '')}"
+    PackedBuilder.name = f"lra_{task.name}"
+    return PackedBuilder
+
+
+def _description(task: Task, manifest: Manifest) -> str:
+    """Says where the examples come from: a generated or a tiny set is never taken for the published one."""
+    size = "" if manifest.size == "full" else f" Not the full set: size {manifest.size}."
+    return f"{task.description} Protocol {manifest.protocol}; examples: {manifest.source} ({manifest.origin}).{size}"
+
+
+def write_dataset(folder: Path, task: Task, manifest: Manifest, splits: dict[SplitName, PackedSplit]) -> None:
+    """Write the dataset's files into `folder`, readable with `tfds.builder_from_directory(folder).as_data_source()`."""
+    scratch = folder / ".tfds"
+    shutil.rmtree(scratch, ignore_errors=True)
+    with _quiet():
+        builder = builder_class(task)(manifest=manifest, splits=splits, data_dir=str(scratch))
+        builder.download_and_prepare()
+    for path in Path(builder.data_dir).iterdir():
+        os.replace(path, folder / path.name)
+    shutil.rmtree(scratch)
+
+
+def read_dataset(folder: Path, split: SplitName) -> Any:
+    """The split as a random-access sequence of {"inputs", "length", "label"}."""
+    import tensorflow_datasets as tfds
+
+    with _quiet():
+        return tfds.builder_from_directory(str(folder)).as_data_source(split=split)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """TFDS logs and prints its own progress bars; ours is enough."""
+    import tensorflow_datasets as tfds
+
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(previous)

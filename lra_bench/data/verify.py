@@ -1,0 +1,119 @@
+"""`prepare --verify`: read a prepared task again and check all that can be checked without the raw files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from lra_bench import UserError
+from lra_bench.data.manifest import Manifest, fingerprint_of, load_manifest
+from lra_bench.data.packed import PackedSplit, describe, open_arrays
+from lra_bench.data.progress import Progress
+from lra_bench.data.source import DataSource, Rows
+from lra_bench.data.tfds_builder import read_dataset
+from lra_bench.registry import task_module
+from lra_bench.spec import SPLITS, SplitName
+
+SHOWN = 3
+"""Problems quoted in the error; the rest is counted."""
+
+
+def verify(folder: Path) -> list[str]:
+    """What was checked, one line each.
+
+    Raises UserError with the first problems found in hashes, fingerprint, shapes, padding, ranges, label shares, what
+    only the task can know (`DataSource.problems`), repeats where there must be none, and the TFDS dataset's examples.
+    """
+    manifest = load_manifest(folder)
+    module = task_module(manifest.task)
+    splits: dict[SplitName, PackedSplit] = {split: open_arrays(folder, manifest, split) for split in SPLITS}
+    found = list(_hash_problems(folder, manifest))
+    title = f"{manifest.task}: verify"
+    seen: set[bytes] = set()
+    with Progress(title, total=sum(manifest.counts.values()), unit="examples") as progress:
+        for split in SPLITS:
+            found += _label_problems(manifest, split, splits[split])
+            dataset = read_dataset(folder, split)
+            if len(dataset) != manifest.counts[split]:
+                found.append(f"{split}: the TFDS dataset has {len(dataset):,} examples")
+                continue
+            for start, rows in splits[split].batches():
+                found += [f"{split}: {problem}" for problem in _row_problems(manifest, module.DATA, start, rows, seen)]
+                found += [f"{split}: {problem}" for problem in _dataset_problems(dataset, start, rows)]
+                progress.advance(len(rows.labels))
+    if found:
+        more = f" (and {len(found) - SHOWN} more)" if len(found) > SHOWN else ""
+        raise UserError(
+            f"{folder} is damaged: {'; '.join(found[:SHOWN])}{more}. "
+            f"Remove the folder, then type: lra-bench prepare {manifest.task}"
+        )
+    return _report(manifest)
+
+
+def _hash_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
+    packed = describe(folder)
+    recorded = {file.path: file for file in manifest.packed}
+    for file in packed:
+        if recorded.get(file.path) != file:
+            yield f"{file.path} has another SHA-256 than the manifest says"
+    layout = manifest.layout
+    if manifest.fingerprint != fingerprint_of(manifest.task, manifest.version, manifest.protocol, layout, packed):
+        yield "the fingerprint is not that of the arrays"
+
+
+def _label_problems(manifest: Manifest, split: SplitName, rows: PackedSplit) -> list[str]:
+    labels = np.asarray(rows.labels)
+    if ((labels < 0) | (labels >= manifest.classes)).any():
+        return [f"{split}: labels lie outside 0 … {manifest.classes - 1}"]
+    share = float(np.bincount(labels).max() / len(labels))
+    if share != manifest.majority.get(split):
+        return [f"{split}: the majority class has {share:.4f} of the examples, not what the manifest says"]
+    return []
+
+
+def _row_problems(manifest: Manifest, data: DataSource, start: int, rows: Rows, seen: set[bytes]) -> Iterator[str]:
+    """Problems of any task's rows, then those that only the task can see."""
+    layout = manifest.layout
+    steps = np.arange(layout.length)
+    if ((rows.lengths < 1) | (rows.lengths > layout.length)).any():
+        yield f"rows {start} …: lengths lie outside 1 … {layout.length}"
+        return
+    if (rows.inputs * (steps >= rows.lengths[..., None])).any():
+        yield f"rows {start} …: inputs go on after their length"
+    if layout.vocabulary is not None and rows.inputs.max() >= len(layout.vocabulary):
+        yield f"rows {start} …: ids lie outside the vocabulary of {len(layout.vocabulary)}"
+        return
+    if manifest.distinct:
+        before = len(seen)
+        seen.update(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows.inputs)
+        if len(seen) != before + len(rows.labels):
+            yield f"rows {start} …: an example occurs twice in the set"
+    for problem in data.problems(layout, rows):
+        yield f"batch from row {start}: {problem}"
+
+
+def _dataset_problems(dataset: object, start: int, rows: Rows) -> Iterator[str]:
+    examples = dataset.__getitems__(range(start, start + len(rows.labels)))  # type: ignore[attr-defined]
+    same = (
+        np.array_equal(np.stack([example["inputs"] for example in examples]), rows.inputs)
+        and np.array_equal(np.array([example["length"] for example in examples]), rows.lengths)
+        and np.array_equal(np.array([example["label"] for example in examples]), rows.labels)
+    )
+    if not same:
+        yield f"rows {start} …: the TFDS dataset differs from the packed arrays"
+
+
+def _report(manifest: Manifest) -> list[str]:
+    counts = ", ".join(f"{split} {manifest.counts[split]:,}" for split in SPLITS)
+    shares = ", ".join(f"{split} {100 * manifest.majority[split]:.1f} %" for split in SPLITS)
+    lines = [
+        f"{manifest.task}: {counts}; source {manifest.source} ({manifest.origin})",
+        f"majority class: {shares}",
+        f"arrays, lengths, padding, labels and the TFDS dataset agree; fingerprint {manifest.fingerprint}",
+    ]
+    if manifest.validation_is_test:
+        lines.append("validation is the test split, as published")
+    return lines
