@@ -21,6 +21,9 @@ DiagonalName = Literal["legs", "inv", "lin", "real"]
 B_CLIP = 2.0
 """S4 and S4D keep the imaginary part of the initial B within ±2 (state-spaces/s4 `kernels/ssm.py`, `B_clip`)."""
 
+NO_ENTRY = 1e-8
+"""An entry of a unit eigenvector below this is rounding, whose phase means nothing."""
+
 
 class Legs(NamedTuple):
     """x' = A x + B u remembers the past of u in Legendre polynomials."""
@@ -68,7 +71,7 @@ def normal_part(N: int) -> NormalPart:
     # The exact skew part: rounding in P Pᵀ would otherwise leave the two triangles an ulp apart.
     skew = 0.5 * (skew - skew.T)
     omega, V = np.linalg.eigh(-1j * skew)
-    V = real_first_row(V)
+    V = fix_phases(V)
     # A real matrix has conjugate pairs; LAPACK's complex solver gives them only up to rounding.
     half = N // 2
     omega[N - half :] = -omega[:half][::-1]
@@ -80,14 +83,15 @@ def normal_part(N: int) -> NormalPart:
     return NormalPart(-0.5 + 1j * omega, V, Vh @ P, Vh @ B)
 
 
-def real_first_row(V: Complex) -> Complex:
-    """V with each column turned by a phase so that its first entry is real and positive.
+def fix_phases(V: Complex) -> Complex:
+    """V (N, N), of unit columns, each turned by a phase so that its first non-zero entry is real and positive.
 
-    The first row of a conjugate pair of columns is conjugate too, so pairs stay pairs.
+    Conjugate columns have conjugate entries, so conjugate pairs stay conjugate pairs.
     """
-    first = V[0]
-    turned = V * (first.conj() / np.abs(first))
-    turned[0] = np.abs(first)
+    pivot = np.argmax(np.abs(V) > NO_ENTRY, axis=0), np.arange(V.shape[1])
+    size = np.abs(V[pivot])
+    turned = V * (V[pivot].conj() / size)
+    turned[pivot] = size
     return turned
 
 
