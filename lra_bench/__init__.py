@@ -4,8 +4,18 @@ __version__ = "0.1.0"
 
 
 class UserError(Exception):
-    """A mistake of the user's: the message says what was wrong, what is legal and what to type. Exit code 2, no traceback."""
+    """A mistake of the user's: the message says what was wrong, what is legal and what to type. Exit code 2, no
+    traceback."""
 
 
 class WorkError(Exception):
-    """A failure while working (a full disk, a broken download, a run that diverged). Exit code 1, one sentence, no traceback."""
+    """A failure while working (a full disk, a broken download, a run that diverged). Exit code 1, one sentence, no
+    traceback."""
+
+
+class Interrupted(Exception):
+    """Asked to stop by a signal, with everything saved. Exit code 128 + its number."""
+
+    def __init__(self, signum: int, message: str):
+        super().__init__(message)
+        self.signum = signum

@@ -1,5 +1,6 @@
 """`python -m lra_bench` is `lra-bench`."""
 
-from lra_bench.cli import app
+from lra_bench.cli import main
 
-app()
+if __name__ == "__main__":
+    main()

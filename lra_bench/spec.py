@@ -69,7 +69,7 @@ class Recipe(Frozen):
     pooling: Literal["mean", "last", "cls"]
     embedding: int | None = Field(description="rows of the token table; None when pixels enter as real numbers")
     pixels: Literal["unit", "signed", "standard"] | None = Field(
-        description="scaling of real pixels: to [0, 1], to [-1, 1], or by CIFAR-10's mean and deviation; None for tokens"
+        description="of real pixels: to [0, 1], to [-1, 1], or by CIFAR-10's mean and deviation; None for tokens"
     )
     dropout: float = Field(ge=0, lt=1)
     layer: dict[str, Any] = Field(description="settings of the sequence layer, checked by the model's own Config")

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lra_bench import UserError
+from lra_bench import Interrupted, UserError
 from lra_bench.account import Account, Score, accuracies, deliver, majority_share, make_record, throughput
 from lra_bench.checkpoint import Checkpoints
 from lra_bench.data.packed import PackedSplit, open_split
@@ -48,15 +48,6 @@ SAVE_SECONDS = 300.0
 """Between checkpoints inside an epoch; one is also written at the end of each epoch and on being stopped."""
 
 
-class Interrupted(Exception):
-    """Asked to stop by a signal; everything is saved."""
-
-    def __init__(self, signum: int, run: Run):
-        name = signal.Signals(signum).name
-        super().__init__(f"stopped by {name}; all is saved. The same command continues: {run.command}")
-        self.signum = signum
-
-
 class StopSignals:
     """While active, the first SIGINT or SIGTERM only sets `received`; a second one acts as if this were not here."""
 
@@ -75,7 +66,10 @@ class StopSignals:
 
     def raise_if_received(self, run: Run) -> None:
         if self.received is not None:
-            raise Interrupted(self.received, run)
+            name = signal.Signals(self.received).name
+            raise Interrupted(
+                self.received, f"stopped by {name}; all is saved. The same command continues: {run.command}"
+            )
 
 
 class Pace:
@@ -204,7 +198,8 @@ def train(run: Run, data_folder: Path, results_dir: Path) -> Record:
                     account = account.after_steps(n, seconds)
                     seen = (step - epoch_start) * run.recipe.batch_size
                     loss, correct = float(state.totals.loss) / seen, int(state.totals.correct) / seen
-                    progress.note = f"loss {loss:.3f}, accuracy {correct:.1%}, {n * run.recipe.batch_size / seconds:,.0f} examples/s"
+                    rate = n * run.recipe.batch_size / seconds
+                    progress.note = f"loss {loss:.3f}, accuracy {correct:.1%}, {rate:,.0f} examples/s"
                     progress.advance(n)
                     time_to_save = stop.received is not None or time.monotonic() - saved_at > SAVE_SECONDS
                     if time_to_save and step < epoch_end:

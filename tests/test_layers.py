@@ -98,8 +98,9 @@ def test_model_equals_reference(name, documents):
     lengths = jnp.asarray(arrays["lengths"], jnp.int32)
     for train, expected in [(False, "logp_eval"), (True, "logp_train")]:
         close(jax.nn.log_softmax(model.classify(x, lengths, train=train, key=None)), arrays[expected])
-    for i, block in enumerate(model.blocks):
-        check_statistics(block, arrays, f"encoder/layers_{i}/")
+    if documents == 1:
+        for i, block in enumerate(model.blocks):
+            check_statistics(block, arrays, f"encoder/layers_{i}/")
 
 
 def test_tokens_enter_as_one_hot_through_a_dense_layer():

@@ -1,0 +1,212 @@
+"""The command line. Commands are a few lines each and import what they need inside, so `--help` answers at once."""
+
+from __future__ import annotations
+
+import errno
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Literal
+
+import typer
+
+from lra_bench import Interrupted, UserError, WorkError, __version__
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Long Range Arena for state space models: data, training, throughput and leaderboard tables.",
+)
+
+Tasks = Annotated[list[str], typer.Argument(help="Task names, or `all`.", metavar="TASK...")]
+ResultsDir = Annotated[Path, typer.Option("--results-dir", help="Where result records are read and written.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+PROTOCOL_HELP = "Tokens and splits of S4 and S5, or of the LRA paper."
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def quickstart(
+    results_dir: ResultsDir = Path("results"),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Short ListOps made here, S5-PTD trained on it for a few minutes, its table printed."""
+    from lra_bench.quickstart import run_quickstart
+
+    run_quickstart(results_dir, seed)
+
+
+@app.command()
+def prepare(
+    tasks: Tasks,
+    source: Annotated[Path | None, typer.Option("--from", help="An archive or folder you already have.")] = None,
+    protocol: Annotated[
+        Literal["s4", "lra"], typer.Option(help="Tokens and splits of S4 and S5, or of the LRA paper.")
+    ] = "s4",
+    size: Annotated[str, typer.Option(help="full, tiny, or a number of examples.")] = "full",
+    seed: Annotated[int, typer.Option(min=0, help="Of the generators; unused where files are read.")] = 0,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; the data does not depend on it.")] = None,
+    val_fraction: Annotated[
+        float | None, typer.Option(min=0.01, max=0.5, help="Cut validation out of train (Text has none of its own).")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, how large and how long.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Re-read what is prepared and check it.")] = False,
+) -> None:
+    """Get or make a task's data. The last line printed is its folder."""
+    from lra_bench.data.prepare import prepare as prepare_task
+    from lra_bench.registry import task_names
+
+    for task in task_names() if tasks == ["all"] else tasks:
+        folder = prepare_task(
+            task,
+            source_path=source,
+            protocol=protocol,
+            size=size,
+            seed=seed,
+            jobs=jobs,
+            val_fraction=val_fraction,
+            dry_run=dry_run,
+            verify=verify,
+        )
+        typer.echo(folder)
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Option(help="A model's name; `lra-bench ls models` lists them.")],
+    task: Annotated[list[str] | None, typer.Option(help="May be repeated. Without it: every prepared task.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(min=0, help="May be repeated. Default 0.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe.")
+    ] = None,
+    protocol: Annotated[Literal["s4", "lra"] | None, typer.Option(help=PROTOCOL_HELP)] = None,
+    size: Annotated[str | None, typer.Option(help="Which prepared set: full, tiny, or a number of examples.")] = None,
+    precision: Annotated[
+        Literal["float32", "tf32"], typer.Option(help="Of matrix products on accelerators; CPUs always use float32.")
+    ] = "float32",
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="A small network on tiny data: every stage in a minute.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    results_dir: ResultsDir = Path("results"),
+) -> None:
+    """Train a model to its published recipe and write a result record. Interrupted, the same command continues."""
+    from lra_bench.plan import plan_runs, print_plan, run_all
+    from lra_bench.spec import parse_overrides
+
+    planned = plan_runs(
+        model,
+        tasks=task or [],
+        seeds=seed or [0],
+        overrides=parse_overrides(settings or []),
+        protocol=protocol,
+        size=size,
+        precision=precision,
+        smoke=smoke,
+    )
+    print_plan(planned)
+    if not dry_run:
+        run_all(planned, results_dir)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(help="A run's folder or name; `lra-bench ls runs` lists them.")],
+    as_json: Json = False,
+) -> None:
+    """Score a run's best checkpoint again; it must reproduce the recorded accuracy."""
+    from lra_bench.evaluate import evaluate_run
+
+    evaluate_run(run, as_json)
+
+
+@app.command()
+def report(
+    results_dir: ResultsDir = Path("results"),
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Where tables go; default: the results folder.")] = None,
+    protocol: Annotated[Literal["s4", "lra"], typer.Option(help="Which protocol's records the tables show.")] = "s4",
+) -> None:
+    """Write the accuracy and throughput tables from the result records alone, and print them."""
+    from rich.console import Console
+
+    from lra_bench.report import report as make_report
+
+    made = make_report(results_dir, out_dir, protocol=protocol, console=Console())
+    for name in made.files:
+        typer.echo((out_dir or results_dir) / name)
+
+
+@app.command()
+def ls(
+    what: Annotated[Literal["tasks", "models", "recipes", "runs"], typer.Argument(help="What to list.")],
+    as_json: Json = False,
+) -> None:
+    """List tasks, models, recipes, or the runs of this machine."""
+    from lra_bench.catalogue import listing, print_listing
+
+    print_listing(what, listing(what), as_json)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A task, a model, a cell as MODEL/TASK, a run, or a result file.")],
+    as_json: Json = False,
+) -> None:
+    """Show everything known of one task, model, recipe, run or result."""
+    from lra_bench.catalogue import describe, print_description
+
+    print_description(describe(name), as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check devices, versions, disk and prepared data; say what to do about what is wrong."""
+    from lra_bench.doctor import examine, print_findings
+
+    print_findings(examine(), as_json)
+
+
+def _leave(signum: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + signum)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.secho(f"Error: {message}", fg=typer.colors.RED, err=True)
+    raise SystemExit(code)
+
+
+def main() -> None:
+    """`lra-bench`: a user's mistake ends in one sentence and exit code 2, a failure while working in 1, a signal in
+    128 + its number."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error), 2)
+    except WorkError as error:
+        _fail(str(error), 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail(
+            f"the disk is full{f' at {error.filename}' if error.filename else ''}. Make room and type the same again.",
+            1,
+        )
+    except Interrupted as error:
+        _fail(str(error), 128 + error.signum)

@@ -1,0 +1,112 @@
+"""What `train` is about to do: the cells it was asked for, printed first, then trained one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from lra_bench import UserError
+from lra_bench.data.manifest import choose, prepared
+from lra_bench.data.prepare import prepare
+from lra_bench.models import MODELS, canonical
+from lra_bench.registry import task_module, task_names
+from lra_bench.run import Precision, Run, make_run
+from lra_bench.spec import Protocol
+
+
+class Planned(NamedTuple):
+    run: Run
+    data_folder: Path
+
+    @property
+    def state(self) -> str:
+        """`finished`, `started` or `new`."""
+        if (self.run.folder / "result.json").exists():
+            return "finished"
+        return "started" if (self.run.folder / "checkpoints").exists() else "new"
+
+
+def plan_runs(
+    model: str,
+    *,
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    overrides: Mapping[str, Any],
+    protocol: Protocol | None,
+    size: str | None,
+    precision: Precision,
+    smoke: bool,
+) -> list[Planned]:
+    """One run per task and seed. Without tasks: every prepared task that the model has a recipe for; with `smoke`,
+    all six.
+
+    Raises UserError for an unknown name, a repeated seed, a task that is not prepared, or a setting that is not legal.
+    """
+    model = canonical(model)
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"each seed once, please; got {', '.join(map(str, seeds))}.")
+    if smoke:
+        protocol, size = protocol or "s4", size or "tiny"
+    names = list(tasks) or _tasks_without_being_asked(model, smoke)
+    planned = []
+    for name in names:
+        task_module(name)
+        if smoke and size == "tiny":
+            prepare(name, size="tiny", protocol=protocol or "s4")
+        folder, manifest = choose(name, protocol, size)
+        planned += [
+            Planned(make_run(manifest.data_info, model, seed, overrides, precision, smoke), folder) for seed in seeds
+        ]
+    return planned
+
+
+def _tasks_without_being_asked(model: str, smoke: bool) -> list[str]:
+    have_recipe = [name for name in task_names() if model in task_module(name).RECIPES]
+    names = have_recipe if smoke else [name for name in have_recipe if prepared(name)]
+    if not names:
+        raise UserError("no task is prepared. Type `lra-bench prepare listops`, or add --smoke to try on tiny data.")
+    return names
+
+
+def print_plan(planned: Sequence[Planned]) -> None:
+    """One line per run: what is trained on what, for how long, and what is there already."""
+    table = Table("Task", "Data", "Model", "Seed", "Epochs", "Batch", "Recipe", "State", title="Plan")
+    for item in planned:
+        run = item.run
+        data = f"{run.data.source}, {run.data.protocol}, {run.data.size}"
+        table.add_row(
+            run.data.task,
+            data,
+            MODELS[run.model],
+            str(run.seed),
+            f"{run.recipe.epochs:g}",
+            str(run.recipe.batch_size),
+            "changed" if run.overrides else "published",
+            item.state,
+        )
+    console = Console(stderr=True)
+    console.print(table)
+    if planned and planned[0].run.overrides:
+        changed = ", ".join(f"{key}={value}" for key, value in planned[0].run.overrides.items())
+        console.print(f"Changed from the published recipe: {changed}.", highlight=False)
+
+
+def run_all(planned: Sequence[Planned], results_dir: Path) -> None:
+    """Train each run and print its result; the last line of each is the record's file."""
+    from lra_bench.results import record_path
+    from lra_bench.train import train
+
+    for item in planned:
+        record = train(item.run, item.data_folder, results_dir)
+        accuracy = record.accuracy
+        path = record_path(results_dir, record.data.task, record.model, record.digest, record.seed)
+        print(
+            f"{record.data.task} {MODELS[record.model]} seed {record.seed}: test accuracy {accuracy.test:.2%} "
+            f"(n = {record.data.counts['test']:,}; majority class {accuracy.majority:.2%}; best {accuracy.selection} "
+            f"accuracy {accuracy.best_val:.2%} at epoch {accuracy.best_epoch:g})\n{path}",
+            flush=True,
+        )
