@@ -1,3 +1,3 @@
-"""The six tasks of the Long Range Arena, in the order of the paper's table. A task is one module here and its line below."""
+"""The six tasks of the Long Range Arena, in the order of the paper's table: a module each, and its name below."""
 
-TASK_MODULES = ("listops",)
+TASK_MODULES = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")

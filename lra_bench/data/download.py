@@ -36,6 +36,9 @@ BACKOFF = 1.0
 
 LONGEST_WAIT = 60.0
 
+ATTEMPTS_TO_REACH = 3
+"""Tries in a row in which the server does not even answer: more rarely help, and there may be another source."""
+
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 _NO_CONTENT = re.compile(rb"\s*(<!doctype html|<html|<\?xml)", re.IGNORECASE)
 _PAGES = ("text/html", "application/xhtml+xml")
@@ -55,9 +58,9 @@ class Fetched:
 class _TryAgain(Exception):
     """This try failed in a way that another one may not."""
 
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
+    def __init__(self, reason: str, *, wait: float = 0.0, answered: bool = True) -> None:
         super().__init__(reason)
-        self.wait = wait
+        self.wait, self.answered = wait, answered
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def _download(file: RemoteFile, target: Path, backoff: float) -> None:
                 reached = _size(_part_path(target))
                 failures = 1 if reached > furthest else failures + 1
                 furthest = max(furthest, reached)
-                if failures >= ATTEMPTS:
+                if failures >= (ATTEMPTS if failure.answered else ATTEMPTS_TO_REACH):
                     raise WorkError(f"{file.url}: {failure}, {failures} times in a row; gave up for now.") from None
                 wait = min(max(backoff * 2 ** (failures - 1), failure.wait), LONGEST_WAIT)
                 progress.say(f"{failure}; next try in {wait:.0f} s")
@@ -140,7 +143,7 @@ def _one_connection(session: requests.Session, file: RemoteFile, target: Path, p
     try:
         response = session.get(file.url, headers=headers, stream=True, timeout=TIMEOUT)
     except requests.RequestException as error:
-        raise _TryAgain(_plain(error)) from None
+        raise _TryAgain(_plain(error), answered=False) from None
     with response:
         if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             _start_over(target)
@@ -262,9 +265,28 @@ def _check_and_name(file: RemoteFile, target: Path, *, last_try: bool) -> Fetche
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes in hex, with a progress bar where that takes a while."""
+    """SHA-256 in hex of a file's bytes, or of a folder's listing in the form of `sha256sum`, sorted by path."""
+    with Progress(f"SHA-256 of {path.name}", total=size_of(path), unit="B") as progress:
+        if path.is_file():
+            return _digest(path, progress)
+        listing = "".join(
+            f"{_digest(file, progress)}  {file.relative_to(path).as_posix()}\n" for file in _files_below(path)
+        )
+        return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    return _size(path) if path.is_file() else sum(_size(file) for file in _files_below(path))
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _digest(path: Path, progress: Progress) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as data, Progress(f"SHA-256 of {path.name}", total=path.stat().st_size, unit="B") as progress:
+    with path.open("rb") as data:
         while piece := data.read(CHUNK):
             digest.update(piece)
             progress.advance(len(piece))

@@ -1,0 +1,221 @@
+"""Image: CIFAR-10 in shades of grey, read pixel by pixel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lra_bench import UserError
+from lra_bench.data.archive import files
+from lra_bench.data.pixels import shades
+from lra_bench.data.reading import BATCH, no_val_fraction, places, wanted_counts
+from lra_bench.data.source import (
+    Generator,
+    Layout,
+    Origin,
+    PlacedRows,
+    Reading,
+    RemoteFile,
+    Request,
+    Rows,
+)
+from lra_bench.data.splits import tfds_order, torch_permutation
+from lra_bench.data.tiny import TINY_SPLITS, Drawn, TinyGenerator
+from lra_bench.spec import Protocol, Recipe, SplitName, Task
+
+TASK = Task(
+    name="image",
+    title="Image",
+    version="1.0.0",
+    description="CIFAR-10 as sequences of 1,024 shades of grey; ten classes.",
+    citation="Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009; "
+    "Tay et al., Long Range Arena, ICLR 2021",
+    inputs="pixels",
+    documents=1,
+    length=1_024,
+    classes=10,
+    variable_length=False,
+    splits={"train": 45_000, "val": 5_000, "test": 10_000},
+    chance=0.1,
+)
+
+RECIPES: dict[str, Recipe] = {}
+
+ARCHIVE = "cifar-10-binary.tar.gz"
+FOLDER = "cifar-10-batches-bin"
+ORIGINS = (
+    Origin(
+        kind="official",
+        name=ARCHIVE,
+        files=(
+            RemoteFile(
+                f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}",
+                ARCHIVE,
+                170_052_171,
+                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            ),
+        ),
+        note="170 MB; checksum as in TensorFlow Datasets' cifar10 3.0.2",
+    ),
+)
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SIDE = 32
+RECORD = 1 + 3 * SIDE * SIDE
+"""Bytes: the label, then the planes of red, green and blue."""
+
+BATCHES = 5
+"""Files of the training set; the sixth file here is the test set."""
+
+FILE = re.compile(r"(?:.*/)?(?:data_batch_([1-5])|test_batch)\.bin")
+
+
+def file_number(name: str) -> int | None:
+    """0 … 4 for the training files, 5 for the test file, None for others."""
+    match = FILE.fullmatch(name)
+    if match is None:
+        return None
+    return BATCHES if match[1] is None else int(match[1]) - 1
+
+
+def grey_pil(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(n, 3, pixels) to (n, pixels): exactly PIL's `convert("L")`, which S4 and S5 use."""
+    red, green, blue = colours.astype(np.uint32).swapaxes(0, 1)
+    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)
+
+
+def grey_tf(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(n, 3, pixels) to (n, pixels) as `tf.image.rgb_to_grayscale`, which the official LRA uses: float32, cut down."""
+    red, green, blue = colours.astype(np.float32).swapaxes(0, 1)
+    mixed = np.float32(0.2989) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+    return (mixed * np.float32(255.5) / np.float32(255)).astype(np.uint8)
+
+
+def train_order(n: int, protocol: Protocol) -> NDArray[np.int64]:
+    """CIFAR's training images in the order whose last tenth is validation: S4's seed 42, or how TFDS stores them."""
+    return torch_permutation(n) if protocol == "s4" else tfds_order(range(n), "train")
+
+
+def records(path: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """File number and records (n, 1 + 3 · 1024) of each of the six files, in the archive's order."""
+    for name, content in files(path, lambda name: file_number(name) is not None):
+        raw = content.read()
+        number = file_number(name)
+        assert number is not None
+        if not raw or len(raw) % RECORD:
+            raise UserError(f"{path}: {name} has {len(raw):,} bytes, no multiple of {RECORD:,}: it is cut short.")
+        rows = np.frombuffer(raw, np.uint8).reshape(-1, RECORD)
+        if rows[:, 0].max() >= TASK.classes:
+            raise UserError(f"{path}: {name} holds the label {rows[:, 0].max()}: it is no file of CIFAR-10.")
+        yield number, rows
+
+
+@dataclass(frozen=True)
+class CifarReading:
+    """`first` is the raw index of each file's first image, `place` the global index of each raw one."""
+
+    path: Path
+    protocol: Protocol
+    layout: Layout
+    first: tuple[int, ...]
+    place: NDArray[np.int64]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def batches(self) -> Iterator[PlacedRows]:
+        for number, rows in records(self.path):
+            places_here = self.place[self.first[number] : self.first[number] + len(rows)]
+            kept = np.flatnonzero(places_here >= 0)
+            for at in np.split(kept, range(BATCH, len(kept), BATCH)):
+                if len(at):
+                    yield PlacedRows(places_here[at], self._rows(rows[at]))
+
+    def _rows(self, rows: NDArray[np.uint8]) -> Rows:
+        grey = grey_pil if self.protocol == "s4" else grey_tf
+        inputs = grey(rows[:, 1:].reshape(len(rows), 3, -1))
+        return Rows(inputs, np.full(len(rows), self.layout.length, np.int32), rows[:, 0].astype(np.int32))
+
+
+def read(path: Path, request: Request) -> CifarReading:
+    """Open the archive or the extracted folder. See `DataSource.read`."""
+    sizes = [0] * (BATCHES + 1)
+    for number, rows in records(path):
+        if sizes[number]:
+            raise UserError(
+                f"{path} holds the files of CIFAR-10 twice. Give the folder {FOLDER} itself, or the archive."
+            )
+        sizes[number] = len(rows)
+    if not all(sizes):
+        raise UserError(f"{path} lacks data_batch_1.bin … data_batch_5.bin or test_batch.bin: is it {ARCHIVE}?")
+    n_train, n_test = sum(sizes[:BATCHES]), sizes[BATCHES]
+    order = train_order(n_train, request.protocol)
+    n_fit = int(n_train * 0.9)
+    found: dict[SplitName, int] = {"train": n_fit, "val": n_train - n_fit, "test": n_test}
+    counts = wanted_counts(request, TASK.splits, TINY_SPLITS, found, path)
+    train, val, test = order[:n_fit], order[n_fit:], np.arange(n_train, n_train + n_test)
+    chosen = [train[: counts["train"]], val[: counts["val"]], test[: counts["test"]]]
+    first = tuple(np.cumsum([0, *sizes[:BATCHES]]).tolist())
+    return CifarReading(path, request.protocol, layout_of(counts), first, places(n_train + n_test, chosen))
+
+
+def layout_of(counts: Mapping[SplitName, int], length: int = SIDE * SIDE) -> Layout:
+    return Layout(counts, 1, length, TASK.classes, vocabulary=None)
+
+
+TINY_SIDE = 16
+
+
+def draw_stripes(rng: np.random.Generator, layout: Layout) -> Drawn:
+    """Noisy stripes; the class is their direction, in steps of 18 degrees."""
+    label = int(rng.integers(TASK.classes))
+    angle, phase = label * np.pi / TASK.classes, rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[:TINY_SIDE, :TINY_SIDE]
+    waves = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / 6 + phase)
+    noisy = 128 + 70 * waves + 25 * rng.standard_normal(waves.shape)
+    return (np.clip(noisy, 0, 255).astype(np.uint8).ravel(),), label
+
+
+class ImageData:
+    """Where Image comes from (`lra_bench.data.source.DataSource`)."""
+
+    origins = ORIGINS
+
+    def locate(self, path: Path) -> list[Path]:
+        if not path.is_dir():
+            return [path]
+        names = [*(f"data_batch_{number}.bin" for number in range(1, BATCHES + 1)), "test_batch.bin"]
+        for folder in (path, path / FOLDER):
+            if all((folder / name).is_file() for name in names):
+                return [folder / name for name in names]
+        if (path / ARCHIVE).is_file():
+            return [path / ARCHIVE]
+        raise UserError(
+            f"{path} holds neither {names[0]} … {names[-1]}, itself or in {FOLDER}, nor {ARCHIVE}. "
+            "The binary version of CIFAR-10 is read, not the one for Python or Matlab."
+        )
+
+    def read(self, path: Path, request: Request) -> Reading:
+        no_val_fraction(request, TASK)
+        found = self.locate(path)
+        return read(found[0] if len(found) == 1 else found[0].parent, request)
+
+    def generator(self, request: Request) -> Generator | None:
+        no_val_fraction(request, TASK)
+        if request.size != "tiny":
+            return None
+        return TinyGenerator(layout_of(TINY_SPLITS, TINY_SIDE * TINY_SIDE), draw_stripes)
+
+    def problems(self, layout: Layout, rows: Rows) -> list[str]:
+        blank = rows.inputs.min(axis=1) == rows.inputs.max(axis=1)
+        return [f"row {row} is one even shade" for row in np.flatnonzero(blank)]
+
+    def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:
+        return shades(inputs)
+
+
+DATA = ImageData()

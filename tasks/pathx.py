@@ -1,0 +1,26 @@
+"""Path-X: Pathfinder in 128 × 128 pixels, 16,384 steps. Made here as the released images were, or read from them."""
+
+from __future__ import annotations
+
+from lra_bench.spec import Recipe, Task
+
+from . import pathfinder
+
+TASK = Task(
+    name="pathx",
+    title="Path-X",
+    version="1.0.0",
+    description="Whether two discs are joined by one of many dashed curves, in 128 × 128 pixels read one by one.",
+    citation=pathfinder.TASK.citation,
+    inputs="pixels",
+    documents=1,
+    length=16_384,
+    classes=2,
+    variable_length=False,
+    splits={"train": 160_000, "val": 20_000, "test": 20_000},
+    chance=0.5,
+)
+
+RECIPES: dict[str, Recipe] = {}
+
+DATA = pathfinder.PathfinderData(TASK, 128)

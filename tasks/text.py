@@ -1,0 +1,254 @@
+"""Text: is a film review of the IMDB positive or negative, read one character (s4) or byte (lra) at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lra_bench import UserError
+from lra_bench.data.archive import files
+from lra_bench.data.characters import (
+    SPECIALS,
+    Bytes,
+    CharacterCounts,
+    Characters,
+    Encoder,
+    decoded,
+    encoder_of,
+    token_problems,
+    utf8,
+)
+from lra_bench.data.progress import Progress
+from lra_bench.data.reading import Example, in_batches, places, wanted_counts
+from lra_bench.data.source import (
+    Generator,
+    Layout,
+    Origin,
+    PlacedRows,
+    Reading,
+    RemoteFile,
+    Request,
+    Rows,
+    counts_for,
+)
+from lra_bench.data.splits import holdout
+from lra_bench.data.tiny import TINY_SPLITS, Drawn, TinyGenerator
+from lra_bench.spec import Protocol, Recipe, SplitName, Task
+
+TASK = Task(
+    name="text",
+    title="Text",
+    version="1.0.0",
+    description="Whether a film review of the IMDB is positive, from its characters. The published protocol has no "
+    "validation split: the checkpoint is chosen on the test split.",
+    citation="Maas et al., Learning Word Vectors for Sentiment Analysis, ACL 2011; "
+    "Tay et al., Long Range Arena, ICLR 2021",
+    inputs="tokens",
+    documents=1,
+    length=4096,
+    classes=2,
+    variable_length=True,
+    splits={"train": 25_000, "val": 25_000, "test": 25_000},
+    chance=0.5,
+)
+
+RECIPES: dict[str, Recipe] = {}
+
+ORIGINS = (
+    Origin(
+        kind="official",
+        name="aclImdb_v1.tar.gz",
+        files=(
+            RemoteFile(
+                "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
+                "aclImdb_v1.tar.gz",
+                84_125_825,
+                "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
+            ),
+        ),
+        note="84 MB; checksum as in TensorFlow Datasets' imdb_reviews 1.0.0",
+    ),
+)
+
+LENGTHS: dict[Protocol, int] = {"s4": 4_096, "lra": 4_000}
+"""s4: with `<eos>`. lra: the paper's 4,000 bytes; the configuration in LRA's repository says 1,000."""
+
+MIN_FREQUENCY = 15
+"""Of a character in the training reviews, cut to length, to get an id of its own in s4 (135 ids on the full set)."""
+
+LABELS = ("neg", "pos")
+FILE = re.compile(r"(?P<root>(?:.*/)?)(?P<split>train|test)/(?P<label>neg|pos)/(?P<number>\d+)_(?P<stars>\d+)\.txt")
+
+
+@dataclass(frozen=True, order=True)
+class Review:
+    """Which review a file holds; reviews are ordered like this: negative ones first, then by number."""
+
+    label: int
+    number: int
+    stars: int
+
+
+def review_of(name: str) -> tuple[str, Review] | None:
+    """The split (train or test) and review of a path of the archive, None for its other files."""
+    match = FILE.fullmatch(name)
+    if match is None:
+        return None
+    return match["split"], Review(LABELS.index(match["label"]), int(match["number"]), int(match["stars"]))
+
+
+def is_review(name: str) -> bool:
+    return FILE.fullmatch(name) is not None
+
+
+def reviews(path: Path) -> Iterator[tuple[str, Review, str]]:
+    """Split, review and text of every labelled review in `path`."""
+    for name, content in files(path, is_review, skip=lambda folder: folder.endswith("/unsup")):
+        known = review_of(name)
+        assert known is not None
+        yield *known, utf8(content.read(), f"{path}: {name}")
+
+
+@dataclass(frozen=True)
+class ImdbReading:
+    """`place` maps split and review to the global index."""
+
+    path: Path
+    protocol: Protocol
+    layout: Layout
+    encoder: Encoder
+    place: Mapping[tuple[str, Review], int]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def batches(self) -> Iterator[PlacedRows]:
+        return in_batches(self._examples(), self.layout.length)
+
+    def _examples(self) -> Iterator[Example]:
+        for split, review, text in reviews(self.path):
+            index = self.place.get((split, review))
+            if index is not None:
+                cleaned = text.strip() if self.protocol == "lra" else text  # TFDS strips, HF datasets does not
+                yield index, (self.encoder.encode(cleaned, self.layout.length),), review.label
+
+
+def survey(path: Path, length: int) -> tuple[dict[str, list[Review]], CharacterCounts]:
+    """The reviews of each split in order, and the characters of the training reviews cut to `length` with `<eos>`."""
+    found: dict[str, list[Review]] = {"train": [], "test": []}
+    counts = CharacterCounts()
+    with Progress("Text: counting characters", total=None, unit="files") as progress:
+        for split, review, text in reviews(path):
+            found[split].append(review)
+            if split == "train":
+                counts.add(text[: length - 1])
+            progress.advance(1)
+    for split, names in found.items():
+        names.sort()
+        if not names:
+            raise UserError(f"{path} holds no {split} reviews; looked for {split}/pos/0_9.txt and the like.")
+        if len(set(names)) < len(names):
+            raise UserError(f"{path} holds the {split} reviews twice. Give the folder aclImdb itself, or the archive.")
+    return found, counts
+
+
+def read(path: Path, request: Request) -> ImdbReading:
+    """Open the archive or the extracted folder. See `DataSource.read`."""
+    length = LENGTHS[request.protocol]
+    found, characters = survey(path, length)
+    n_train, n_test = len(found["train"]), len(found["test"])
+    train, val = np.arange(n_train), np.arange(0)
+    if request.val_fraction is not None:
+        train, val = holdout(n_train, request.val_fraction)
+    published, tiny = splits_of(TASK.splits, request), splits_of(TINY_SPLITS, request)
+    have: dict[SplitName, int] = {"train": len(train), "val": len(val), "test": n_test}
+    if request.val_fraction is None:
+        have["val"] = n_test
+    counts = wanted_counts(request, published, tiny, have, path)
+    encoder: Encoder = Bytes() if request.protocol == "lra" else Characters(characters.vocabulary(MIN_FREQUENCY))
+    test = np.arange(n_train, n_train + n_test)
+    first = [train[: counts["train"]], val[: counts["val"]], test[: counts["test"]]]
+    place = places(n_train + n_test, first)
+    if request.val_fraction is None:  # `prepare` puts a copy of test in the gap
+        place[place >= counts["train"]] += counts["val"]
+    keys = [*(("train", review) for review in found["train"]), *(("test", review) for review in found["test"])]
+    return ImdbReading(
+        path,
+        request.protocol,
+        layout_of(request, counts, encoder.vocabulary, length),
+        encoder,
+        {key: int(index) for key, index in zip(keys, place, strict=True) if index >= 0},
+    )
+
+
+def splits_of(full: Mapping[SplitName, int], request: Request) -> dict[SplitName, int]:
+    """The splits of a whole set: val is test unless a share of train is held out."""
+    if request.val_fraction is None:
+        return {"train": full["train"], "val": full["test"], "test": full["test"]}
+    train, val = holdout(full["train"], request.val_fraction)
+    return {"train": len(train), "val": len(val), "test": full["test"]}
+
+
+def layout_of(request: Request, counts: Mapping[SplitName, int], vocabulary: tuple[str, ...], length: int) -> Layout:
+    return Layout(counts, 1, length, TASK.classes, vocabulary, validation_is_test=request.val_fraction is None)
+
+
+TINY_LENGTH = 192
+TINY_VOCABULARY = (*SPECIALS, *" etaoinshrdlucmfwypgbvkxjqz.")
+PRAISE = ("superb", "moving", "funny", "brilliant", "lovely", "gripping")
+BLAME = ("dull", "clumsy", "boring", "dreadful", "shallow", "wooden")
+SUBJECTS = ("the film", "the plot", "the cast", "the ending", "the music", "every scene")
+
+
+def draw_review(rng: np.random.Generator, layout: Layout) -> Drawn:
+    """Sentences of praise and blame; the more frequent of the two is the label."""
+    assert layout.vocabulary is not None
+    label, sentences = int(rng.integers(2)), int(rng.integers(3, 7))
+    minority = int(rng.integers((sentences - 1) // 2 + 1))
+    kinds = rng.permutation([label] * (sentences - minority) + [1 - label] * minority)
+    text = " ".join(
+        f"{SUBJECTS[rng.integers(len(SUBJECTS))]} was {(BLAME, PRAISE)[kind][rng.integers(len(PRAISE))]}."
+        for kind in kinds
+    )
+    return (encoder_of(layout.vocabulary).encode(text, layout.length),), label
+
+
+class TextData:
+    """Where Text comes from (`lra_bench.data.source.DataSource`)."""
+
+    origins = ORIGINS
+
+    def locate(self, path: Path) -> list[Path]:
+        if not path.is_dir():
+            return [path]
+        archive = path / "aclImdb_v1.tar.gz"
+        for folder in (path, path / "aclImdb"):
+            if all((folder / split / label).is_dir() for split in ("train", "test") for label in LABELS):
+                return [folder]
+        if archive.is_file():
+            return [archive]
+        raise UserError(f"{path} holds neither train/pos, train/neg, test/pos, test/neg nor aclImdb_v1.tar.gz.")
+
+    def read(self, path: Path, request: Request) -> Reading:
+        (source,) = self.locate(path)
+        return read(source, request)
+
+    def generator(self, request: Request) -> Generator | None:
+        if request.size != "tiny":
+            return None
+        counts = counts_for("tiny", TASK.splits, splits_of(TINY_SPLITS, request))
+        vocabulary = Bytes.vocabulary if request.protocol == "lra" else TINY_VOCABULARY
+        return TinyGenerator(layout_of(request, counts, vocabulary, TINY_LENGTH), draw_review)
+
+    def problems(self, layout: Layout, rows: Rows) -> list[str]:
+        return token_problems(layout, rows)
+
+    def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:
+        return decoded(layout, inputs, int(lengths))
+
+
+DATA = TextData()
