@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -12,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lra_bench import UserError
-from lra_bench.data import archive
+from lra_bench.data import archive, lra_release
+from lra_bench.data.reading import Example, in_batches, no_val_fraction
 from lra_bench.data.source import (
     Generator,
     Layout,
-    Origin,
     PlacedRows,
     Reading,
-    RemoteFile,
     Request,
     Rows,
     counts_for,
     pad_rows,
 )
+from lra_bench.data.tiny import rng_of
 from lra_bench.spec import SPLITS, Protocol, Recipe, SplitName, Task
 
 from . import families
@@ -96,15 +95,6 @@ TINY_GRAMMAR = Grammar(max_depth=3, max_arguments=5, min_length=6, max_length=40
 TINY_SPLITS: dict[SplitName, int] = {"train": 2_000, "val": 500, "test": 500}
 TINY_LENGTH = 40
 
-ORIGINS = (
-    Origin(
-        kind="official",
-        name="lra_release.gz",
-        files=(RemoteFile("https://storage.googleapis.com/long-range-arena/lra_release.gz", "lra_release.gz"),),
-        note="8.2 GB for all of LRA; reported to answer 403 since 2026; licence Apache-2.0",
-    ),
-)
-
 FILES: dict[SplitName, str] = {split: f"basic_{split}.tsv" for split in SPLITS}
 FOLDERS = ("", "listops-1000", "lra_release/listops-1000", "lra_release/lra_release/listops-1000")
 """Of the TSV files, below the folder or the archive given; the two copies in the release are the same."""
@@ -119,7 +109,6 @@ NUMBER_OF_BYTE = np.full(256, NO_TOKEN, np.uint8)
 NUMBER_OF_BYTE[list(TOKEN_BYTES)] = np.arange(len(TOKEN_BYTES))
 
 HEADER = b"Source\tTarget"
-BATCH = 1_000
 
 
 def layout_of(protocol: Protocol, counts: Mapping[SplitName, int], length: int | None = None) -> Layout:
@@ -164,10 +153,8 @@ class ListOpsGenerator:
         tokens = np.zeros(g.max_length + 2 * g.max_depth, np.uint8)
         documents, labels = [], []
         for index in range(start, stop):
-            bits = np.random.Philox(key=np.array([seed, 0], np.uint64), counter=np.array([0, 0, index, 0], np.uint64))
-            rng = np.random.Generator(bits)
             length, value = draw_kept_tree(
-                rng, g.max_depth, g.max_arguments, g.min_length, g.max_length, g.p_operator, tokens
+                rng_of(seed, index), g.max_depth, g.max_arguments, g.min_length, g.max_length, g.p_operator, tokens
             )
             documents.append((encode(tokens[:length], self.layout),))
             labels.append(value)
@@ -207,40 +194,35 @@ class TsvReading:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def batches(self) -> Iterator[PlacedRows]:
-        starts = self.layout.starts
-        for split, name, lines in open_files(self.path):
-            for first, rows in self._rows(split, name, lines):
-                yield PlacedRows(starts[split] + np.arange(first, first + len(rows.labels)), rows)
+        return in_batches(self._examples(), self.layout.length)
 
-    def _rows(self, split: SplitName, name: str, lines: IO[bytes]) -> Iterator[tuple[int, Rows]]:
-        """The split's rows with the number of the first of each batch."""
-        header = lines.readline().rstrip(b"\r\n")
-        if header != HEADER:
-            raise UserError(f"{name} does not begin with the header Source, tab, Target: it is no ListOps file of LRA.")
-        wanted, done = self.layout.counts[split], 0
-        while done < wanted:
-            documents: list[tuple[NDArray[np.uint8]]] = []
-            labels: list[int] = []
-            for line in itertools.islice(lines, min(BATCH, wanted - done)):
-                where = f"{name}, row {done + len(labels) + 1},"
-                numbers, value = parse_row(line, where)
-                document = encode(numbers, self.layout)
+    def _examples(self) -> Iterator[Example]:
+        for split, name, lines in open_files(self.path):
+            if lines.readline().rstrip(b"\r\n") != HEADER:
+                raise UserError(
+                    f"{name} does not begin with the header Source, tab, Target: it is no ListOps file of LRA."
+                )
+            wanted = self.layout.counts[split]
+            for row in range(wanted):
+                line = lines.readline()
+                if not line:
+                    raise UserError(
+                        f"{name} ends after row {row:,}; {wanted:,} rows are expected: the file is cut off."
+                    )
+                where = f"{name}, row {row + 1},"
+                tokens, value = parse_row(line, where)
+                document = encode(tokens, self.layout)
                 if len(document) > self.layout.length:
                     raise UserError(f"{where} has {len(document)} steps; at most {self.layout.length} are possible.")
-                documents.append((document,))
-                labels.append(value)
-            if not labels:
-                raise UserError(f"{name} ends after row {done:,}; {wanted:,} rows are expected: the file is cut off.")
-            yield done, pad_rows(documents, labels, self.layout.length)
-            done += len(labels)
-        if self.whole and lines.readline():
-            raise UserError(f"{name} goes on after row {wanted:,}: it is not LRA's file.")
+                yield self.layout.starts[split] + row, (document,), value
+            if self.whole and lines.readline():
+                raise UserError(f"{name} goes on after row {wanted:,}: it is not LRA's file.")
 
 
 def open_files(path: Path) -> Iterator[tuple[SplitName, str, IO[bytes]]]:
     """Split, name for messages, and lines of each TSV file, as they are met. Raises UserError where one is missing."""
     missing = dict(FILES)
-    for name, lines in archive.files(path, lambda name: name in SPLIT_OF):
+    for name, lines in archive.files(path, SPLIT_OF.__contains__, skip=lambda folder: True):
         split = SPLIT_OF[name]
         if missing.pop(split, None):
             yield split, f"{path.name}/{name}", lines
@@ -252,7 +234,7 @@ def open_files(path: Path) -> Iterator[tuple[SplitName, str, IO[bytes]]]:
 class ListOpsData:
     """Where ListOps comes from (`lra_bench.data.source.DataSource`)."""
 
-    origins = ORIGINS
+    origins = (lra_release.ORIGIN,)
 
     def locate(self, path: Path) -> list[Path]:
         path = path.parent if path.suffix == ".tsv" else path
@@ -265,21 +247,20 @@ class ListOpsData:
         raise UserError(f"{path} holds no {', '.join(FILES.values())}, neither itself nor in {', '.join(FOLDERS[1:])}.")
 
     def read(self, path: Path, request: Request) -> Reading:
-        if request.val_fraction is not None:
-            raise UserError("ListOps has a validation split of its own; leave --val-fraction out.")
+        no_val_fraction(request, TASK)
         layout = layout_of(request.protocol, counts_for(request.size, TASK.splits, TINY_SPLITS))
-        return TsvReading(path.parent if path.suffix == ".tsv" else path, layout, whole=request.size == "full")
+        located = self.locate(path)
+        content = located[0] if len(located) == 1 else located[0].parent
+        return TsvReading(content, layout, whole=request.size == "full")
 
     def generator(self, request: Request) -> Generator | None:
-        if request.val_fraction is not None:
-            raise UserError("ListOps has a validation split of its own; leave --val-fraction out.")
+        no_val_fraction(request, TASK)
         counts = counts_for(request.size, TASK.splits, TINY_SPLITS)
         if request.size == "tiny":
             return ListOpsGenerator(layout_of(request.protocol, counts, TINY_LENGTH), TINY_GRAMMAR)
         return ListOpsGenerator(layout_of(request.protocol, counts), GRAMMAR)
 
     def problems(self, layout: Layout, rows: Rows) -> list[str]:
-        """Every expression is evaluated again."""
         from lra_bench.tasks.listops_grammar import evaluate
 
         found = []
