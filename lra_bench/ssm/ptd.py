@@ -44,7 +44,7 @@ PENALTIES = (0.01, 1.0)
 """Minimised one after the other: the weak penalty finds the valley much sooner, the stiff one holds the margin."""
 
 TOLERANCE = 1e-7
-"""L-BFGS stops at a step that lowers f by less than this share; stopping at 2e-9 gains 0.1 % and takes thrice the time."""
+"""L-BFGS stops at a step that lowers f by less than this share; 2e-9 gains 0.1 % in f and takes thrice the time."""
 
 STEPS = 1000  # of L-BFGS per penalty, at most
 
