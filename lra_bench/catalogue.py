@@ -65,7 +65,6 @@ def _runs() -> list[Row]:
         run = load_run(folder)
         result = folder / "result.json"
         record = load_record(result) if result.exists() else None
-        test = record.accuracy.test if record else None
         rows.append(
             {
                 "run": run.name,

@@ -1,0 +1,213 @@
+"""Every command as a user types it: what it prints, its exit code, and one useful sentence for each kind of bad
+input."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from lra_bench import cli
+from lra_bench.models import MODELS
+from lra_bench.registry import task_names
+
+
+@pytest.fixture
+def type_in(monkeypatch, capfd, tmp_path):
+    """Runs `lra-bench WORDS` in this process; gives exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["lra-bench", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as leaving:
+            code = leaving.code or 0
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def one_sentence(err):
+    """What stands behind `Error:`; nothing else may be there, least of all a traceback."""
+    assert "Traceback" not in err
+    message = err[err.index("Error: ") :].removeprefix("Error: ").strip()
+    assert message
+    return re.sub(r"\s+", " ", message)
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["ls", "tasks"], ["ls", "models"], ["ls", "recipes"], ["ls", "runs"]])
+def test_fast_commands_import_no_jax(words, type_in, tmp_path):
+    code = f"import sys; sys.argv = ['lra-bench', *{words!r}]\nfrom lra_bench.cli import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
+    code += "slow = {'jax', 'flax', 'optax', 'orbax', 'tensorflow', 'torch', 'scipy', 'numba'}\n"
+    code += "assert not slow & set(sys.modules), slow & set(sys.modules)"
+    done = python(code)
+    assert done.returncode == 0
+
+
+def test_report_imports_no_jax(tmp_path):
+    (tmp_path / "results").mkdir()
+    code = "import sys\nfrom pathlib import Path\nfrom lra_bench.report import report\n"
+    code += f"report(Path({str(tmp_path / 'results')!r}))\nassert not {{'jax', 'tensorflow'}} & set(sys.modules)"
+    assert python(code).returncode == 0
+
+
+@pytest.mark.slow
+def test_help_and_ls_answer_in_half_a_second():
+    """Best of five, so that another process on the machine does not decide."""
+    for words in (["--help"], ["ls", "tasks"]):
+        seconds = []
+        for _ in range(5):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "lra_bench", *words], capture_output=True, check=True)
+            seconds.append(time.perf_counter() - started)
+        assert min(seconds) < 0.5
+
+
+def test_version_and_help(type_in):
+    assert type_in("--version")[1].strip() == "0.1.0"
+    code, out, _ = type_in("--help")
+    assert code == 0
+    for command in ("quickstart", "prepare", "train", "evaluate", "report", "ls", "show", "doctor"):
+        assert command in out
+        assert type_in(command, "--help")[0] == 0
+
+
+def test_ls_lists_everything_as_json(type_in):
+    assert [row["task"] for row in json.loads(type_in("ls", "tasks", "--json")[1])] == list(task_names())
+    models = json.loads(type_in("ls", "models", "--json")[1])
+    assert [row["model"] for row in models] == [name.replace("_", "-") for name in MODELS]
+    recipes = {row["recipe"]: row for row in json.loads(type_in("ls", "recipes", "--json")[1])}
+    assert recipes["s5-ptd/listops"]["published %"] == 62.75
+    assert json.loads(type_in("ls", "runs", "--json")[1]) == []
+    assert type_in("ls", "runs")[1] == "No runs yet.\n"
+
+
+def test_show_knows_tasks_models_and_cells(type_in):
+    assert json.loads(type_in("show", "listops", "--json")[1])["length"] == 2048
+    assert json.loads(type_in("show", "s5-ptd", "--json")[1])["published %"]["listops"] == 62.75
+    cell = json.loads(type_in("show", "s5/listops", "--json")[1])
+    assert (cell["epochs"], cell["layer"]["d_state"]) == (40.0, 16)
+    assert "weight_decay: 0.04" in type_in("show", "s5/listops")[1]
+    code, _, err = type_in("show", "listop")
+    assert code == 2
+    assert "task" in one_sentence(err)
+
+
+def test_doctor_tells_the_machine_and_never_who_uses_it(type_in):
+    facts = json.loads(type_in("doctor", "--json")[1])
+    assert facts["findings"]["devices"]["level"] in ("ok", "note")
+    assert facts["findings"]["data"]["advice"] == "lra-bench prepare listops"
+    code, out, _ = type_in("doctor")
+    assert code == 0
+    assert "[note] data: no task is prepared → lra-bench prepare listops" in out
+    assert os.uname().nodename not in out
+
+
+def test_smoke_goes_from_data_to_table(type_in, tmp_path):
+    """prepare, train, evaluate, report, show and ls on one small run; again: nothing is done twice."""
+    smoke = ["train", "--model", "s5-ptd", "--task", "listops", "--smoke", "--set", "epochs=1"]
+    code, out, err = type_in(*smoke)
+    assert code == 0, err
+    assert "Plan" in err
+    path = out.strip().splitlines()[-1]
+    assert re.search(r"test accuracy \d+\.\d\d% \(n = 500; majority class \d+\.\d\d%", out)
+    record = json.loads((tmp_path / path).read_text())
+    assert record["published_recipe"] is False
+    assert record["data"]["size"] == "tiny"
+    assert os.uname().nodename not in json.dumps(record)
+    assert type_in(*smoke)[1] == out
+
+    runs = json.loads(type_in("ls", "runs", "--json")[1])
+    assert [run["status"] for run in runs] == ["completed"]
+    name = runs[0]["run"]
+    code, out, err = type_in("evaluate", name, "--json")
+    assert code == 0, err
+    assert json.loads(out)["test_accuracy"] == record["accuracy"]["test"]
+    assert json.loads(type_in("show", path, "--json")[1]) == record
+    assert json.loads(type_in("show", name.rsplit("/", 1)[1][:8], "--json")[1])["seed"] == 0
+    code, out, _ = type_in("report")
+    assert code == 0
+    assert "Accuracy" in out
+    for file in ("leaderboard.md", "leaderboard.csv", "leaderboard.tex"):
+        assert (tmp_path / "results" / file).exists()
+
+    edited = {**record, "schema_version": 99}
+    (tmp_path / path).write_text(json.dumps(edited))
+    for words in (["report"], ["show", path]):
+        code, _, err = type_in(*words)
+        assert code == 2
+        assert "schema version 99" in one_sentence(err)
+
+
+def test_train_without_task_trains_what_is_prepared(type_in):
+    code, _, err = type_in("train", "--model", "s5-ptd")
+    assert code == 2
+    assert "no task is prepared" in one_sentence(err)
+    folder = type_in("prepare", "listops", "--size", "tiny", "--jobs", "1")[1].strip().splitlines()[-1]
+    assert folder.endswith("listops/s4-generated-tiny-0")
+    code, _, err = type_in("train", "--model", "s5-ptd", "--seed", "0", "--seed", "1", "--dry-run")
+    assert code == 0
+    assert err.count("listops") == 2
+
+
+BAD = [
+    (["train", "--model", "s6"], "unknown model 's6'"),
+    (["train", "--model", "s5", "--task", "listop"], "unknown task 'listop'. Did you mean 'listops'?"),
+    (["train", "--model", "s5", "--task", "listops"], "Type: lra-bench prepare listops"),
+    (["train", "--model", "s5", "--seed", "1", "--seed", "1"], "each seed once"),
+    (["train", "--model", "s5", "--task", "listops", "--set", "n_layers"], "--set takes KEY=VALUE"),
+    (["prepare", "listop"], "unknown task 'listop'"),
+    (["prepare", "listops", "--size", "huge"], "--size takes full, tiny or a number"),
+    (["prepare", "listops", "--from", "nowhere"], "nowhere"),
+    (["evaluate", "nothing"], "there is no run 'nothing'"),
+    (["report", "--results-dir", "nowhere"], "nowhere"),
+    (["show", "nothing"], "`show` takes a task"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), BAD, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_bad_input_is_one_sentence_and_exit_2(type_in, words, says):
+    code, _, err = type_in(*words)
+    assert code == 2
+    assert says in one_sentence(err)
+
+
+SETTINGS = [
+    ("n_layer=4", "unknown setting 'n_layer'. Did you mean 'n_layers'? Legal: n_layers, d_model"),
+    ("n_layers=four", "n_layers: Input should be a valid integer"),
+    ("n_layers=0", "n_layers: Input should be greater than or equal to 1"),
+    ("dropout=1.5", "dropout: Input should be less than 1"),
+    ("schedule=linear", "schedule: Input should be 'reference'"),
+    ("d_state=15", "d_state must be a multiple of 2·blocks = 16"),
+    ("activation=relu", "activation: Input should be 'full_glu'"),
+    ("pixels=unit", "exactly one of embedding and pixels must be set"),
+]
+
+
+@pytest.mark.parametrize(("setting", "says"), SETTINGS)
+def test_bad_settings_name_what_is_legal(type_in, setting, says):
+    type_in("prepare", "listops", "--size", "tiny", "--jobs", "1")
+    code, _, err = type_in("train", "--model", "s5", "--task", "listops", "--set", setting)
+    assert code == 2
+    assert says in one_sentence(err)
+
+
+def test_arrays_that_disagree_with_the_manifest_are_refused(type_in):
+    folder = type_in("prepare", "listops", "--size", "tiny", "--jobs", "1")[1].strip().splitlines()[-1]
+    labels = f"{folder}/packed/train/labels.npy"
+    np.save(labels, np.load(labels)[:-1])
+    code, _, err = type_in("train", "--model", "s5", "--task", "listops", "--set", "epochs=0.1")
+    assert code == 2
+    assert "labels" in one_sentence(err)

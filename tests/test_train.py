@@ -1,0 +1,281 @@
+"""Training: resumed equals uninterrupted, bit for bit; the best checkpoint is the one tested; divergence is told, not
+hidden."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from lra_bench import Interrupted, UserError, WorkError, steps, train
+from lra_bench.checkpoint import Checkpoints
+from lra_bench.data.manifest import load_manifest
+from lra_bench.data.prepare import prepare
+from lra_bench.results import load_record
+from lra_bench.run import make_run
+
+SMALL = {"n_layers": 1, "d_model": 8, "batch_size": 40, "epochs": 2.5, "warmup_epochs": 0.5, "decay_epochs": 2.5}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Tiny ListOps, made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LRA_BENCH_HOME", str(tmp_path_factory.mktemp("home")))
+        return prepare("listops", size="tiny", jobs=1)
+
+
+@pytest.fixture(autouse=True)
+def _shared_compilation_cache(tmp_path_factory, monkeypatch):
+    """Programs are compiled once for all tests of this file."""
+    folder = tmp_path_factory.getbasetemp() / "compiled"
+    monkeypatch.setattr(train, "cache_folder", lambda: folder)
+
+
+def small_run(data, seed=0, **changes):
+    return make_run(load_manifest(data).data_info, "s5", seed, {**SMALL, **changes}, "float32")
+
+
+def numbers(record):
+    """The record without what a clock or a second session changes."""
+    fields = record.model_dump(mode="json", exclude={"throughput", "provenance", "system"})
+    return json.dumps(fields, sort_keys=True)
+
+
+def final_state(run, data):
+    lab, state = train.set_up(run, data)
+    del lab
+    restored, account = Checkpoints(run.folder / "checkpoints").restore_last(state)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(restored)], account
+
+
+@pytest.mark.parametrize("stops", [[1], [30, 40, 31]])
+def test_resumed_run_equals_uninterrupted(data, tmp_path, monkeypatch, stops):
+    """Stopped after so many steps, inside an epoch, the same command ends in the same state, metrics and record."""
+    monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "whole"))
+    run = small_run(data)
+    whole = train.train(run, data, tmp_path / "results-whole")
+    whole_state, _ = final_state(run, data)
+    whole_metrics = (run.folder / "metrics.jsonl").read_text()
+
+    monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "resumed"))
+    monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
+    for at in stops:
+        with monkeypatch.context() as patch:
+            stop_at_step(patch, at)
+            with pytest.raises(Interrupted) as caught:
+                train.train(run, data, tmp_path / "results-resumed")
+            assert caught.value.signum == signal.SIGTERM
+            assert "The same command continues: lra-bench train" in str(caught.value)
+            assert not (tmp_path / "results-resumed").exists()
+    resumed = train.train(run, data, tmp_path / "results-resumed")
+    resumed_state, _ = final_state(run, data)
+    assert numbers(resumed) == numbers(whole)
+    assert (run.folder / "metrics.jsonl").read_text() == whole_metrics
+    for ours, theirs in zip(resumed_state, whole_state, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def stop_at_step(patch, at):
+    """A SIGTERM that arrives while step `at` is being taken."""
+    take = train.Pace.took
+    taken = {"steps": None}
+
+    def took(self, seconds, n):
+        take(self, seconds, n)
+        taken["steps"] = (taken["steps"] or 0) + n
+        if taken["steps"] == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    patch.setattr(train.Pace, "took", took)
+
+
+def test_number_of_steps_per_dispatch_changes_nothing(data, tmp_path, monkeypatch):
+    results = []
+    for seconds in (0.0, 60.0):
+        monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / f"home{seconds}"))
+        monkeypatch.setattr(train, "DISPATCH_SECONDS", seconds)
+        results.append(numbers(train.train(small_run(data, epochs=1.0), data, tmp_path / f"results{seconds}")))
+    assert results[0] == results[1]
+
+
+def test_finished_run_returns_at_once_and_delivers_elsewhere(data, tmp_path, monkeypatch):
+    run = small_run(data, epochs=0.1)
+    first = train.train(run, data, tmp_path / "a")
+
+    def never(*_):
+        raise AssertionError("a finished run must not be set up again")
+
+    monkeypatch.setattr(train, "set_up", never)
+    assert train.train(run, data, tmp_path / "b") == first
+    path = f"listops/s5/{run.digest}-s0.json"
+    assert load_record(tmp_path / "a" / path) == load_record(tmp_path / "b" / path) == first
+
+
+def test_reported_accuracy_is_of_the_best_epochs_checkpoint(data, tmp_path, monkeypatch):
+    """The best epoch's parameters, restored from disk, score exactly what the record says on both splits."""
+    run = small_run(data, epochs=4.0, lr=0.05)
+    record = train.train(run, data, tmp_path / "results")
+    lab, state = train.set_up(run, data)
+    (params, stats), account = Checkpoints(run.folder / "checkpoints").restore_best((state.params, state.stats))
+    assert lab.evaluate(params, stats, "val")[1] == record.accuracy.best_val
+    assert lab.evaluate(params, stats, "test") == (record.accuracy.test_loss, record.accuracy.test)
+    values = [point.val_accuracy for point in record.curve]
+    assert record.accuracy.best_val == max(values)
+    assert record.accuracy.best_epoch == record.curve[values.index(max(values))].epoch == account["best_epoch"]
+    labels = np.asarray(lab.data["test"].labels)
+    assert record.accuracy.majority == np.bincount(labels).max() / len(labels)
+
+
+def test_evaluation_counts_every_example_once(data, tmp_path):
+    """A batch size that does not divide the split gives the accuracy of a plain loop."""
+    lab, state = train.set_up(small_run(data, batch_size=33), data)
+    test = lab.data["test"]
+    score = jax.jit(lab.network.apply_eval)
+    ones = [steps.Examples(*(column[i : i + 1] for column in test)) for i in range(40)]
+    logits = [score(state.params, state.stats, one)[0] for one in ones]
+    few = steps.Examples(*(column[:40] for column in test))
+    lab.data["test"] = few
+    correct = (np.argmax(np.stack(logits), axis=-1) == np.asarray(few.labels)).mean()
+    assert lab.evaluate(state.params, state.stats, "test")[1] == correct
+
+
+def test_seeds_differ_and_the_same_seed_repeats(data, tmp_path, monkeypatch):
+    losses = {}
+    for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
+        monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / name))
+        record = train.train(small_run(data, seed, epochs=0.5), data, tmp_path / f"results-{name}")
+        losses[name] = record.curve[-1].train_loss
+    assert losses["a"] == losses["b"] != losses["c"]
+
+
+def test_epochs_visit_every_example_once_in_a_new_order():
+    key = steps.stream_key(0, 1)
+    first, second = (np.asarray(steps.epoch_order(key, epoch, 100)) for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(100))
+    assert (first != second).any()
+
+
+def test_divergence_is_recorded_and_said(data, tmp_path, monkeypatch):
+    run = small_run(data, lr=1e30, ssm_lr=1e30, warmup_epochs=0.0)
+    for _ in range(2):
+        with pytest.raises(WorkError, match=r"the loss of step \d+ was not finite"):
+            train.train(run, data, tmp_path / "results")
+    record = load_record(tmp_path / f"results/listops/s5/{run.digest}-s0.json")
+    assert record.status == "diverged"
+    assert record.accuracy.test is None
+
+
+def test_batch_larger_than_the_data_is_a_users_mistake(data):
+    with pytest.raises(UserError, match="batch_size must not exceed the 2000 training examples, got 5000"):
+        train.set_up(small_run(data, batch_size=5000), data)
+
+
+def test_digest_depends_on_what_changes_numbers_only(data):
+    run = small_run(data)
+    assert run.digest == small_run(data, seed=5).digest
+    text = run.model_copy(update={"recipe": run.recipe.model_copy(update={"notes": "more", "source": "other"})})
+    assert text.digest == run.digest
+    assert small_run(data, lr=0.1).digest != run.digest
+    assert run.model_copy(update={"precision": "tf32"}).digest != run.digest
+    other = run.data.model_copy(update={"fingerprint": "0"})
+    assert run.model_copy(update={"data": other}).digest != run.digest
+
+
+DRIVER = """
+import os, random, signal, sys, threading, time
+mode, seed = sys.argv[1], int(sys.argv[2])
+sys.argv = ["lra-bench", "train", "--model", "s5", "--task", "listops", "--size", "tiny", *sys.argv[3:]]
+rng = random.Random(seed)
+if mode == "any-moment":
+    delay = rng.uniform(0.5, 12.0)
+    threading.Thread(target=lambda: (time.sleep(delay), os.kill(os.getpid(), signal.SIGKILL)), daemon=True).start()
+if mode == "in-checkpoint":
+    import lra_bench.checkpoint as checkpoint
+    left, inside = rng.randrange(5, 400), [False]
+    save = checkpoint.Checkpoints._save
+    def saving(*a):
+        inside[0] = True
+        save(*a)
+        inside[0] = False
+    checkpoint.Checkpoints._save = saving
+    def hook(event, _):
+        global left
+        if inside[0] and event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir",
+        "os.scandir"):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(hook)
+from lra_bench.cli import main
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["any-moment", "in-checkpoint"])
+def test_killed_ten_times_ends_as_if_left_alone(data, tmp_path, mode):
+    """kill -9 at random moments, in training and inside checkpoint writes: the same command then gives the same
+    record."""
+    driver = tmp_path / "driver.py"
+    driver.write_text(DRIVER)
+    settings = [f"--set={key}={value}" for key, value in {**SMALL, "epochs": 12.0, "decay_epochs": 12.0}.items()]
+    homes = {}
+    for name in ("alone", "killed"):
+        homes[name] = tmp_path / name
+        (homes[name] / "data").parent.mkdir(parents=True)
+        (homes[name] / "data").symlink_to(data.parent.parent)
+
+    def start(name, mode, seed):
+        command = [
+            sys.executable,
+            str(driver),
+            mode,
+            str(seed),
+            *settings,
+            "--results-dir",
+            str(tmp_path / f"results-{name}"),
+        ]
+        environment = {**os.environ, "LRA_BENCH_HOME": str(homes[name])}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+    assert start("alone", "none", 0).returncode == 0
+    rng, killed = random.Random(0), 0
+    while killed < 10:
+        done = start("killed", mode, rng.randrange(10**6))
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        killed += 1
+    assert killed >= 3
+    assert start("killed", "none", 0).returncode == 0
+    records = [next((tmp_path / f"results-{name}").glob("listops/s5/*.json")) for name in homes]
+    assert numbers(load_record(records[0])) == numbers(load_record(records[1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_give_their_exit_code(data, tmp_path, number, code):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "data").symlink_to(data.parent.parent)
+    settings = [f"--set={key}={value}" for key, value in {**SMALL, "epochs": 500.0, "decay_epochs": 500.0}.items()]
+    command = [sys.executable, "-m", "lra_bench", "train", "--model", "s5", "--task", "listops", "--size", "tiny"]
+    command += [*settings, "--results-dir", str(tmp_path / "results")]
+    process = subprocess.Popen(
+        command, env={**os.environ, "LRA_BENCH_HOME": str(home)}, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stderr:
+        if "epoch 2:" in line:
+            break
+    process.send_signal(number)
+    errors = process.stderr.read()
+    assert process.wait(timeout=60) == code
+    assert "all is saved. The same command continues: lra-bench train --model s5" in errors
+    assert "Traceback" not in errors
+    assert list(home.glob("runs/listops/s5/*/checkpoints/last/*"))
