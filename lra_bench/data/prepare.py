@@ -72,7 +72,8 @@ def prepare(
         return plan.folder
     request = request_for(protocol, size, seed, val_fraction)
     attempts = attempts_for(task, request, source_path, source)
-    folder = _already(task, attempts) or _first_that_works(task, request, attempts, jobs)
+    with _plain_disk_errors(data_folder() / task):
+        folder = _already(task, attempts) or _first_that_works(task, request, attempts, jobs)
     if verify:
         for line in verify_folder(folder):
             say(line)
@@ -159,13 +160,7 @@ def _prepare_from(
     module = task_module(task)
     folder = data_folder() / task / attempt.name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    try:
-        held = lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{task}: another process is preparing this; waiting for it")
-        held = lock.acquire()
-    with held, _plain_disk_errors(folder):
+    with _alone(task, folder):
         if (folder / FILE).exists():
             return folder
         if folder.exists():
@@ -175,6 +170,21 @@ def _prepare_from(
         os.replace(partial_of(folder), folder)
     say(f"{task}: prepared {content.layout.total:,} examples")
     return folder
+
+
+@contextmanager
+def _alone(task: str, folder: Path) -> Iterator[None]:
+    """Holds the lock of `folder`; the system lets go of it when the process dies."""
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{task}: another process is preparing this; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _build(work: _Work, jobs: int, partial: Path) -> None:
@@ -257,9 +267,9 @@ def _plain_disk_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise WorkError(
-                f"the disk of {folder.parent} is full. Free some space, or set LRA_BENCH_HOME to a folder on a larger "
+                f"the disk of {folder} is full. Free some space, or set LRA_BENCH_HOME to a folder on a larger "
                 "disk, and type the same to go on."
             ) from None
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise WorkError(f"{error.filename or folder.parent} cannot be written: {error.strerror}.") from None
+            raise WorkError(f"{error.filename or folder} cannot be written: {error.strerror}.") from None
         raise

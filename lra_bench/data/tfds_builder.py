@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -15,7 +16,10 @@ import numpy as np
 
 from lra_bench.data.manifest import Manifest
 from lra_bench.data.packed import PackedSplit
+from lra_bench.data.progress import Progress
 from lra_bench.spec import SPLITS, SplitName, Task
+
+Splits = dict[SplitName, PackedSplit]
 
 
 def builder_class(task: Task) -> type:
@@ -25,12 +29,13 @@ def builder_class(task: Task) -> type:
     """
     import tensorflow_datasets as tfds
 
-    class PackedBuilder(tfds.core.GeneratorBasedBuilder):
+    class PackedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+        name = f"lra_{task.name}"
         VERSION = tfds.core.Version(task.version)
 
-        def __init__(self, *, manifest: Manifest, splits: dict[SplitName, PackedSplit], **keywords: Any) -> None:
-            self._manifest, self._splits = manifest, splits
-            super().__init__(file_format="array_record", **keywords)
+        def __init__(self, manifest: Manifest, splits: Splits, progress: Progress, data_dir: Path) -> None:
+            self._manifest, self._splits, self._progress = manifest, splits, progress
+            super().__init__(file_format="array_record", data_dir=str(data_dir))
 
         def _info(self) -> tfds.core.DatasetInfo:
             documents = () if self._manifest.documents == 1 else (self._manifest.documents,)
@@ -57,11 +62,11 @@ def builder_class(task: Task) -> type:
 
         def _generate_examples(self, split: SplitName) -> Iterator[tuple[int, dict[str, Any]]]:
             for start, rows in self._splits[split].batches():
+                self._progress.advance(len(rows.labels))
                 for offset, (inputs, length, label) in enumerate(zip(*rows, strict=True)):
                     yield start + offset, {"inputs": inputs, "length": length, "label": int(label)}
 
     PackedBuilder.__name__ = PackedBuilder.__qualname__ = f"Lra{task.title.replace('-', '')}"
-    PackedBuilder.name = f"lra_{task.name}"
     return PackedBuilder
 
 
@@ -71,13 +76,18 @@ def _description(task: Task, manifest: Manifest) -> str:
     return f"{task.description} Protocol {manifest.protocol}; examples: {manifest.source} ({manifest.origin}).{size}"
 
 
-def write_dataset(folder: Path, task: Task, manifest: Manifest, splits: dict[SplitName, PackedSplit]) -> None:
-    """Write the dataset's files into `folder`, readable with `tfds.builder_from_directory(folder).as_data_source()`."""
+def write_dataset(folder: Path, task: Task, manifest: Manifest, splits: Splits) -> None:
+    """Write the dataset's files into `folder`, readable with `tfds.builder_from_directory(folder).as_data_source()`.
+
+    The examples are always the same; the files' bytes are not, as protobuf writes an example's features in any order.
+    """
     scratch = folder / ".tfds"
     shutil.rmtree(scratch, ignore_errors=True)
-    with _quiet():
-        builder = builder_class(task)(manifest=manifest, splits=splits, data_dir=str(scratch))
-        builder.download_and_prepare()
+    with _quiet(), _disk_errors():
+        total = sum(manifest.counts.values())
+        with Progress(f"{task.name}: TFDS dataset", total=total, unit="examples") as progress:
+            builder = builder_class(task)(manifest, splits, progress, scratch)
+            builder.download_and_prepare()
     for path in Path(builder.data_dir).iterdir():
         os.replace(path, folder / path.name)
     shutil.rmtree(scratch)
@@ -89,6 +99,17 @@ def read_dataset(folder: Path, split: SplitName) -> Any:
 
     with _quiet():
         return tfds.builder_from_directory(str(folder)).as_data_source(split=split)
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """ArrayRecord's writer reports a full disk as a RuntimeError: make it the OSError that it is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+        raise
 
 
 @contextlib.contextmanager
