@@ -42,7 +42,7 @@ def _options(
 
 @app.command()
 def quickstart(
-    results_dir: ResultsDir = Path("results"),
+    results_dir: ResultsDir = Path("quickstart-results"),
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Short ListOps made here, S5-PTD trained on it for a few minutes, its table printed."""
