@@ -14,7 +14,7 @@ from lra_bench import WorkError
 from lra_bench.results import Accuracies, CurvePoint, Record, Throughput, write_atomically, write_record
 from lra_bench.run import Run
 from lra_bench.spec import Frozen
-from lra_bench.steps import Cost
+from lra_bench.steps import PRECISIONS, Cost
 from lra_bench.system import describe_provenance, describe_system
 
 Score = tuple[float, float]
@@ -119,7 +119,7 @@ def make_record(
         accuracy=accuracy,
         curve=account.curve,
         throughput=speed,
-        system=describe_system(run.precision),
+        system=describe_system(run.precision, PRECISIONS[run.precision]),
         provenance=describe_provenance(run.command),
         note=note,
     )

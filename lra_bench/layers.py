@@ -54,7 +54,7 @@ class DataShape:
 class SequenceLayer(Protocol):
     """Maps (L, b, H) to (L, b, H). Its state space parameters are `ssm_parameter`s, so each has a role."""
 
-    def __call__(self, x: Array) -> Array: ...
+    def __call__(self, u: Array, /) -> Array: ...
 
 
 def ssm_parameter(value: Array, role: Role) -> nnx.Param:

@@ -78,7 +78,7 @@ def make_schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
 def group_of(variable: nnx.Variable, recipe: Recipe) -> Group:
     """The optimiser group of a parameter: by its role if it declares one that the recipe names, else `regular`."""
     role = variable.get_metadata().get("role")
-    return recipe.groups.get(role, "regular")
+    return recipe.groups.get(role, "regular") if role else "regular"
 
 
 def group_labels(params: nnx.State, recipe: Recipe) -> nnx.State:

@@ -109,7 +109,8 @@ def make_network(run: Run, shape: DataShape) -> tuple[Network, nnx.State, nnx.St
             run.model, run.recipe, shape, rngs=nnx.Rngs(params=key, default=jax.random.fold_in(key, 1))
         )
         model.train()
-        structure["training"], params, stats, fixed = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+        graph, (params, stats, fixed) = nnx.graphdef(model), nnx.state(model, nnx.Param, nnx.BatchStat, ...)
+        structure["training"] = graph
         structure["parameters"] = count_parameters(model)
         model.eval()
         structure["evaluation"] = nnx.graphdef(model)
@@ -129,7 +130,7 @@ class Programs:
     """The compiled programs of a run. The number of steps in a dispatch is an argument: one program serves all."""
 
     train: Callable[..., TrainState]
-    evaluate: Callable[[Any, Any, Examples, Totals, int, int], Totals]
+    evaluate: Callable[[Any, Any, Examples, Totals, Array, Array], Totals]
     cost: Cost
 
 

@@ -27,7 +27,7 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def describe_system(precision: str) -> System:
+def describe_system(precision: str, matmul_precision: str) -> System:
     """This process's devices and software; starts JAX."""
     import jax
 
@@ -44,7 +44,7 @@ def describe_system(precision: str) -> System:
         python=platform.python_version(),
         versions={name: importlib.metadata.version(name) for name in PACKAGES},
         precision=precision,
-        matmul_precision=str(jax.config.jax_default_matmul_precision or "default"),
+        matmul_precision=matmul_precision,
     )
 
 

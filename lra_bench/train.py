@@ -135,8 +135,7 @@ def set_up(run: Run, data_folder: Path) -> tuple[Lab, TrainState]:
     mesh = data_mesh(run.recipe.batch_size)
     packed = {split: open_split(data_folder, split) for split in SPLITS}
     data = {
-        name: replicate(Examples(*map(np.asarray, (split.inputs, split.lengths, split.labels))), mesh)
-        for name, split in packed.items()
+        name: replicate(Examples(*(jnp.asarray(column) for column in split)), mesh) for name, split in packed.items()
     }
     n = len(packed["train"].labels)
     if n < run.recipe.batch_size:
@@ -229,6 +228,7 @@ def train(run: Run, data_folder: Path, results_dir: Path) -> Record:
         last_test = lab.evaluate(state.params, state.stats, "test")
         best = checkpoints.restore_best((state.params, state.stats))
         assert best is not None, "an epoch was evaluated, so a best checkpoint was saved"
-        test = lab.evaluate(*best[0], "test")
+        best_params, best_stats = best[0]
+        test = lab.evaluate(best_params, best_stats, "test")
         checkpoints.close()
         return deliver(record("completed", test, last_test), run, results_dir)
