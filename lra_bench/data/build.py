@@ -33,6 +33,9 @@ from lra_bench.spec import digest_of
 JOURNAL = "journal.jsonl"
 SYNC_SECONDS = 1.0
 QUEUED_PER_JOB = 3
+ALONE_SECONDS = 4.0
+"""Work expected to take less than this is done in this process: others take longer to start."""
+
 MOST_CANDIDATES = 20
 """Times the size of the set, in search of examples that do not repeat, before the grammar is called too small."""
 
@@ -146,7 +149,8 @@ def _generated(
     generator: Generator, seed: int, ranges: Mapping[int, tuple[int, int]], jobs: int
 ) -> Iterator[tuple[int, Rows]]:
     """Chunks as they are finished."""
-    if jobs == 1 or len(ranges) < 2:
+    expected = generator.seconds_per_example * sum(stop - start for start, stop in ranges.values())
+    if jobs == 1 or len(ranges) < 2 or expected < ALONE_SECONDS:
         for number, (start, stop) in ranges.items():
             yield number, generator.generate(seed, start, stop)
         return
