@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from lra_bench import Interrupted, UserError, WorkError, __version__
+from lra_bench.allocator import keep_freed_memory
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -193,6 +194,7 @@ def _fail(message: str, code: int) -> None:
 def main() -> None:
     """`lra-bench`: a user's mistake ends in one sentence and exit code 2, a failure while working in 1, a signal in
     128 + its number."""
+    keep_freed_memory()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     try:
