@@ -12,7 +12,7 @@ TESTS = {"listops": 2000, "text": 25000, "retrieval": 17437, "image": 10000, "pa
 
 RECIPE: dict[str, Any] = {
     "source": "made for a test",
-    "published": None,
+    "published": 62.15,
     "notes": "",
     "n_layers": 6,
     "d_model": 128,

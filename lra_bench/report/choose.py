@@ -170,11 +170,17 @@ def row_key(record: Record) -> RowKey:
         )
     if record.published_recipe:
         return RowKey("published", record.model)
-    return RowKey("settings", record.model, settings or record.note or "cut short")
+    bare = "no published accuracy" if record.recipe.published is None else "cut short"
+    return RowKey("settings", record.model, settings or record.note or bare)
 
 
 def row_label(key: RowKey) -> str:
-    return f"{key.model} [{key.settings}]" if key.settings else key.model
+    return f"{model_name(key.model)} [{key.settings}]" if key.settings else model_name(key.model)
+
+
+def model_name(model: str) -> str:
+    """A model as users type it: the built-in `s5_ptd` is `s5-ptd`; a user's own `package.module:Class` stays."""
+    return model if ":" in model or "." in model else model.replace("_", "-")
 
 
 def _references(runs: Sequence[Run]) -> dict[tuple[str, str], tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from lra_bench.report.choose import Chosen, LeftOut, Loaded, RowKey, Section, row_label, title
+from lra_bench.report.choose import Chosen, LeftOut, Loaded, RowKey, Section, model_name, row_label, title
 from lra_bench.report.table import Block, Cell, Column, Table
 from lra_bench.results import Record, RobustnessRecord
 
@@ -138,7 +138,7 @@ def _robustness_row(
         cells.append(Cell("–") if mean is None else Cell(f"{mean:.2f}", mean, runs=ids))
     settings = "" if record.published_recipe else f" [{record.digest}]"
     return (
-        Cell(record.model + settings, runs=ids),
+        Cell(model_name(record.model) + settings, runs=ids),
         Cell(title(record.data.task)),
         Cell(f"{record.data.source}, {record.data.size}"),
         Cell(str(len(group)), len(group)),

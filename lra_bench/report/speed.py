@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from lra_bench.report.choose import LRA, Loaded, Run, row_key, row_label, title
+from lra_bench.report.choose import LRA, Loaded, Run, model_name, row_key, row_label, title
 from lra_bench.report.table import Block, Cell, Column, Rank, Table, ranks
 from lra_bench.results import BenchRecord, Measurement, Record
 
@@ -140,7 +140,7 @@ def _bench_row(run: str, record: BenchRecord, measured: Measurement) -> tuple[Ce
     peak = None if measured.peak_memory_bytes is None else measured.peak_memory_bytes / GIB
     call = CALLS[measured.call] + (", real data" if measured.input == "data" else "")
     return (
-        Cell(record.model, runs=(run,)),
+        Cell(model_name(record.model), runs=(run,)),
         Cell(title(record.task)),
         whole(record.length),
         whole(record.batch_size),

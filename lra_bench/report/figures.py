@@ -1,0 +1,210 @@
+"""The pictures of the leaderboard, each from the same cells and records as the tables."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from statistics import fmean
+from typing import TYPE_CHECKING, TypeVar
+
+from lra_bench.report.choose import Chosen, Loaded, Run, model_name, row_label, threshold, title
+from lra_bench.report.drawing import (
+    COLUMN,
+    FEATURED,
+    LIGHT,
+    PAGE,
+    Cells,
+    Picture,
+    Style,
+    legend,
+    log_axis,
+    panels,
+    render,
+    styles,
+)
+from lra_bench.report.speed_figures import accuracy_speed_pictures, scaling_pictures
+from lra_bench.results import BenchRecord, RobustnessRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+T = TypeVar("T")
+
+
+def pictures(chosen: Chosen, loaded: Sequence[Loaded]) -> list[Picture]:
+    """Every picture there are records for."""
+    published = [(place, runs) for place, runs in chosen.cells.items() if place[0].section == "published"]
+    cells: Cells = {(row_label(key), task): runs for (key, task), runs in published}
+    tasks = [task for task in chosen.tasks(("published",)) if any(place == task for _, place in cells)]
+    noise = _noise(loaded)
+    benched = [model_name(item.record.model) for item in loaded if isinstance(item.record, BenchRecord)]
+    best = _featured(cells, [*benched, *(model for models in noise.values() for model in models)])
+    found = []
+    if cells:
+        found += accuracy_speed_pictures(cells, tasks, loaded, best)
+        draw = partial(_draw_seeds, cells=cells, tasks=tasks, featured=best)
+        found.append(render("seeds", "Every seed", SEEDS, draw))
+        draw = partial(_draw_curves, cells=cells, tasks=tasks, featured=best)
+        found.append(render("curves", "Learning curves", CURVES, draw))
+    found += scaling_pictures(loaded, best)
+    if noise:
+        draw = partial(_draw_robustness, series=noise, featured=best)
+        found.append(render("robustness", "Robustness to Fourier-mode noise", ROBUSTNESS, draw))
+    return found
+
+
+SEEDS = (
+    "Each dot is one seed's test accuracy, the bar the mean, the dashed line the accuracy from which a task counts as "
+    "solved, the hollow diamond the published number of the recipe; × a diverged seed."
+)
+CURVES = (
+    "Validation accuracy while training, a line per seed; dotted the published test accuracy of the recipe. Models in "
+    "grey are shown with one seed."
+)
+ROBUSTNESS = (
+    "Test accuracy with one Fourier mode added to every layer's input, against its frequency; mean and range over "
+    "seeds. Dotted: without noise. Dashed grey: the majority class."
+)
+
+
+def _featured(cells: Cells, others: Sequence[str]) -> list[str]:
+    """The models that get a colour: those with most cells, then with the highest mean accuracy, then the others."""
+    merit: dict[str, list[float]] = defaultdict(list)
+    for (model, _), runs in cells.items():
+        values = [run.accuracy for run in runs if run.accuracy is not None]
+        merit[model].append(fmean(values) if values else 0.0)
+    ranked = sorted(merit, key=lambda model: (-len(merit[model]), -fmean(merit[model]), model))
+    return list(dict.fromkeys([*ranked, *sorted(others)]))[:FEATURED]
+
+
+# Every seed of every cell
+
+
+def _draw_seeds(cells: Cells, tasks: Sequence[str], featured: Sequence[str]) -> Figure:
+    models = sorted({model for model, _ in cells}, reverse=True)
+    made, axes = panels(PAGE, 0.9 + 0.19 * len(models), 1, len(tasks), sharey=True)
+    look = styles(models, featured)
+    for ax, task in zip(axes, tasks, strict=True):
+        for y, model in enumerate(models):
+            runs = cells.get((model, task), [])
+            if runs:
+                _draw_cell(ax, y, runs, look[model])
+        bound = next(100 * threshold(runs[0].record) for (_, place), runs in cells.items() if place == task)
+        ax.axvline(bound, color=LIGHT.muted, linewidth=0.8, linestyle="--")
+        ax.set_title(title(task))
+        ax.margins(x=0.08)
+        ax.set_yticks(range(len(models)), models)
+        ax.set_ylim(-0.7, len(models) - 0.3)
+    made.supxlabel("test accuracy (%)", fontsize=7.5, color=LIGHT.ink)
+    return made
+
+
+def _draw_cell(ax: Axes, y: int, runs: Sequence[Run], style: Style) -> None:
+    finished = [run for run in runs if run.accuracy is not None]
+    spread = [y + 0.22 * ((i % 3) - 1) for i in range(len(finished))]
+    values = [100 * run.accuracy for run in finished if run.accuracy is not None]
+    ax.scatter(values, spread, s=9, color=style.colour, alpha=0.8, linewidth=0, zorder=3)
+    if values:
+        ax.vlines(fmean(values), y - 0.4, y + 0.4, color=LIGHT.ink, linewidth=1.0, zorder=4)
+    diverged = [100 * run.record.accuracy.majority for run in runs if run.record.status == "diverged"]
+    ax.scatter(diverged, [y] * len(diverged), s=14, marker="x", color=LIGHT.ink, linewidth=0.9, zorder=3)
+    published = runs[0].record.recipe.published
+    if published is not None:
+        ax.scatter(published, y, s=20, marker="D", facecolor="none", edgecolor=LIGHT.ink, linewidth=0.7, zorder=2)
+
+
+# Learning curves
+
+
+def _draw_curves(cells: Cells, tasks: Sequence[str], featured: Sequence[str]) -> Figure:
+    columns = min(3, len(tasks))
+    rows = math.ceil(len(tasks) / columns)
+    made, axes = panels(PAGE if columns > 1 else COLUMN, 2.0 * rows + 0.5, rows, columns)
+    look = styles([model for model, _ in cells], featured)
+    for ax, task in zip(axes, tasks, strict=False):
+        there = [(model, runs) for (model, place), runs in cells.items() if place == task]
+        for model, runs in sorted(there, key=lambda item: (look[item[0]].featured, item[0])):
+            _draw_curve(ax, model, runs, look[model])
+        ax.set_title(title(task))
+        ax.set_xlabel("epoch")
+    for ax in axes[len(tasks) :]:
+        ax.set_visible(False)
+    for ax in axes[::columns]:
+        ax.set_ylabel("validation accuracy (%)")
+    legend(made, axes)
+    return made
+
+
+def _draw_curve(ax: Axes, model: str, runs: Sequence[Run], style: Style) -> None:
+    """A line per seed for a featured model, the first seed in grey for another."""
+    width, label = (0.8, model) if style.featured else (0.5, "_other")
+    for run in runs if style.featured else runs[:1]:
+        points = thinned(run.record.curve)
+        epochs, values = [point.epoch for point in points], [100 * point.val_accuracy for point in points]
+        look = {"color": style.colour, "linestyle": style.line, "linewidth": width, "zorder": 2 + style.featured}
+        ax.plot(epochs, values, label=label, alpha=0.8, **look)
+    published = runs[0].record.recipe.published
+    if style.featured and published is not None:
+        ax.axhline(published, color=style.colour, linewidth=0.7, linestyle=":", zorder=1)
+
+
+def thinned(points: Sequence[T], most: int = 60) -> list[T]:
+    """At most about `most` of the points, evenly chosen, the last always among them."""
+    step = max(1, math.ceil(len(points) / most))
+    return list(points[len(points) - 1 :: -step])[::-1] if points else []
+
+
+# Robustness
+
+Noise = dict[tuple[str, float], dict[str, list[RobustnessRecord]]]
+"""By task and amplitude: the records of each model."""
+
+
+def _noise(loaded: Sequence[Loaded]) -> Noise:
+    found: Noise = defaultdict(lambda: defaultdict(list))
+    for item in loaded:
+        if isinstance(item.record, RobustnessRecord):
+            for amplitude in sorted({point.amplitude for point in item.record.points}):
+                found[item.record.data.task, amplitude][model_name(item.record.model)].append(item.record)
+    return {place: dict(models) for place, models in sorted(found.items())}
+
+
+def _draw_robustness(series: Noise, featured: Sequence[str]) -> Figure:
+    columns = min(2, len(series))
+    rows = math.ceil(len(series) / columns)
+    made, axes = panels(PAGE if columns > 1 else COLUMN, 2.3 * rows + 0.4, rows, columns)
+    models = sorted({model for there in series.values() for model in there})
+    look = styles(models, featured)
+    for ax, ((task, amplitude), there) in zip(axes, series.items(), strict=False):
+        for model, records in sorted(there.items()):
+            _draw_noise(ax, model, records, amplitude, look[model])
+        majority = next(iter(there.values()))[0].majority
+        ax.axhline(100 * majority, color=LIGHT.muted, linewidth=0.8, linestyle="--")
+        ax.set_xscale("log")
+        log_axis(ax.xaxis)
+        ax.set_title(f"{title(task)}, amplitude {amplitude:g}")
+        ax.set_xlabel("frequency ω")
+    for ax in axes[len(series) :]:
+        ax.set_visible(False)
+    for ax in axes[::columns]:
+        ax.set_ylabel("test accuracy (%)")
+    legend(made, axes, columns=4)
+    return made
+
+
+def _draw_noise(ax: Axes, model: str, records: Sequence[RobustnessRecord], amplitude: float, style: Style) -> None:
+    by_frequency: dict[float, list[float]] = defaultdict(list)
+    for record in records:
+        for point in record.points:
+            if point.amplitude == amplitude and point.frequency > 0:
+                by_frequency[point.frequency].append(100 * point.accuracy)
+    frequencies = sorted(by_frequency)
+    label = model if style.featured else "_other"
+    middle = [fmean(by_frequency[frequency]) for frequency in frequencies]
+    ax.plot(frequencies, middle, label=label, **style.points)
+    low, high = [min(by_frequency[f]) for f in frequencies], [max(by_frequency[f]) for f in frequencies]
+    ax.fill_between(frequencies, low, high, color=style.colour, alpha=0.15, linewidth=0)
+    ax.axhline(100 * fmean(record.clean for record in records), color=style.colour, linewidth=0.7, linestyle=":")

@@ -1,0 +1,247 @@
+"""Pictures of speed: accuracy against throughput, and time and memory against length."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean, median
+from typing import TYPE_CHECKING
+
+from lra_bench.report.choose import Loaded, Run, model_name, title
+from lra_bench.report.drawing import (
+    COLUMN,
+    LIGHT,
+    LINES,
+    PAGE,
+    Cells,
+    Picture,
+    legend,
+    log_axis,
+    panels,
+    render,
+    styles,
+)
+from lra_bench.report.speed import GIB
+from lra_bench.results import BenchRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SCALING = (
+    "Training step on one device kind: time per example and peak memory against the length, both axes logarithmic."
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model on one task and one device kind. Speed in examples/s/device, memory in bytes."""
+
+    model: str
+    accuracy: float
+    speed: float
+    memory: int | None
+
+
+def accuracy_speed_pictures(
+    cells: Cells, tasks: Sequence[str], loaded: Sequence[Loaded], featured: Sequence[str]
+) -> list[Picture]:
+    kinds = sorted({run.record.system.device_kind for runs in cells.values() for run in runs})
+    found = []
+    for kind in kinds:
+        points = {task: _points(cells, task, kind, loaded) for task in tasks}
+        points = {task: there for task, there in points.items() if there}
+        if not points:
+            continue
+        name = "accuracy-throughput-" + re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")
+        caption = (
+            f"Mean test accuracy against training throughput on {kind}, one panel per task. Circle: peak memory. The "
+            "line joins the models that none beats in both. Speeds of different device kinds are never compared."
+        )
+        draw = partial(_draw_speed, points=points, featured=featured)
+        found.append(render(name, f"Accuracy against throughput, {kind}", caption, draw))
+    return found
+
+
+def _points(cells: Cells, task: str, kind: str, loaded: Sequence[Loaded]) -> list[Point]:
+    """Speeds of `bench` where every model of the panel has one, else of the training runs themselves."""
+    there: list[tuple[str, float, list[Run]]] = []
+    for (model, place), runs in cells.items():
+        values = [run.accuracy for run in runs if run.accuracy is not None]
+        same = [run for run in runs if run.record.system.device_kind == kind and run.record.throughput.steps > 0]
+        if place == task and values and same:
+            there.append((model, 100 * fmean(values), same))
+    lengths = {run.record.data.length for _, _, runs in there for run in runs}
+    benched = _benched(loaded, task, kind, lengths)
+    if all(model in benched for model, _, _ in there):
+        return [Point(model, accuracy, *benched[model]) for model, accuracy, _ in there]
+    return [Point(model, accuracy, *_trained_speed(runs)) for model, accuracy, runs in there]
+
+
+def _benched(loaded: Sequence[Loaded], task: str, kind: str, lengths: set[int]) -> dict[str, tuple[float, int | None]]:
+    """Speed and memory of the training step of each model at the task's own length on this device kind."""
+    found = {}
+    for item in loaded:
+        record = item.record
+        if isinstance(record, BenchRecord) and (record.task, record.system.device_kind) == (task, kind):
+            for measured in record.measurements:
+                speed = measured.examples_per_second_per_device
+                if measured.call == "train" and speed is not None and record.length in lengths:
+                    found[model_name(record.model)] = (speed, measured.peak_memory_bytes)
+    return found
+
+
+def _trained_speed(runs: Sequence[Run]) -> tuple[float, int | None]:
+    speeds = [run.record.throughput for run in runs]
+    peaks = [speed.peak_memory_bytes for speed in speeds if speed.peak_memory_bytes is not None]
+    return median(speed.examples_per_second_per_device for speed in speeds), round(median(peaks)) if peaks else None
+
+
+def pareto(points: Iterable[Point]) -> list[Point]:
+    """The points that no other beats in both accuracy and speed, from the fastest to the most accurate."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda point: (-point.speed, -point.accuracy, point.model)):
+        if not front or point.accuracy > front[-1].accuracy:
+            front.append(point)
+    return front
+
+
+def _draw_speed(points: dict[str, list[Point]], featured: Sequence[str]) -> Figure:
+    columns = min(3, len(points))
+    rows = math.ceil(len(points) / columns)
+    made, axes = panels(PAGE if columns > 1 else COLUMN, 2.3 * rows + 0.3, rows, columns)
+    largest = max((point.memory or 0 for there in points.values() for point in there), default=0)
+    for ax, (task, there) in zip(axes, points.items(), strict=False):
+        look = styles([point.model for point in there], featured)
+        front = pareto(there)
+        ax.plot(
+            [p.speed for p in front],
+            [p.accuracy for p in front],
+            color=LIGHT.ink,
+            linewidth=0.7,
+            linestyle="--",
+            zorder=1,
+        )
+        for point in sorted(there, key=lambda point: (look[point.model].featured, -(point.memory or 0), point.model)):
+            style = look[point.model]
+            face = style.colour if point.memory is not None else "none"
+            size = _area(point, largest)
+            ax.scatter(point.speed, point.accuracy, s=size, facecolor=face, edgecolor=style.colour, alpha=0.7, zorder=2)
+        ax.set_xscale("log")
+        log_axis(ax.xaxis)
+        ax.margins(x=0.2, y=0.15)
+        ax.set_title(title(task))
+        ax.set_xlabel("examples/s/device")
+        _name_points(ax, there, {point.model for point in there if look[point.model].featured}, largest)
+    for ax in axes[len(points) :]:
+        ax.set_visible(False)
+    for ax in axes[::columns]:
+        ax.set_ylabel("test accuracy (%)")
+    note = f"circle area: peak memory, the largest {largest / GIB:.1f} GiB" if largest else "memory not measured"
+    made.supxlabel(note, fontsize=7, color=LIGHT.ink)
+    return made
+
+
+def _area(point: Point, largest: int) -> float:
+    """Of the circle in square points: in proportion to the memory; small where it is not known."""
+    return 12 + 240 * (point.memory or 0) / largest if largest else 12
+
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right, top, as shares of the axes."""
+
+NAME_PLACES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+"""Where a name may stand beside its circle, to the right and up; the best place first."""
+
+
+def _name_points(ax: Axes, points: Sequence[Point], named: set[str], largest: int) -> None:
+    """Each name at the first place where it covers no other name or circle and stays inside; else at the first."""
+    ax.autoscale_view()
+    to_axes = ax.transData + ax.transAxes.inverted()
+    circles: dict[str, Box] = {}
+    for point in points:
+        x, y = to_axes.transform((point.speed, point.accuracy))
+        radius = math.sqrt(_area(point, largest)) / 2
+        circles[point.model] = (x - radius / 140, y - radius / 120, x + radius / 140, y + radius / 120)
+    taken = list(circles.values())
+    for name in sorted(named, key=lambda name: (-circles[name][1], name)):
+        boxes = [_name_box(circles[name], len(name), *place) for place in NAME_PLACES]
+        free = [box for box in boxes if _inside(box) and not any(_overlap(box, other) for other in taken)]
+        box = (free or boxes)[0]
+        taken.append(box)
+        middle = (box[1] + box[3]) / 2
+        ax.text(box[0], middle, name, fontsize=6, color=LIGHT.ink, va="center", transform=ax.transAxes, zorder=3)
+
+
+def _name_box(circle: Box, letters: int, right: int, up: int) -> Box:
+    """About the room the name takes beside its circle, at 6 points in a third of a page's width."""
+    width, height, gap = 0.024 * letters, 0.055, 0.008
+    x, y = (circle[0] + circle[2]) / 2, (circle[1] + circle[3]) / 2
+    left = {1: circle[2] + gap, -1: circle[0] - gap - width, 0: x - width / 2}[right]
+    bottom = {1: circle[3] + gap, -1: circle[1] - gap - height, 0: y - height / 2}[up]
+    if right and up:
+        left -= right * (circle[2] - circle[0]) / 4
+        bottom -= up * (circle[3] - circle[1]) / 4
+    return left, bottom, left + width, bottom + height
+
+
+def _inside(box: Box) -> bool:
+    return box[0] >= 0 and box[1] >= 0 and box[2] <= 1.02 and box[3] <= 1
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+Series = dict[tuple[str, str], dict[int, tuple[float, float | None]]]
+"""By model and device kind: length → milliseconds per example and GiB."""
+
+
+def scaling_pictures(loaded: Sequence[Loaded], featured: Sequence[str]) -> list[Picture]:
+    """One picture where bench records of some model have two lengths or more."""
+    series = _scaling(loaded)
+    if not series:
+        return []
+    draw = partial(_draw_scaling, series=series, featured=featured)
+    return [render("scaling", "Time and memory against length", SCALING, draw)]
+
+
+def _scaling(loaded: Sequence[Loaded]) -> Series:
+    found: Series = defaultdict(dict)
+    for item in loaded:
+        record = item.record
+        if not isinstance(record, BenchRecord):
+            continue
+        for measured in record.measurements:
+            if measured.call == "train" and measured.input == "synthetic" and measured.examples_per_second_per_device:
+                memory = None if measured.peak_memory_bytes is None else measured.peak_memory_bytes / GIB
+                line = model_name(record.model), record.system.device_kind
+                found[line][record.length] = (1000 / measured.examples_per_second_per_device, memory)
+    return {line: points for line, points in sorted(found.items()) if len(points) > 1}
+
+
+def _draw_scaling(series: Series, featured: Sequence[str]) -> Figure:
+    made, axes = panels(PAGE, 2.9, 1, 2)
+    look = styles([model for model, _ in series], featured)
+    kinds = sorted({kind for _, kind in series})
+    for (model, kind), points in series.items():
+        name = model if len(kinds) == 1 else f"{model}, {kind}"
+        label = name if look[model].featured else "_other"
+        style = {**look[model].points, "linestyle": LINES[kinds.index(kind) % len(LINES)]}
+        axes[0].plot(sorted(points), [points[length][0] for length in sorted(points)], label=label, **style)
+        memory = [(length, gib) for length, (_, gib) in sorted(points.items()) if gib is not None]
+        axes[1].plot([length for length, _ in memory], [gib for _, gib in memory], label=label, **style)
+    for ax, what in zip(axes, ("ms per example and device", "peak memory per device (GiB)"), strict=True):
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        log_axis(ax.yaxis)
+        ax.set_xlabel("length L")
+        ax.set_ylabel(what)
+    if len(kinds) == 1:
+        made.suptitle(f"training step, {kinds[0]}", fontsize=8, color=LIGHT.ink)
+    legend(made, axes, columns=3 if len(kinds) > 1 else 6)
+    return made
