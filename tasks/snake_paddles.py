@@ -1,0 +1,231 @@
+"""What snakes are made of: every paddle and marker the Pathfinder generator can draw, rendered once with PIL.
+
+A paddle has one of 360 orientations when it begins a snake and one of a few dozen afterwards (its head lies on the
+pixels of a small circle), so all of them are drawn beforehand at `antialias` times the resolution and shrunk with
+Lanczos, as drewlinsley/pathfinder @ ab9c130 `snakes.py` draws each one when it needs it. Lines and markers are shrunk
+as real numbers (their overshoot is in the released images), masks as bytes (hence clipped to 0…255).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from lra_bench.spec import Frozen
+
+Array = npt.NDArray[Any]
+
+DEGREES = 360
+"""Orientations of a first paddle: whole degrees from -180."""
+
+HALO = 16
+"""Pixels kept around the window, so that a patch anywhere in it needs no clipping."""
+
+BREADTH = 2 * HALO
+"""Columns of the byte patches: with a constant number the compiler turns a row into one vector instruction."""
+
+COLLISION = 459
+"""A paddle is refused where its mask and the occupied pixels add up to this: 1.8 in units of 1/255."""
+
+
+class SnakeParameters(Frozen):
+    """One Pathfinder data set. Lengths in pixels; names as in drewlinsley/pathfinder where those are clear."""
+
+    window: int = Field(ge=16, description="side of the image")
+    padding: int = Field(ge=1, description="width of the border that no paddle may cover")
+    paddle_length: int = Field(ge=1)
+    paddle_thickness: float = Field(gt=0)
+    margins: tuple[int, ...] = Field(min_length=1, description="free space around a paddle; one is drawn per image")
+    marker_radius: float = Field(gt=0)
+    seed_distance: int = Field(ge=1, description="between the beginnings of the two target snakes")
+    antialias: int = Field(ge=1)
+    continuity: float = Field(gt=0, description="the larger, the straighter the snakes")
+    contour_length: int = Field(ge=2, description="paddles of a target snake")
+    distractors: int = Field(ge=0, description="distractor snakes that are tried")
+    distractor_length: int = Field(ge=2, description="paddles of a distractor snake")
+    target_contrast: float = Field(gt=0, description="of the target snakes' paddles; markers have 1")
+    distractor_contrast: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SnakeParameters:
+        if self.seed_distance <= self.paddle_length + max(self.margins) + 2:
+            raise ValueError("seed_distance must exceed paddle_length + margin + 2, so that a target's beginning fits")
+        if self.window <= 4 * self.seed_distance:
+            raise ValueError("window must exceed 4 seed_distance, or no place is left for the first target")
+        if self.paddle_length + math.ceil(self.paddle_thickness) + 2 * max(self.margins) >= HALO:
+            raise ValueError(f"paddle_length + paddle_thickness + 2 margin must stay below {HALO}")
+        if self.paddle_thickness * self.antialias % 1:
+            raise ValueError("paddle_thickness times antialias must be a whole number")
+        return self
+
+
+class Paddles(NamedTuple):
+    """Every paddle of one margin. Index o: first the 360 beginnings of a snake, then its extensions, one per pixel
+    of `circle`. A beginning is drawn around its tail, an extension around its head; displacements are (y, x)."""
+
+    line: Array  # float64 (o, 2R+1, 2R+1): brightness at contrast 1
+    mask: Array  # uint8 (o, 2R+1, BREADTH): the paddle and its margin; the centre is column HALO - 1
+    limit: Array  # uint8 (o, 2R+1, BREADTH): an occupied pixel above this refuses the paddle
+    near: Array  # uint8 (o, 2(R+m)+1, BREADTH): the mask dilated by the margin, where no head may come
+    advance: Array  # float64 (o, 2): from a paddle's pivot to the next one's, before rounding up
+    first_head: Array  # float64 (360, 2): from the tail of a beginning to its head, likewise …
+    first_pivot: Array  # float64 (360, 2): … and from there back to its pivot
+    body: Array  # int64 (360, n, 2): pixels, from the tail, that must be free for a beginning; padded with its last
+    room: Array  # int64 (360, 4): top, left, height and width of the places (tails) for the first target …
+    beyond: Array  # int64 (n, 2): … and tails at the edge whose `body` is wholly out of the window, for each …
+    beyond_start: Array  # int64 (361,): … beginning at beyond_start[o]:beyond_start[o + 1]
+    circle: Array  # int64 (c, 2): from the pivot to the possible heads
+    reach: Array  # int64 (r,): indices into `circle` with positive weight, for each last paddle o …
+    weight: Array  # float64 (r,): … and their weights …
+    start: Array  # int64 (o + 1,): … at start[o]:start[o + 1]
+    turns: Array  # float64 (360, 2): sine and cosine of 0…359 degrees
+
+
+def disc(radius: int) -> Array:
+    """Pixels within `radius` of the centre, bool `(2 radius + 1, 2 radius + 1)`."""
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    return x**2 + y**2 <= radius**2
+
+
+def step(orientation: float, distance: float) -> tuple[float, float]:
+    """The displacement (y, x) by `distance` along `orientation` (radians). Positions are rounded up after it."""
+    return distance * math.sin(orientation), distance * math.cos(orientation)
+
+
+def flip(orientation: float) -> float:
+    return orientation + math.pi if orientation < 0 else orientation - math.pi
+
+
+def draw_paddle(parameters: SnakeParameters, margin: int, orientation: float) -> tuple[Array, Array]:
+    """One paddle from the centre of its patch along `orientation`: its line (float64, 1 is white) and mask (uint8)."""
+    from PIL import Image, ImageDraw
+    from scipy import ndimage
+
+    p, scale = parameters, parameters.antialias
+    radius = p.paddle_length + math.ceil(p.paddle_thickness) + margin
+    centre, side = radius * scale, 2 * radius + 1
+    dy, dx = step(orientation, p.paddle_length * scale)
+    blown = Image.new("F", (2 * centre + 1, 2 * centre + 1))
+    ends = [(centre, centre), (math.ceil(centre + dx), math.ceil(centre + dy))]
+    ImageDraw.Draw(blown).line(ends, fill=255.0, width=round(p.paddle_thickness * scale))
+    line = np.asarray(blown.resize((side, side), Image.Resampling.LANCZOS), np.float64) / 255
+    grown = ndimage.binary_dilation(np.asarray(blown) > 0, disc(margin * scale))
+    mask = Image.fromarray(np.where(grown, 255, 0).astype(np.uint8)).resize((side, side), Image.Resampling.LANCZOS)
+    return line, np.asarray(mask)
+
+
+def heads(radius: int) -> Array:
+    """Distinct pixels of a circle sampled at every pixel of its arc, int64 `(c, 2)`, from its centre."""
+    angles = np.arange(0, 360, 360 / (2 * np.pi * radius)) * np.pi / 180
+    points = radius * np.stack([np.sin(angles), np.cos(angles)], axis=1)
+    return np.unique(np.floor(points).astype(np.int64), axis=0)
+
+
+def weights(orientations: Array, last: float, continuity: float) -> Array:
+    """How readily a snake turns from `last` to each of `orientations` (radians): cos² of continuity times the turn."""
+    turn = np.abs(orientations - last)
+    turn = np.minimum(turn, 2 * np.pi - turn)
+    return np.where(turn * continuity < np.pi / 2, np.cos(turn * continuity) ** 2, 0.0)
+
+
+def _bodies(masks: Array, reach: int) -> Array:
+    """Pixels that must be free for each beginning.
+
+    The original looks one pixel too far down and right (its kernel is drawn off centre) and no further than `reach`.
+    """
+    radius = masks.shape[1] // 2
+    bodies = []
+    for mask in masks:
+        pixels = np.argwhere(mask == 255) - radius + 1
+        bodies.append(pixels[(np.abs(pixels) <= reach).all(axis=1)])
+    longest = max(len(body) for body in bodies)
+    return np.stack([np.pad(body, ((0, longest - len(body)), (0, 0)), mode="edge") for body in bodies])
+
+
+def _room(body: Array, window: int, border: int) -> Array:
+    """The rectangle (top, left, height, width) of tails whose `body` keeps `border` pixels from every edge."""
+    low, high = border - body.min(axis=1), window - border - body.max(axis=1)
+    return np.concatenate([low, np.maximum(high - low, 0)], axis=1)
+
+
+def _beyond(body: Array, window: int) -> tuple[Array, Array]:
+    """Tails in the window that have the whole of `body` out of it, so nothing is in their way, and their starts."""
+    depth = int(np.abs(body).max(axis=2).min(axis=1).max())
+    frame = np.pad(np.zeros((window - 2 * depth,) * 2, bool), depth, constant_values=True)
+    tails = np.argwhere(frame)
+    out = [((tails[:, None] + one < 0) | (tails[:, None] + one >= window)).any(-1).all(-1) for one in body]
+    found = [tails[places] for places in out]
+    return np.concatenate(found), np.cumsum([0, *map(len, found)])
+
+
+def _broad(patches: Array, value: int) -> Array:
+    """Square patches `(o, n, n)` as `(o, n, BREADTH)` with their centre in column HALO - 1, filled up with `value`."""
+    left = HALO - 1 - patches.shape[2] // 2
+    sides = (left, BREADTH - left - patches.shape[2])
+    return np.pad(patches, ((0, 0), (0, 0), sides), constant_values=value).astype(np.uint8)
+
+
+@functools.lru_cache
+def paddles(parameters: SnakeParameters, margin: int) -> Paddles:
+    """All paddles of one margin; takes some 0.1 s, then cached."""
+    from scipy import ndimage
+
+    length = parameters.paddle_length
+    first = np.deg2rad(np.arange(-180, 180))
+    circle = heads(length + margin)
+    onward = np.arctan2(circle[:, 0], circle[:, 1])
+    drawn = [draw_paddle(parameters, margin, angle) for angle in first]
+    drawn += [draw_paddle(parameters, margin, flip(angle)) for angle in onward]
+    line, mask = (np.stack(patches) for patches in zip(*drawn, strict=True))
+    wide = np.pad(mask, ((0, 0), (margin, margin), (margin, margin)))
+    near = np.stack([ndimage.grey_dilation(patch, footprint=disc(margin), mode="constant") for patch in wide])
+    orientations = np.concatenate([first, onward])
+    weight = np.stack([weights(onward, last, parameters.continuity) for last in orientations])
+    last, reach = np.nonzero(weight)
+    body = _bodies(mask[:DEGREES], length + margin)
+    beyond, beyond_start = _beyond(body, parameters.window)
+    turns = np.deg2rad(np.arange(DEGREES))
+    return Paddles(
+        line=line,
+        mask=_broad(mask, 0),
+        limit=_broad(np.where(mask >= COLLISION - 255, COLLISION - 1 - mask.astype(np.int64), 255), 255),
+        near=_broad(near, 0),
+        advance=np.array([step(angle, length + 2 * margin) for angle in orientations]),
+        first_head=np.array([step(angle, length) for angle in first]),
+        first_pivot=np.array([step(flip(angle), length + margin) for angle in first]),
+        body=body,
+        room=_room(body, parameters.window, 2 * parameters.seed_distance),
+        beyond=beyond,
+        beyond_start=beyond_start,
+        circle=circle,
+        reach=reach,
+        weight=weight[last, reach],
+        start=np.searchsorted(last, np.arange(len(orientations) + 1)),
+        turns=np.stack([np.sin(turns), np.cos(turns)], axis=1),
+    )
+
+
+@functools.lru_cache
+def markers(parameters: SnakeParameters) -> Array:
+    """The disc for each distance to the window's edges: float64 `(S, S, S, S)`, S = 2K + 1.
+
+    `markers[a, b]` is a canvas with the disc at (a, b), to be laid over the image so that the two positions meet. K is
+    far enough from any edge; a, b < K (> K) is that close to the top or left (bottom or right) edge of the window,
+    where Lanczos has fewer pixels to weigh and the disc is brighter.
+    """
+    from PIL import Image
+
+    scale, far = parameters.antialias, math.ceil(parameters.marker_radius) + 4
+    side = 2 * far + 1
+    canvases = np.empty((side, side, side, side))
+    grid = np.arange(side * scale)
+    for a, b in np.ndindex(side, side):
+        square = (grid[:, None] - a * scale) ** 2 + (grid - b * scale) ** 2
+        filled = (square <= (parameters.marker_radius * scale) ** 2).astype(np.float32)
+        canvases[a, b] = Image.fromarray(filled).resize((side, side), Image.Resampling.LANCZOS)
+    return canvases
