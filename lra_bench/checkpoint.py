@@ -21,7 +21,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path):
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Orbax logs tracebacks of errors that it also raises.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False, create=True)
         self._last = ocp.CheckpointManager(folder / "last", options=options)
         self._best = ocp.CheckpointManager(folder / "best", options=options)
@@ -53,8 +54,11 @@ class Checkpoints:
             manager.save(step, args=args, force=True)
             manager.wait_until_finished()
         except (OSError, ValueError) as error:
+            full = "No space left" in str(error) or "Disk quota" in str(error)
+            why = "the disk is full" if full else str(error).splitlines()[0]
             raise WorkError(
-                f"the checkpoint of step {step} could not be written to {manager.directory}: {error}"
+                f"the checkpoint of step {step} could not be written to {manager.directory}: {why}. "
+                "The one before it is kept; the same command continues from it."
             ) from error
 
     def _restore(self, manager: ocp.CheckpointManager, like: Any) -> tuple[Any, dict[str, Any]] | None:
