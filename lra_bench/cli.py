@@ -166,12 +166,21 @@ def ls(
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A task, a model, a cell as MODEL/TASK, a run, or a result file.")],
+    examples: Annotated[
+        int | None, typer.Option("--examples", help="Of a task: show this many prepared examples instead.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="PNG file for examples of pixels.")] = None,
+    protocol: Annotated[Literal["s4", "lra"] | None, typer.Option(help=PROTOCOL_HELP)] = None,
     as_json: Json = False,
 ) -> None:
-    """Show everything known of one task, model, recipe, run or result."""
+    """Show everything known of one task, model, recipe, run or result; or examples of a task."""
     from lra_bench.catalogue import describe, print_description
+    from lra_bench.data.examples import show_examples
 
-    print_description(describe(name), as_json)
+    if examples is None:
+        print_description(describe(name), as_json)
+    else:
+        show_examples(name, examples, out, protocol, as_json)
 
 
 @app.command()

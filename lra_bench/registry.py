@@ -14,6 +14,8 @@ class TaskModule(Protocol):
     """What every module of `tasks/` defines. RECIPES maps a model's name to its published recipe for this task."""
 
     TASK: Task
+    CLASSES: tuple[str, ...]
+    """What each label means, for people."""
     DATA: DataSource
     RECIPES: dict[str, Recipe]
 

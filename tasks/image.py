@@ -45,6 +45,8 @@ TASK = Task(
     chance=0.1,
 )
 
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
 RECIPES: dict[str, Recipe] = {}
 
 ARCHIVE = "cifar-10-binary.tar.gz"
@@ -65,7 +67,6 @@ ORIGINS = (
     ),
 )
 
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE = 32
 RECORD = 1 + 3 * SIDE * SIDE
 """Bytes: the label, then the planes of red, green and blue."""

@@ -67,6 +67,8 @@ _S5 = families.s5(
     pixels=None,
 )
 
+CLASSES = tuple("0123456789")
+
 RECIPES: dict[str, Recipe] = {
     "s5": _S5,
     "s5_ptd": families.s5_ptd(_S5, published=62.75, layer={"gamma": 1.0}, epochs=35.0, weight_decay=0.05),

@@ -41,6 +41,8 @@ TASK = Task(
     chance=0.5,
 )
 
+CLASSES = ("discs on two curves", "discs on one curve")
+
 RECIPES: dict[str, Recipe] = {}
 
 DIFFICULTY = "curv_contour_length_14"

@@ -21,6 +21,8 @@ TASK = Task(
     chance=0.5,
 )
 
+CLASSES = pathfinder.CLASSES
+
 RECIPES: dict[str, Recipe] = {}
 
 DATA = pathfinder.PathfinderData(TASK, 128)

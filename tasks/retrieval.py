@@ -58,6 +58,8 @@ TASK = Task(
     chance=0.5,
 )
 
+CLASSES = ("not related", "related")
+
 RECIPES: dict[str, Recipe] = {}
 
 FILES: dict[str, SplitName] = {"train": "train", "eval": "val", "test": "test"}

@@ -58,6 +58,8 @@ TASK = Task(
     chance=0.5,
 )
 
+CLASSES = ("negative", "positive")
+
 RECIPES: dict[str, Recipe] = {}
 
 ORIGINS = (
