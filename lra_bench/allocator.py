@@ -12,8 +12,8 @@ def keep_freed_memory() -> bool:
     """Let glibc reuse freed memory instead of returning it to the kernel; True if every setting was taken.
 
     XLA frees and allocates its large buffers at each step. By default glibc maps each anew and the kernel zeroes it by
-    the page: 8–15 GB/s against 41–43 GB/s with the memory kept, and 1.15–1.45 times the whole train step. Call it before
-    JAX starts, since memory already mapped stays so. Where there is no glibc, it does nothing and returns False.
+    the page: 8–15 GB/s against 41–43 with the memory kept, and 1.15–1.45 times the whole train step. Call it before JAX
+    starts, since memory already mapped stays so. Where there is no glibc, it does nothing and returns False.
     """
     if not sys.platform.startswith("linux"):
         return False

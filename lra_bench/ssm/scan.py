@@ -7,24 +7,26 @@ the tensor cores of a GPU. Time is the leading axis: one step of the recurrence 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-PACKED_CARRY_FROM = 64
-"""States P from which the sequential loop carries `[Re | Im]` as one array. Measured with b = 1, 8 and 50: one array takes
-0.25–0.85 of the time of two at P = 96 and 0.2–1 at P = 64, since XLA copies two at each step; it takes 1.2–1.6 at P ≤ 32,
-since slices of rows of a few registers vectorise badly."""
+from lra_bench.ssm.scan_chunked import chunked_states
+from lra_bench.ssm.scan_sequential import Pair, advance, sequential_states
 
-Pair = tuple[Array, Array]
-"""Real and imaginary part of one complex vector, each (P,)."""
+Form = Literal["sequential", "chunked"]
+"""How the states are computed. Each is exact; they differ in speed by the device."""
+
+FEWEST_CHUNKED_STEPS = 64
+"""Off the CPU, sequences up to this length run step by step, about as many launches as two levels of chunks."""
 
 
-def diagonal_ssm(Lambda_bar: Pair, B: Array, C: Array, C_reverse: Array | None, u: Array) -> Array:
+def diagonal_ssm(
+    Lambda_bar: Pair, B: Array, C: Array, C_reverse: Array | None, u: Array, *, form: Form | None = None
+) -> Array:
     """x_t = Λ̄ x_{t−1} + B u_t, y_t = C x_t, with x_{−1} = 0; every y at once (S5, section 3.3 and appendix A).
 
     Lambda_bar: Re and Im of the discretised diagonal, each (P,).
@@ -32,69 +34,62 @@ def diagonal_ssm(Lambda_bar: Pair, B: Array, C: Array, C_reverse: Array | None, 
     C, C_reverse: (2P, H), `[Re Cᵀ; −Im Cᵀ]`, any factor 2 for conjugate symmetry already folded in. With `C_reverse`,
     C_reverse x'_t is added to y_t, where x' is the same recurrence run from the end (x'_t includes the current u_t).
     u: (L, b, H). Returns y: (L, b, H) in u's dtype. Matrix products take their inputs in u's dtype; states have Λ̄'s.
+    form: by default the fastest for the device and the length.
 
     Raises ValueError when shapes disagree.
     """
     _check_shapes(Lambda_bar, B, C, C_reverse, u)
-    driven = _tokens_times(u, B, Lambda_bar[0].dtype)
-    y = _tokens_times(recurrence(Lambda_bar, driven).astype(u.dtype), C, Lambda_bar[0].dtype)
+    dtype = Lambda_bar[0].dtype
+    driven = _tokens_times(u, B, dtype)
+    y = _tokens_times(recurrence(Lambda_bar, driven, False, form).astype(u.dtype), C, dtype)
     if C_reverse is not None:
-        y += _tokens_times(recurrence(Lambda_bar, driven, reverse=True).astype(u.dtype), C_reverse, Lambda_bar[0].dtype)
+        y += _tokens_times(recurrence(Lambda_bar, driven, True, form).astype(u.dtype), C_reverse, dtype)
     return y.astype(u.dtype)
 
 
-def step(Lambda_bar: Pair, B: Array, C: Array, state: Array, u_t: Array) -> Pair:
+def step(Lambda_bar: Pair, B: Array, C: Array, state: Array, u_t: Array) -> tuple[Array, Array]:
     """One step of the causal recurrence: state (b, 2P) and input (b, H) give the next state and y_t (b, H).
 
     From a state of zeros, applied to u_0 … u_{L−1}, it equals `diagonal_ssm` without `C_reverse`.
     """
     driven = _tokens_times(u_t, B, state.dtype)
-    state = jnp.concatenate(_advance(Lambda_bar, jnp.split(state, 2, axis=-1), jnp.split(driven, 2, axis=-1)), axis=-1)
+    state = jnp.concatenate(advance(Lambda_bar, jnp.split(state, 2, axis=-1), jnp.split(driven, 2, axis=-1)), axis=-1)
     return state, _tokens_times(state.astype(u_t.dtype), C, state.dtype).astype(u_t.dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnames=("reverse",))
-def recurrence(Lambda_bar: Pair, b: Array, reverse: bool = False) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def recurrence(Lambda_bar: Pair, b: Array, reverse: bool = False, form: Form | None = None) -> Array:
     """The states alone: x_t = Λ̄ x_{t−1} + b_t (Λ̄ x_{t+1} + b_t with `reverse`); b and x: (L, batch, 2P)."""
-    return _sequential(Lambda_bar, b, reverse)
+    return _states(Lambda_bar, b, reverse, form)
 
 
-def _recurrence_forward(Lambda_bar: Pair, b: Array, reverse: bool) -> tuple[Array, tuple[Pair, Array]]:
-    x = _sequential(Lambda_bar, b, reverse)
+def _recurrence_forward(
+    Lambda_bar: Pair, b: Array, reverse: bool, form: Form | None
+) -> tuple[Array, tuple[Pair, Array]]:
+    x = _states(Lambda_bar, b, reverse, form)
     return x, (Lambda_bar, x)
 
 
-def _recurrence_backward(reverse: bool, residuals: tuple[Pair, Array], dx: Array) -> tuple[Pair, Array]:
+def _recurrence_backward(
+    reverse: bool, form: Form | None, residuals: tuple[Pair, Array], dx: Array
+) -> tuple[Pair, Array]:
     # The adjoint of a time-invariant recurrence is the same recurrence with Λ̄* run the other way.
     (real, imag), x = residuals
-    db = _sequential((real, -imag), dx, not reverse)
+    db = _states((real, -imag), dx, not reverse, form)
     return _eigenvalue_gradient(db, x, reverse), db
 
 
 recurrence.defvjp(_recurrence_forward, _recurrence_backward)
 
 
-def _sequential(Lambda_bar: Pair, b: Array, reverse: bool) -> Array:
-    """One step after another, each state written over its own input, which halves the memory touched (2x on a CPU)."""
-    L, P = b.shape[0], Lambda_bar[0].shape[0]
-    packed = P >= PACKED_CARRY_FROM
-
-    def body(count: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
-        buffer, x = carry
-        t = L - 1 - count if reverse else count
-        b_t = lax.dynamic_index_in_dim(buffer, t, keepdims=False)
-        x = _advance(Lambda_bar, jnp.split(x, 2, axis=-1) if packed else x, jnp.split(b_t, 2, axis=-1))
-        row = jnp.concatenate(x, axis=-1)
-        return lax.dynamic_update_index_in_dim(buffer, row, t, axis=0), row if packed else x
-
-    zero = jnp.zeros_like(b, shape=(*b.shape[1:-1], P))
-    start = jnp.concatenate([zero, zero], axis=-1) if packed else (zero, zero)
-    return lax.fori_loop(0, L, body, (b, start))[0]
-
-
-def _advance(Lambda_bar: Pair, x: Sequence[Array], b: Sequence[Array]) -> Pair:
-    real, imag = Lambda_bar
-    return real * x[0] - imag * x[1] + b[0], real * x[1] + imag * x[0] + b[1]
+def _states(Lambda_bar: Pair, b: Array, reverse: bool, form: Form | None) -> Array:
+    sequential = partial(sequential_states, reverse=reverse)
+    chunked = partial(chunked_states, reverse=reverse)
+    if form == "sequential" or (form is None and b.shape[0] <= FEWEST_CHUNKED_STEPS):
+        return sequential(Lambda_bar, b)
+    if form == "chunked":
+        return chunked(Lambda_bar, b)
+    return lax.platform_dependent(Lambda_bar, b, cpu=sequential, default=chunked)
 
 
 def _eigenvalue_gradient(db: Array, x: Array, reverse: bool) -> Pair:
@@ -109,7 +104,7 @@ def _eigenvalue_gradient(db: Array, x: Array, reverse: bool) -> Pair:
 
 
 def _tokens_times(x: Array, weight: Array, dtype: jnp.dtype) -> Array:
-    """x @ weight over the last axis as one 2-D product: on a CPU, XLA's weight gradient is 2.8x slower over (L, b)."""
+    """x @ weight as one 2-D product: on a CPU, XLA's weight gradient is 2.8x slower over (L, b)."""
     flat = jnp.dot(x.reshape(-1, x.shape[-1]), weight.astype(x.dtype), preferred_element_type=dtype)
     return flat.reshape(*x.shape[:-1], weight.shape[-1])
 
