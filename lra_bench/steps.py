@@ -134,11 +134,10 @@ class Programs:
     cost: Cost
 
 
-def train_chunk(
-    network: Network, optimiser: optax.GradientTransformation, batch_size: int, mesh: Mesh
-) -> Callable[[TrainState, Examples, Array, Array, Array, Array], TrainState]:
-    """(state, examples, order, key, first, n) → state after n steps on the batches `first`, `first` + 1, … of
-    `order`."""
+def train_step(
+    network: Network, optimiser: optax.GradientTransformation
+) -> Callable[[TrainState, Examples, Array], TrainState]:
+    """(state, batch, dropout key) → state after one step on the batch."""
 
     def loss_of(params: Any, stats: Any, batch: Examples, key: Array) -> tuple[Array, tuple[Array, Any]]:
         logits, stats = network.apply_train(params, stats, batch, key)
@@ -152,10 +151,20 @@ def train_chunk(
         (loss, (correct, stats)), grads = gradient(state.params, state.stats, batch, key)
         updates, optimiser_state = optimiser.update(grads, state.optimiser, state.params)
         bad = jnp.where((state.first_bad < 0) & ~jnp.isfinite(loss), state.step, state.first_bad)
-        totals = Totals(state.totals.loss + loss * batch_size, state.totals.correct + correct)
+        totals = Totals(state.totals.loss + loss * batch.labels.shape[0], state.totals.correct + correct)
         return TrainState(
             optax.apply_updates(state.params, updates), stats, optimiser_state, state.step + 1, totals, bad
         )
+
+    return step
+
+
+def train_chunk(
+    network: Network, optimiser: optax.GradientTransformation, batch_size: int, mesh: Mesh
+) -> Callable[[TrainState, Examples, Array, Array, Array, Array], TrainState]:
+    """(state, examples, order, key, first, n) → state after n steps on the batches `first`, `first` + 1, … of
+    `order`."""
+    step = train_step(network, optimiser)
 
     def chunk(state: TrainState, examples: Examples, order: Array, key: Array, first: Array, n: Array) -> TrainState:
         def body(i: Array, state: TrainState) -> TrainState:

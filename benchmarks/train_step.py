@@ -1,0 +1,240 @@
+"""Our training step and forward pass beside S5's own, at the six tasks' shapes: time, memory, compile time.
+
+    python benchmarks/train_step.py                          # the README's table, about fifteen minutes
+    python benchmarks/train_step.py --task image --batch 4
+    python benchmarks/train_step.py --as-users-run           # two processes in turn: their allocator setting and ours
+
+Same parameters, same random data, same optimiser, the published recipe but for the batch; both compiled by the same JAX
+and run in turn (A B A B). Theirs is `reference_s5.py`, its inputs encoded before the clock starts, as published; ours
+reads uint8 examples and gathers its batch inside the step. Ratios are of medians; "least" is the ratio of the fastest
+runs. Memory is the compiler's count of temporary buffers. The allocator is set for both, unless said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from lra_bench.allocator import keep_freed_memory
+
+Side = Literal["reference", "ours"]
+SIDES: tuple[Side, Side] = ("reference", "ours")
+CALLS = ("train", "forward")
+BATCHES = {"listops": 50, "text": 8, "retrieval": 4, "image": 16, "pathfinder": 32, "pathx": 2}
+"""Of performance.md §4 where it has the task: the published ones where a CPU's memory and patience allow."""
+
+
+class Program(NamedTuple):
+    """One compiled call with everything it needs: `run()` returns once the device is done."""
+
+    run: Callable[[], None]
+    compile_seconds: float
+    temporary_bytes: int
+
+
+def programs(side: Side, task: str, batch_size: int) -> dict[str, Program]:
+    """The training step and the forward pass of one side on the same synthetic batch."""
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks.reference_s5 import Reference, prepare
+    from lra_bench.distributed import data_mesh
+    from lra_bench.optim import make_optimiser
+    from lra_bench.steps import Totals, eval_chunk, initial_state, make_network, stream_key, train_chunk, train_step
+    from lra_bench.synthetic import synthetic_examples, synthetic_run
+
+    run, shape = synthetic_run("s5", task, None, {"batch_size": batch_size}, "float32")
+    network, params, stats = make_network(run, shape)
+    mesh = data_mesh(batch_size)
+    optimiser = make_optimiser(params, run.recipe, 1000)
+    state = initial_state(params, stats, optimiser, mesh)
+    examples = synthetic_examples(run.recipe, shape, 4 * batch_size)
+    key, zero, one = stream_key(0, 2), jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32)
+    if side == "ours":
+        order = jnp.arange(4 * batch_size, dtype=jnp.int32)
+        train_args: tuple[Any, ...] = (examples, order, key, zero, one)
+        train = train_chunk(network, optimiser, batch_size, mesh)
+        forward = eval_chunk(network, batch_size, mesh)
+        forward_args: tuple[Any, ...] = (params, stats, examples, Totals.zero(), zero, one)
+    else:
+        reference = Reference(run.recipe, shape)
+        batch = jax.block_until_ready(prepare(jax.tree.map(lambda column: column[:batch_size], examples), run.recipe))
+        train_args = (batch, key)
+        train = train_step(reference, optimiser)
+        forward, forward_args = reference.apply_eval, (params, stats, batch)
+    # Published S5 does not donate its state; both do here, so that memory compares the algorithms.
+    return {
+        "train": training_program(train, state, train_args),
+        "forward": forward_program(forward, forward_args),
+    }
+
+
+def compiled(function: Callable[..., Any], args: Sequence[Any], donate: tuple[int, ...] = ()) -> tuple[Any, float, int]:
+    import jax
+
+    with jax.default_matmul_precision("highest"):
+        traced = jax.jit(function, donate_argnums=donate).trace(*args)
+        started = time.perf_counter()
+        executable = traced.lower().compile()
+    seconds = time.perf_counter() - started
+    return executable, seconds, executable.memory_analysis().temp_size_in_bytes
+
+
+def training_program(step: Callable[..., Any], state: Any, args: Sequence[Any]) -> Program:
+    import jax
+
+    executable, seconds, temporary = compiled(step, (state, *args), donate=(0,))
+    latest = [jax.tree.map(lambda leaf: leaf.copy(), state)]
+
+    def run() -> None:
+        latest[0] = jax.block_until_ready(executable(latest[0], *args))
+
+    return Program(run, seconds, temporary)
+
+
+def forward_program(forward: Callable[..., Any], args: Sequence[Any]) -> Program:
+    import jax
+
+    executable, seconds, temporary = compiled(forward, args)
+    return Program(lambda: jax.block_until_ready(executable(*args)), seconds, temporary)
+
+
+class Child:
+    """One side in a process of its own, with its own allocator setting; answers one call at a time."""
+
+    def __init__(self, side: Side, task: str, batch_size: int):
+        command = [sys.executable, __file__, "--child", side, "--task", task, "--batch", str(batch_size)]
+        environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.facts = self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the measuring process ended with {self._process.wait()}")
+        return json.loads(line)
+
+    def seconds(self, call: str) -> float:
+        assert self._process.stdin is not None
+        print(call, file=self._process.stdin, flush=True)
+        return float(self._answer())
+
+    def end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def serve(side: Side, task: str, batch_size: int) -> None:
+    """The child's loop: facts first, then the seconds of every call asked for on stdin."""
+    made = programs(side, task, batch_size)
+    print(json.dumps({call: made[call][1:] for call in CALLS}), flush=True)
+    for line in sys.stdin:
+        print(seconds_of(made[line.strip()].run), flush=True)
+
+
+def seconds_of(run: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+@contextmanager
+def timers(task: str, batch_size: int, as_users_run: bool) -> Iterator[dict[Side, tuple[Callable[[str], float], Any]]]:
+    """Per side: seconds of one call, and (compile seconds, temporary bytes) of each."""
+    if as_users_run:
+        children = {side: Child(side, task, batch_size) for side in SIDES}
+        try:
+            yield {side: (child.seconds, child.facts) for side, child in children.items()}
+        finally:
+            for child in children.values():
+                child.end()
+        return
+    made = {side: programs(side, task, batch_size) for side in SIDES}
+
+    def timer(side: Side) -> Callable[[str], float]:
+        return lambda call: seconds_of(made[side][call].run)
+
+    yield {side: (timer(side), {call: made[side][call][1:] for call in CALLS}) for side in SIDES}
+
+
+def compare(task: str, batch_size: int, rounds: int, as_users_run: bool) -> dict[str, Any]:
+    """One row: each side's medians and what the reference costs more."""
+    row: dict[str, Any] = {"task": task, "batch": batch_size}
+    with timers(task, batch_size, as_users_run) as sides:
+        for call in CALLS:
+            times: dict[Side, list[float]] = {side: [] for side in SIDES}
+            for round_ in range(rounds + 1):
+                for side in SIDES:
+                    seconds = sides[side][0](call)
+                    if round_:  # the first is a warm-up
+                        times[side].append(seconds)
+            facts = {side: sides[side][1][call] for side in SIDES}
+            row[call] = {
+                **{f"{side}_s": statistics.median(times[side]) for side in SIDES},
+                "ratio": statistics.median(times["reference"]) / statistics.median(times["ours"]),
+                "least": min(times["reference"]) / min(times["ours"]),
+                **{f"{side}_compile_s": facts[side][0] for side in SIDES},
+                **{f"{side}_gb": facts[side][1] / 1e9 for side in SIDES},
+            }
+    return row
+
+
+HEADER = (
+    "| task | batch | train: S5 s | ours s | ratio (least) | forward: S5 s | ours s | ratio (least) "
+    "| memory: S5 / ours GB | share | compile: S5 / ours s | ratio |\n" + "|---" * 12 + "|"
+)
+
+
+def table_row(row: dict[str, Any]) -> str:
+    train = row["train"]
+    cells = [row["task"], str(row["batch"])]
+    for call in (train, row["forward"]):
+        ratio = f"**{call['ratio']:.2f}** ({call['least']:.2f})"
+        cells += [f"{call['reference_s']:.3g}", f"{call['ours_s']:.3g}", ratio]
+    theirs, ours = train["reference_gb"], train["ours_gb"]
+    cells += [f"{theirs:.2f} / {ours:.2f}", f"{ours / theirs:.0%}"]
+    theirs, ours = train["reference_compile_s"], train["ours_compile_s"]
+    cells += [f"{theirs:.1f} / {ours:.1f}", f"{theirs / ours:.1f}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", action="append", choices=list(BATCHES), help="may be repeated; default: all six")
+    parser.add_argument("--batch", type=int, help="instead of each task's own")
+    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each, in turn")
+    parser.add_argument("--as-users-run", action="store_true", help="two processes; only ours sets the allocator")
+    parser.add_argument("--default-allocator", action="store_true", help="for both")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row instead of a table")
+    parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if not options.default_allocator and options.child != "reference":
+        keep_freed_memory()
+    tasks = options.task or list(BATCHES)
+    if options.child:
+        serve(options.child, tasks[0], options.batch)
+        return
+    if not options.json:
+        print(HEADER, flush=True)
+    for task in tasks:
+        row = compare(task, options.batch or BATCHES[task], options.rounds, options.as_users_run)
+        print(json.dumps(row) if options.json else table_row(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
