@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lra_bench import UserError
-from lra_bench.data.archive import files
 from lra_bench.data.pixels import shades
 from lra_bench.data.reading import BATCH, no_val_fraction, places, wanted_counts
 from lra_bench.data.source import (
@@ -28,6 +26,9 @@ from lra_bench.data.source import (
 from lra_bench.data.splits import tfds_order, torch_permutation
 from lra_bench.data.tiny import TINY_SPLITS, Drawn, TinyGenerator
 from lra_bench.spec import Protocol, Recipe, SplitName, Task
+
+from . import cifar
+from .cifar import SIDE, TRAIN_FILES
 
 TASK = Task(
     name="image",
@@ -49,40 +50,36 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 RECIPES: dict[str, Recipe] = {}
 
-ARCHIVE = "cifar-10-binary.tar.gz"
-FOLDER = "cifar-10-batches-bin"
+_MIRROR = "https://huggingface.co/datasets/uoft-cs/cifar10/resolve/0b2714987fa478483af9968de7c934580d0bb9a2/plain_text"
+_MIRROR_SHA256 = (
+    "8428b53a88a11ac374111006708df51469e315a22ac6d66470afd9c78d2ae883",
+    "841389e6f2d64f28bf17310e430aebac20ec3ba611a3c5e231dc93c645ce84de",
+)
+
 ORIGINS = (
     Origin(
         kind="official",
-        name=ARCHIVE,
+        name=cifar.ARCHIVE,
         files=(
             RemoteFile(
-                f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}",
-                ARCHIVE,
+                f"https://www.cs.toronto.edu/~kriz/{cifar.ARCHIVE}",
+                cifar.ARCHIVE,
                 170_052_171,
                 "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
             ),
         ),
         note="170 MB; checksum as in TensorFlow Datasets' cifar10 3.0.2",
     ),
+    Origin(
+        kind="mirror",
+        name="uoft-cs/cifar10 on Hugging Face",
+        files=tuple(
+            RemoteFile(f"{_MIRROR}/{name}", name, sha256=sha256)
+            for name, sha256 in zip(cifar.PARQUET, _MIRROR_SHA256, strict=True)
+        ),
+        note="144 MB, the same images at a fixed revision, put back into the order of the binary files",
+    ),
 )
-
-SIDE = 32
-RECORD = 1 + 3 * SIDE * SIDE
-"""Bytes: the label, then the planes of red, green and blue."""
-
-BATCHES = 5
-"""Files of the training set; the sixth file here is the test set."""
-
-FILE = re.compile(r"(?:.*/)?(?:data_batch_([1-5])|test_batch)\.bin")
-
-
-def file_number(name: str) -> int | None:
-    """0 … 4 for the training files, 5 for the test file, None for others."""
-    match = FILE.fullmatch(name)
-    if match is None:
-        return None
-    return BATCHES if match[1] is None else int(match[1]) - 1
 
 
 def grey_pil(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -103,20 +100,6 @@ def train_order(n: int, protocol: Protocol) -> NDArray[np.int64]:
     return torch_permutation(n) if protocol == "s4" else tfds_order(range(n), "train")
 
 
-def records(path: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """File number and records (n, 1 + 3 · 1024) of each of the six files, in the archive's order."""
-    for name, content in files(path, lambda name: file_number(name) is not None):
-        raw = content.read()
-        number = file_number(name)
-        assert number is not None
-        if not raw or len(raw) % RECORD:
-            raise UserError(f"{path}: {name} has {len(raw):,} bytes, no multiple of {RECORD:,}: it is cut short.")
-        rows = np.frombuffer(raw, np.uint8).reshape(-1, RECORD)
-        if rows[:, 0].max() >= TASK.classes:
-            raise UserError(f"{path}: {name} holds the label {rows[:, 0].max()}: it is no file of CIFAR-10.")
-        yield number, rows
-
-
 @dataclass(frozen=True)
 class CifarReading:
     """`first` is the raw index of each file's first image, `place` the global index of each raw one."""
@@ -129,7 +112,7 @@ class CifarReading:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def batches(self) -> Iterator[PlacedRows]:
-        for number, rows in records(self.path):
+        for number, rows in cifar.records(self.path):
             places_here = self.place[self.first[number] : self.first[number] + len(rows)]
             kept = np.flatnonzero(places_here >= 0)
             for at in np.split(kept, range(BATCH, len(kept), BATCH)):
@@ -144,23 +127,23 @@ class CifarReading:
 
 def read(path: Path, request: Request) -> CifarReading:
     """Open the archive or the extracted folder. See `DataSource.read`."""
-    sizes = [0] * (BATCHES + 1)
-    for number, rows in records(path):
+    sizes = [0] * (TRAIN_FILES + 1)
+    for number, rows in cifar.records(path):
         if sizes[number]:
             raise UserError(
-                f"{path} holds the files of CIFAR-10 twice. Give the folder {FOLDER} itself, or the archive."
+                f"{path} holds the files of CIFAR-10 twice. Give the folder {cifar.FOLDER} itself, or the archive."
             )
         sizes[number] = len(rows)
     if not all(sizes):
-        raise UserError(f"{path} lacks data_batch_1.bin … data_batch_5.bin or test_batch.bin: is it {ARCHIVE}?")
-    n_train, n_test = sum(sizes[:BATCHES]), sizes[BATCHES]
+        raise UserError(f"{path} lacks data_batch_1.bin … data_batch_5.bin or test_batch.bin: is it {cifar.ARCHIVE}?")
+    n_train, n_test = sum(sizes[:TRAIN_FILES]), sizes[TRAIN_FILES]
     order = train_order(n_train, request.protocol)
     n_fit = int(n_train * 0.9)
     found: dict[SplitName, int] = {"train": n_fit, "val": n_train - n_fit, "test": n_test}
     counts = wanted_counts(request, TASK.splits, TINY_SPLITS, found, path)
     train, val, test = order[:n_fit], order[n_fit:], np.arange(n_train, n_train + n_test)
     chosen = [train[: counts["train"]], val[: counts["val"]], test[: counts["test"]]]
-    first = tuple(np.cumsum([0, *sizes[:BATCHES]]).tolist())
+    first = tuple(np.cumsum([0, *sizes[:TRAIN_FILES]]).tolist())
     return CifarReading(path, request.protocol, layout_of(counts), first, places(n_train + n_test, chosen))
 
 
@@ -187,18 +170,7 @@ class ImageData:
     origins = ORIGINS
 
     def locate(self, path: Path) -> list[Path]:
-        if not path.is_dir():
-            return [path]
-        names = [*(f"data_batch_{number}.bin" for number in range(1, BATCHES + 1)), "test_batch.bin"]
-        for folder in (path, path / FOLDER):
-            if all((folder / name).is_file() for name in names):
-                return [folder / name for name in names]
-        if (path / ARCHIVE).is_file():
-            return [path / ARCHIVE]
-        raise UserError(
-            f"{path} holds neither {names[0]} … {names[-1]}, itself or in {FOLDER}, nor {ARCHIVE}. "
-            "The binary version of CIFAR-10 is read, not the one for Python or Matlab."
-        )
+        return cifar.locate(path)
 
     def read(self, path: Path, request: Request) -> Reading:
         no_val_fraction(request, TASK)

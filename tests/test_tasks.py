@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -376,7 +377,7 @@ def test_image_bad_files(image, tmp_path):
     for number, (change, message) in enumerate(
         [
             ({name: CIFAR[name][:-1]}, "no multiple of 3,073"),
-            ({name: b"\x0a" + CIFAR[name][1:]}, "label 10"),
+            ({name: b"\x0a" + CIFAR[name][1:]}, "does not hold the labels"),
             ({name: CIFAR[name][:3073]}, "examples where 45 are expected"),
             ({f"copy/{name}": CIFAR[name]}, "twice"),
         ]
@@ -388,6 +389,42 @@ def test_image_bad_files(image, tmp_path):
         image.read(path, request())
     with pytest.raises(UserError, match="binary version"):
         image.locate(pack(tmp_path / "python", {"cifar-10-batches-py/data_batch_1": b""}, "folder"))
+
+
+def as_parquet(folder, parts, labels):
+    """Two parquet files as on Hugging Face, the training batches in the order `parts`."""
+    rows = [i for part in parts for i in range(10 * part, 10 * part + 10)]
+    for name, chosen in (("train", rows), ("test", range(50, 60))):
+        images = []
+        for i in chosen:
+            buffer = io.BytesIO()
+            Image.fromarray(COLOURS[i].reshape(3, 32, 32).transpose(1, 2, 0)).save(buffer, "PNG")
+            images.append({"bytes": buffer.getvalue(), "path": None})
+        table = pyarrow.table({"img": images, "label": labels[list(chosen)].tolist()})
+        pyarrow.parquet.write_table(table, folder / f"{name}-00000-of-00001.parquet", row_group_size=7)
+
+
+def test_image_mirror_is_put_in_order(image, tmp_path, monkeypatch):
+    from lra_bench.tasks import cifar
+
+    labels = np.random.default_rng(1).integers(0, 10, 60)
+    tree = {name: bytearray(data) for name, data in CIFAR.items()}
+    for number, name in enumerate(cifar.BINARY):
+        tree[f"{cifar.FOLDER}/{name}"][:: cifar.RECORD] = bytes(labels[10 * number : 10 * number + 10].tolist())
+    monkeypatch.setattr(cifar, "FILE_ROWS", 10)
+    with pytest.raises(UserError, match=r"data_batch_\d.bin does not hold the labels of that file"):
+        image.read(pack(tmp_path / "binary", tree, "folder"), request())
+    monkeypatch.setattr(cifar, "FIRST_LABELS", tuple(map(tuple, labels.reshape(6, 10).tolist())))
+    as_parquet(tmp_path, [3, 2, 1, 4, 0], labels)
+    expected = everything(image.read(tmp_path / "binary", request()))
+    rows = everything(image.read(tmp_path, request()))
+    assert all(np.array_equal(*pair) for pair in zip(rows, expected, strict=True))
+    as_parquet(tmp_path, [3, 2, 1, 4], labels)
+    with pytest.raises(UserError, match="has 40 rows; 50 are expected"):
+        image.read(tmp_path, request())
+    (tmp_path / "train-00000-of-00001.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="cannot be read"):
+        image.read(tmp_path, request())
 
 
 # --- Pathfinder ---
