@@ -2,8 +2,11 @@
 
 The original, drewlinsley/pathfinder @ ab9c130 (`two_snakes` and `make_many_snakes`), dilates the whole image at every
 step; here everything a paddle adds is a patch (`snake_paddles.Paddles`), so a step costs a fraction of a microsecond.
-Two grids of bytes are kept: `occupied`, the paddles with their margins, and `close`, the same dilated by the margin.
-Both have a border of HALO pixels around the window. Imported only when images are made: numba takes long to load.
+`grids`, uint8 (2, side, side), are OCCUPIED, the paddles with their margins, and CLOSE, the same dilated by the margin,
+with a border of HALO pixels around the window. Imported only when images are made: numba takes long to load.
+
+Written for the compiler: loops over whole rows with unsigned indices become vector instructions, where views of arrays
+would cost reference counts (a third of the time) and array expressions or tuple assignments seconds of compilation.
 """
 
 from __future__ import annotations
@@ -15,13 +18,16 @@ from typing import Any
 import numba
 import numpy as np
 
-from .snake_paddles import BREADTH, DEGREES, HALO, Array, Paddles
+from .snake_paddles import DEGREES, HALO, Array, Paddles
 
 Place = tuple[float, float]
 """y, x."""
 
 Paddle = tuple[int, int, int]
 """Index into `Paddles`, y, x."""
+
+OCCUPIED, CLOSE = 0, 1
+"""The two grids."""
 
 TRIES = 3
 """Draws of a paddle, or of a beginning, before the snake is given up."""
@@ -37,6 +43,8 @@ LEAST_WEIGHT = 255e-4
 
 LEAST_FREE = 0.01
 """Share of the window that must be free for another distractor."""
+
+index = np.uint64
 
 BLIND_DRAWS = 0.05
 """Draws of a random place, as a share of the window's pixels, before all free places are looked for."""
@@ -57,60 +65,57 @@ def below(rng: np.random.Generator, n: int) -> int:
 
 
 @compiled
-def patch_of(grid: Array, rows: int, y: int, x: int) -> Array:
-    """The `rows` rows of `grid` that a byte patch around (y, x) of the window covers."""
-    top, left = y + HALO - rows // 2, x + 1
-    return grid[top : top + rows, left : left + BREADTH]
+def stamp(grids: Array, grid: int, patches: Array, paddle: Paddle) -> None:
+    """Lay a paddle's patch over one of the grids, the larger value staying."""
+    o, top, left = index(paddle[0]), index(paddle[1] + HALO - patches.shape[1] // 2), index(paddle[2] + 1)
+    for i in range(index(patches.shape[1])):
+        for j in range(index(patches.shape[2])):
+            grids[grid, top + i, left + j] = max(grids[grid, top + i, left + j], patches[o, i, j])
 
 
 @compiled
-def stamp(grid: Array, patch: Array, y: int, x: int) -> None:
-    """Lay `patch` over `grid` around (y, x), the larger value staying."""
-    part = patch_of(grid, len(patch), y, x)
-    for i in range(len(patch)):
-        for j in range(patch.shape[1]):
-            part[i, j] = max(part[i, j], patch[i, j])
+def settle(paddles: Paddles, grids: Array, paddle: Paddle) -> None:
+    """Let a placed paddle occupy its place."""
+    stamp(grids, OCCUPIED, paddles.mask, paddle)
+    stamp(grids, CLOSE, paddles.near, paddle)
 
 
 @compiled
-def collides(occupied: Array, limit: Array, y: int, x: int) -> bool:
-    """Whether an occupied pixel around (y, x) is above its limit. Sought a row at a time, as bytes: twice as fast."""
-    part = patch_of(occupied, len(limit), y, x)
-    for i in range(len(limit)):
+def collides(grids: Array, limits: Array, paddle: Paddle) -> bool:
+    """Whether an occupied pixel is above the paddle's limit. Sought a row at a time, as bytes: twice as fast."""
+    o, top, left = index(paddle[0]), index(paddle[1] + HALO - limits.shape[1] // 2), index(paddle[2] + 1)
+    for i in range(index(limits.shape[1])):
         excess = np.uint8(0)
-        for j in range(limit.shape[1]):
-            excess = max(excess, np.uint8(part[i, j] - min(part[i, j], limit[i, j])))
+        for j in range(index(limits.shape[2])):
+            value = grids[OCCUPIED, top + i, left + j]
+            excess = max(excess, np.uint8(value - min(value, limits[o, i, j])))
         if excess > 0:
             return True
     return False
 
 
 @compiled
-def settle(paddles: Paddles, grids: Array, paddle: Paddle) -> None:
-    """Let a placed paddle occupy its place."""
-    o, y, x = paddle
-    stamp(grids[0], paddles.mask[o], y, x)
-    stamp(grids[1], paddles.near[o], y, x)
-
-
-@compiled
-def copy_around(paddles: Paddles, source: Array, target: Array, placed: Array) -> None:
-    """Make the grids `target` like `source` wherever one of the paddles `placed` may have changed either."""
+def copy_around(paddles: Paddles, source: Array, target: Array, placed: Array, n: int) -> None:
+    """Make the grids `target` like `source` wherever one of the first `n` paddles `placed` may have changed either."""
     rows = paddles.near.shape[1]
-    for k in range(len(placed)):
-        for g in range(2):
-            old = patch_of(source[g], rows, placed[k, 1], placed[k, 2])
-            new = patch_of(target[g], rows, placed[k, 1], placed[k, 2])
-            for i in range(rows):
-                for j in range(old.shape[1]):
-                    new[i, j] = old[i, j]
+    for k in range(n):
+        top, left = index(placed[k, 1] + HALO - rows // 2), index(placed[k, 2] + 1)
+        for grid in range(index(2)):
+            for i in range(index(rows)):
+                for j in range(index(paddles.near.shape[2])):
+                    target[grid, top + i, left + j] = source[grid, top + i, left + j]
 
 
 @compiled
-def translated(place: Place, steps: Array) -> tuple[int, int]:
-    """`place` moved by `steps` (2,) and rounded up: sums first, as the original, which makes a difference of one pixel
-    where a sine is 1e-16 instead of 0 and the place is near the top or left edge."""
-    return math.ceil(place[0] + steps[0]), math.ceil(place[1] + steps[1])
+def note(placed: Array, row: int, paddle: Paddle) -> None:
+    placed[row, 0], placed[row, 1], placed[row, 2] = paddle[0], paddle[1], paddle[2]
+
+
+@compiled
+def translated(place: Place, steps: Array, o: int) -> Place:
+    """`place` moved by `steps[o]` and rounded up: after the sum, as in the original, which makes a difference of one
+    pixel where a sine is 1e-16 instead of 0 and the place is near the top or left edge."""
+    return math.ceil(place[0] + steps[o, 0]), math.ceil(place[1] + steps[o, 1])
 
 
 @compiled
@@ -119,14 +124,14 @@ def extend(
 ) -> tuple[bool, Paddle, Place]:
     """The paddle behind one of index `last` that turned around `pivot`: whether one fits, which, and its pivot."""
     window = grids.shape[1] - 2 * HALO
-    pivot_y, pivot_x = translated(pivot, paddles.advance[last])
+    pivot_y, pivot_x = translated(pivot, paddles.advance, last)
     start, stop = paddles.start[last], paddles.start[last + 1]
     total = 0.0
     for k in range(start, stop):
         y = pivot_y + paddles.circle[paddles.reach[k], 0]
         x = pivot_x + paddles.circle[paddles.reach[k], 1]
         if 0 <= y < window and 0 <= x < window:
-            total += paddles.weight[k] * (255 - grids[1, y + HALO, x + HALO])
+            total += paddles.weight[k] * (255 - grids[CLOSE, y + HALO, x + HALO])
         cumulative[k - start] = total
     if total < LEAST_WEIGHT:
         return False, (0, 0, 0), (0, 0)
@@ -136,23 +141,23 @@ def extend(
         while cumulative[k] <= drawn and k < stop - start - 1:
             k += 1
         head = paddles.reach[start + k]
-        y, x = pivot_y + paddles.circle[head, 0], pivot_x + paddles.circle[head, 1]
-        if not collides(grids[0], paddles.limit[DEGREES + head], y, x):
-            return True, (DEGREES + head, y, x), (pivot_y, pivot_x)
+        paddle = (DEGREES + head, pivot_y + paddles.circle[head, 0], pivot_x + paddles.circle[head, 1])
+        if not collides(grids, paddles.limit, paddle):
+            return True, paddle, (pivot_y, pivot_x)
     return False, (0, 0, 0), (0, 0)
 
 
 @compiled
 def first_pivot(paddles: Paddles, paddle: Paddle) -> Place:
     o, y, x = paddle
-    return translated(translated((y, x), paddles.first_head[o]), paddles.first_pivot[o])
+    return translated(translated((y, x), paddles.first_head, o), paddles.first_pivot, o)
 
 
 @compiled
 def is_inside(paddles: Paddles, window: int, paddle: Paddle) -> bool:
     """Whether head and pivot of a snake's first paddle are in the window."""
     o, y, x = paddle
-    head_y, head_x = translated((y, x), paddles.first_head[o])
+    head_y, head_x = translated((y, x), paddles.first_head, o)
     pivot_y, pivot_x = first_pivot(paddles, paddle)
     return min(head_y, head_x, pivot_y, pivot_x) >= 0 and max(head_y, head_x, pivot_y, pivot_x) < window
 
@@ -162,14 +167,14 @@ def begin_first(rng: np.random.Generator, paddles: Paddles, window: int) -> tupl
     """The first paddle of the first target: far from the edges, or, at 32 px, now and then just at one."""
     for _ in range(TRIES):
         o = below(rng, DEGREES)
-        top, left, height, width = paddles.room[o]
+        height, width = paddles.room[o, 2], paddles.room[o, 3]
         start, stop = paddles.beyond_start[o], paddles.beyond_start[o + 1]
         room = height * width
         if room + stop - start == 0:
             break
         place = below(rng, room + stop - start)
         if place < room:
-            return True, (o, top + place // width, left + place % width)
+            return True, (o, paddles.room[o, 0] + place // width, paddles.room[o, 1] + place % width)
         paddle = (o, paddles.beyond[start + place - room, 0], paddles.beyond[start + place - room, 1])
         if is_inside(paddles, window, paddle):
             return True, paddle
@@ -209,107 +214,128 @@ def grow_targets(
     found, two = begin_second(rng, paddles, window, seed_distance, one)
     if not found:
         return 0
-    placed[0], placed[1] = one, two
-    pivots = [first_pivot(paddles, one), first_pivot(paddles, two)]
-    lasts = [one, two]
+    note(placed, 0, one)
+    note(placed, 1, two)
+    last, other = one, two
+    pivot, other_pivot = first_pivot(paddles, one), first_pivot(paddles, two)
     for row in range(2, len(placed)):
-        snake = row % 2
-        found, paddle, pivot = extend(rng, paddles, grids, cumulative, pivots[snake], lasts[snake][0])
+        found, paddle, pivot = extend(rng, paddles, grids, cumulative, pivot, last[0])
         if not found:
             return row
-        settle(paddles, grids, lasts[snake])
-        pivots[snake], lasts[snake], placed[row] = pivot, paddle, paddle
-    settle(paddles, grids, lasts[1])
+        settle(paddles, grids, last)
+        note(placed, row, paddle)
+        last, other = other, paddle
+        pivot, other_pivot = other_pivot, pivot
+    settle(paddles, grids, other)
     return len(placed)
 
 
 @compiled
-def is_free(occupied: Array, body: Array, y: int, x: int) -> bool:
-    """Whether no pixel of `body` around (y, x) is taken."""
-    for k in range(len(body)):  # noqa: SIM110 — numba compiles no generator expression
-        if occupied[y + HALO + body[k, 0], x + HALO + body[k, 1]] >= TAKEN:
+def is_free(grids: Array, body: Array, o: int, place: int) -> bool:
+    """Whether no pixel of `body[o]` around a place (window · y + x) is taken."""
+    y, x = divmod(place, grids.shape[1] - 2 * HALO)
+    for k in range(body.shape[1]):  # noqa: SIM110 — numba compiles no generator expression
+        if grids[OCCUPIED, y + HALO + body[o, k, 0], x + HALO + body[o, k, 1]] >= TAKEN:
             return False
     return True
 
 
 @compiled
-def free_place(rng: np.random.Generator, occupied: Array, body: Array) -> tuple[int, int]:
-    """A pixel (y, x) uniformly from those where `body` is free; (-1, -1) if there is none.
+def free_place(rng: np.random.Generator, grids: Array, body: Array, o: int) -> int:
+    """A place (window · y + x) uniformly from those where `body[o]` is free; -1 if there is none.
 
-    Draws pixels until one is free; after BLIND_DRAWS, counts the free ones and draws from those: the same law.
+    Draws places until one is free; after BLIND_DRAWS, counts the free ones and draws from those: the same law.
     """
-    window = len(occupied) - 2 * HALO
-    pixels = window * window
-    for _ in range(int(BLIND_DRAWS * pixels)):
-        y, x = divmod(below(rng, pixels), window)
-        if is_free(occupied, body, y, x):
-            return y, x
-    free = [place for place in range(pixels) if is_free(occupied, body, place // window, place % window)]
-    if len(free) == 0:
-        return -1, -1
-    return divmod(free[below(rng, len(free))], window)
+    places = (grids.shape[1] - 2 * HALO) ** 2
+    for _ in range(int(BLIND_DRAWS * places)):
+        place = below(rng, places)
+        if is_free(grids, body, o, place):
+            return place
+    free = 0
+    for place in range(places):
+        free += is_free(grids, body, o, place)
+    if free == 0:
+        return -1
+    wanted = below(rng, free)
+    for place in range(places):
+        if is_free(grids, body, o, place):
+            if wanted == 0:
+                return place
+            wanted -= 1
+    return -1
 
 
 @compiled
-def begin_distractor(rng: np.random.Generator, paddles: Paddles, occupied: Array) -> tuple[bool, Paddle]:
+def begin_distractor(rng: np.random.Generator, paddles: Paddles, grids: Array) -> tuple[bool, Paddle]:
+    window = grids.shape[1] - 2 * HALO
     for _ in range(TRIES):
         o = below(rng, DEGREES)
-        y, x = free_place(rng, occupied, paddles.body[o])
-        if y < 0:
-            return False, (0, 0, 0)
-        if is_inside(paddles, len(occupied) - 2 * HALO, (o, y, x)):
-            return True, (o, y, x)
+        place = free_place(rng, grids, paddles.body, o)
+        if place < 0:
+            break
+        paddle = (o, place // window, place % window)
+        if is_inside(paddles, window, paddle):
+            return True, paddle
     return False, (0, 0, 0)
 
 
 @compiled
 def grow_distractor(rng: np.random.Generator, paddles: Paddles, grids: Array, cumulative: Array, placed: Array) -> int:
     """One distractor into the rows of `placed` (n, 3); how many paddles before it got stuck."""
-    found, last = begin_distractor(rng, paddles, grids[0])
+    found, last = begin_distractor(rng, paddles, grids)
     if not found:
         return 0
-    placed[0], pivot = last, first_pivot(paddles, last)
+    note(placed, 0, last)
+    pivot = first_pivot(paddles, last)
     for row in range(1, len(placed)):
         found, paddle, pivot = extend(rng, paddles, grids, cumulative, pivot, last[0])
         if not found:
             return row
         settle(paddles, grids, last)
-        placed[row], last = paddle, paddle
+        note(placed, row, paddle)
+        last = paddle
     settle(paddles, grids, last)
     return len(placed)
+
+
+@compiled
+def is_full(grids: Array) -> bool:
+    """Whether too little of the window is free to try another distractor."""
+    window, free = grids.shape[1] - 2 * HALO, 0
+    for y in range(HALO, HALO + window):
+        for x in range(HALO, HALO + window):
+            free += grids[OCCUPIED, y, x] < TAKEN
+    return free < LEAST_FREE * window * window
 
 
 @compiled
 def grow(
     rng: np.random.Generator, paddles: Paddles, empty: Array, seed_distance: int, targets: Array, distractors: Array
 ) -> int:
-    """Grow one image's snakes.
+    """Grow one image's snakes on the grids `empty`, which hold the window's border alone.
 
-    `empty`: uint8 (2, side, side), `occupied` and `close` of the window without a snake. `targets`: int64
-    (2 contour_length, 3) and `distractors`: int64 (n, distractor_length, 3) receive the paddles (index, y, x).
-    Returns how many distractors were laid.
+    `targets`: int64 (2 contour_length, 3) and `distractors`: int64 (n, distractor_length, 3) receive the paddles
+    (index, y, x). Returns how many distractors were laid.
     """
     grids = empty.copy()
-    window = grids.shape[1] - 2 * HALO
-    inner = grids[0, HALO : HALO + window, HALO : HALO + window]
     cumulative = np.empty(len(paddles.circle))
     n = 0
     while n < len(targets):
-        copy_around(paddles, empty, grids, targets[:n])
+        copy_around(paddles, empty, grids, targets, n)
         n = grow_targets(rng, paddles, grids, cumulative, seed_distance, targets)
     kept = grids.copy()
     laid = 0
     for _ in range(len(distractors)):
-        if (inner < TAKEN).sum() < LEAST_FREE * window * window:
+        if is_full(grids):
             break
+        placed = distractors[laid]
         for _ in range(ATTEMPTS):
-            placed = distractors[laid]
             n = grow_distractor(rng, paddles, grids, cumulative, placed)
             if n == len(placed):
-                copy_around(paddles, grids, kept, placed)
+                copy_around(paddles, grids, kept, placed, n)
                 laid += 1
                 break
-            copy_around(paddles, kept, grids, placed[:n])
+            copy_around(paddles, kept, grids, placed, n)
     return laid
 
 
@@ -317,13 +343,11 @@ def grow(
 def draw(canvas: Array, line: Array, placed: Array, contrast: float) -> None:
     """Draw the paddles `placed` (n, 3) on `canvas` (float64, with its halo)."""
     n = line.shape[1]
-    for row in range(len(placed)):
-        patch = line[placed[row, 0]]
-        top, left = placed[row, 1] + HALO - n // 2, placed[row, 2] + HALO - n // 2
-        part = canvas[top : top + n, left : left + n]
+    for k in range(len(placed)):
+        o, top, left = placed[k, 0], placed[k, 1] + HALO - n // 2, placed[k, 2] + HALO - n // 2
         for i in range(n):
             for j in range(n):
-                part[i, j] = max(part[i, j], patch[i, j] * contrast)
+                canvas[top + i, left + j] = max(canvas[top + i, left + j], line[o, i, j] * contrast)
 
 
 @compiled
@@ -336,33 +360,45 @@ def edge_class(position: int, window: int, far: int) -> int:
 
 @compiled
 def draw_marker(canvas: Array, markers: Array, y: int, x: int) -> None:
-    side = len(markers)
-    window = len(canvas) - 2 * HALO
+    side, window = len(markers), len(canvas) - 2 * HALO
     a, b = edge_class(y, window, side // 2), edge_class(x, window, side // 2)
-    part = canvas[HALO + y - a : HALO + y - a + side, HALO + x - b : HALO + x - b + side]
-    part[:] = np.maximum(part, markers[a, b])
+    top, left = y - a + HALO, x - b + HALO
+    for i in range(side):
+        for j in range(side):
+            canvas[top + i, left + j] = max(canvas[top + i, left + j], markers[a, b, i, j])
 
 
 @compiled
 def develop(canvas: Array, image: Array) -> None:
     """`canvas` as bytes: its largest value becomes 255, the rest is cut to whole numbers."""
-    window = len(image)
-    part = canvas[HALO : HALO + window, HALO : HALO + window]
-    largest = part.max()
-    for i in range(window):
-        for j in range(window):
-            image[i, j] = int(part[i, j] / largest * 255)
+    window, largest = len(image), 0.0
+    for y in range(window):
+        for x in range(window):
+            largest = max(largest, canvas[y + HALO, x + HALO])
+    for y in range(window):
+        for x in range(window):
+            image[y, x] = int(canvas[y + HALO, x + HALO] / largest * 255)
+
+
+@compiled
+def fits_at(image: Array, darkest: Array, y: int, x: int) -> bool:
+    """Whether no pixel of the marker's canvas, laid around (y, x), is below `darkest` (of its edge class)."""
+    window, side = len(image), len(darkest)
+    a, b = edge_class(y, window, side // 2), edge_class(x, window, side // 2)
+    if image[y, x] < darkest[a, b, a, b]:
+        return False
+    for i in range(side):
+        for j in range(side):
+            if image[y - a + i, x - b + j] < darkest[a, b, i, j]:
+                return False
+    return True
 
 
 @compiled
 def fits(image: Array, darkest: Array) -> Array:
-    """Where the marker fits (bool, one per pixel): no pixel of its canvas is below `darkest` (of its edge class)."""
-    window, side = len(image), len(darkest)
-    fitting = np.zeros((window, window), np.bool_)
-    for y in range(window):
-        for x in range(window):
-            a, b = edge_class(y, window, side // 2), edge_class(x, window, side // 2)
-            if image[y, x] >= darkest[a, b, a, b]:
-                part = image[y - a : y - a + side, x - b : x - b + side]
-                fitting[y, x] = (part >= darkest[a, b]).all()
+    """Where the marker fits, one bool per pixel."""
+    fitting = np.empty(image.shape, np.bool_)
+    for y in range(len(image)):
+        for x in range(len(image)):
+            fitting[y, x] = fits_at(image, darkest, y, x)
     return fitting

@@ -1,0 +1,145 @@
+"""Compare generated Pathfinder images with what is known of the released ones.
+
+    python benchmarks/pathfinder_statistics.py                           # Path-X and 32 px, 2,000 images each
+    python benchmarks/pathfinder_statistics.py --window 64 --images 500
+
+The released column is from eight images of Path-X, the only ones at hand when its parameters were recovered; of
+Pathfinder at 32 px none was. Prints two Markdown tables, with the time per image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage, optimize, stats
+
+from lra_bench.tasks.snake_paddles import SnakeParameters, markers, paddles
+from lra_bench.tasks.snakes import PARAMETERS, Sketch, find_markers, render, sketches
+
+Array = npt.NDArray[Any]
+
+RELEASED = {
+    "pixels ≥ 250 per image": "4",
+    "paddle to marker contrast": "0.82 ± 0.003",
+    "components, margin 2": "94.3 (95, 96, 92)",
+    "components, margin 3": "83.6 (83, 92, 76, 88, 79)",
+    "pixels of grey value 1 / 2 / 3 per image": "462 / 524 / 128",
+    "non-zero pixels": "0.161",
+    "mean / 255": "0.0370",
+    "standard deviation / 255": "0.1417",
+}
+"""Of Path-X: its images with margins 2, 3, 3, 3, 2, 2, 3, 3."""
+
+RELEASED_SHARE = {2: 3 / 8, 3: 5 / 8}
+"""Of the margins in the released sample; averages over images are weighted to it where both margins occur."""
+
+COMPONENT_LEVEL = 90
+HALF = 0.5
+"""What cutting to whole numbers takes from a grey value on average."""
+
+VISIBLE = 0.03
+"""Brightness from which a paddle or a marker counts as being in a pixel."""
+
+
+def contrasts(parameters: SnakeParameters, sketch: Sketch, image: Array) -> list[float]:
+    """Brightness of each target paddle that nothing else touches, in units of the marker's: least squares."""
+    line, discs = np.maximum(paddles(parameters, sketch.margin).line, 0), markers(parameters)
+    radius, far = line.shape[1] // 2, len(discs) // 2
+    border = max(radius, far)
+    touching = np.zeros((parameters.window + 2 * border,) * 2, int)
+    everything = np.concatenate([sketch.targets, sketch.distractors.reshape(-1, 3)])
+
+    def patch(grid: Array, y: int, x: int, size: int) -> Array:
+        return grid[y + border - size : y + border + size + 1, x + border - size : x + border + size + 1]
+
+    for o, y, x in everything:
+        patch(touching, y, x, radius)[line[o] > VISIBLE] += 1
+    for y, x in (sketch.origin, sketch.terminal):
+        patch(touching, y, x, far)[discs[far, far] > VISIBLE] += 1
+    scale = discs[far, far, far, far] / (image[sketch.origin] + HALF)
+    brightness = np.pad((image + HALF) * scale, border)
+    gains = []
+    for o, y, x in sketch.targets:
+        seen = line[o] > VISIBLE
+        if (patch(touching, y, x, radius)[seen] == 1).all():
+            shown = patch(brightness, y, x, radius)[seen]
+            gains.append(float(shown @ line[o][seen] / (line[o][seen] @ line[o][seen])))
+    return gains
+
+
+def logistic_accuracy(distances: Array, labels: Array) -> float:
+    """Training accuracy of a logistic regression of the label on the distance: an upper bound of what it gives away."""
+    features = np.stack([np.ones(len(labels)), stats.zscore(distances)], axis=1)
+    sign = 2 * labels - 1
+    fitted = optimize.minimize(lambda w: np.logaddexp(0, -sign * (features @ w)).mean(), np.zeros(2)).x
+    return float(((features @ fitted > 0) == labels).mean())
+
+
+def measure(parameters: SnakeParameters, seed: int, n: int) -> dict[str, str]:
+    drawn, images, seconds = [], [], time.process_time()
+    for sketch in sketches(parameters, seed, 0, n):
+        drawn.append(sketch)
+        images.append(render(parameters, sketch))
+    seconds = time.process_time() - seconds
+    pixels = np.stack(images)
+    margins, labels = (np.array(column) for column in zip(*((s.margin, s.label) for s in drawn), strict=True))
+    ends = np.array([(s.origin, s.terminal) for s in drawn])
+    distances = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1)
+    parts = np.array([ndimage.label(image > COMPONENT_LEVEL, np.ones((3, 3)))[1] for image in images])
+    gains = [gain for s, image in zip(drawn, images, strict=True) for gain in contrasts(parameters, s, image)]
+    found = [find_markers(image, parameters) for image in images]
+    right = sum(sorted(f.tolist()) == sorted(e.tolist()) for f, e in zip(found, ends, strict=True))
+    flat = pixels.reshape(n, -1)
+    both = set(parameters.margins) == set(RELEASED_SHARE)
+
+    def average(values: Array) -> float:
+        if not both:
+            return float(values.mean())
+        return sum(share * values[margins == m].mean() for m, share in RELEASED_SHARE.items())
+
+    rows = {
+        "markers found where they are, and nowhere else": f"{right} of {n} images",
+        "pixels ≥ 250 per image": f"{average((flat >= 250).sum(1)):.2f}",
+        "paddle to marker contrast": f"{np.mean(gains):.3f} ± {np.std(gains):.3f} ({len(gains):,} lone paddles)",
+    }
+    for margin in parameters.margins:
+        of = parts[margins == margin]
+        rows[f"components, margin {margin}"] = f"{of.mean():.1f} ± {of.std():.1f}"
+    rows["pixels of grey value 1 / 2 / 3 per image"] = " / ".join(
+        f"{average((flat == v).sum(1)):.0f}" for v in (1, 2, 3)
+    )
+    rows["non-zero pixels"] = f"{average((flat > 0).mean(1)):.3f}"
+    rows["mean / 255"] = f"{average(flat.mean(1)) / 255:.4f}"
+    rows["standard deviation / 255"] = f"{average(flat.std(1)) / 255:.4f}"
+    rows["distractors laid"] = f"{np.mean([len(s.distractors) for s in drawn]):.2f} of {parameters.distractors}"
+    rows["label 1"] = f"{labels.mean():.3f} (binomial sd {0.5 / n**0.5:.3f})"
+    rows["marker distance, label 1 / 0"] = (
+        f"{distances[labels == 1].mean():.1f} / {distances[labels == 0].mean():.1f} px"
+    )
+    rows["accuracy of the distance alone"] = f"{logistic_accuracy(distances, labels):.1%}"
+    rows["CPU time per image"] = f"{seconds / n * 1e3:.2f} ms"
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--window", type=int, nargs="+", default=[128, 32], choices=sorted(PARAMETERS))
+    arguments = parser.parse_args()
+    for window in arguments.window:
+        list(sketches(PARAMETERS[window], 0, 0, 1))
+        known = RELEASED if window == 128 else {}
+        print(f"\n| {window} px, {arguments.images} images, seed {arguments.seed} | released | here |\n|---|---|---|")
+        for name, value in measure(PARAMETERS[window], arguments.seed, arguments.images).items():
+            print(f"| {name} | {known.get(name, '–')} | {value} |")
+    print(f"\nPeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()
