@@ -1,24 +1,33 @@
-"""The leaderboard: tables and pictures made from the records in `results/` alone, offline and without JAX."""
+"""The leaderboard: tables, pictures and a page made from the records in `results/` alone, offline and without JAX."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from lra_bench import WorkError
 from lra_bench.report.accuracy import accuracy_table, reduced_table
-from lra_bench.report.choose import Chosen, LeftOut, choose, load
+from lra_bench.report.choose import Chosen, LeftOut, Loaded, choose, load
+from lra_bench.report.drawing import Picture, have_matplotlib
+from lra_bench.report.figures import pictures as draw_pictures
 from lra_bench.report.formats import PACKAGES, latex, markdown, wide_csv
+from lra_bench.report.json_file import json_text
 from lra_bench.report.listings import coverage_table, left_out_table, provenance_table, robustness_table
+from lra_bench.report.page import page, without_pictures
 from lra_bench.report.published import published
+from lra_bench.report.seeds import CellStatistics, cell_statistics, cells_table, paired_table
 from lra_bench.report.speed import throughput_table, training_speed_table
 from lra_bench.report.table import Table
 from lra_bench.report.terminal import show
-from lra_bench.results import write_atomically
+from lra_bench.results import schema, write_atomically
 from lra_bench.spec import Protocol
 
-__all__ = ["Report", "report"]
+__all__ = ["Report", "report", "tables_of"]
 
 GENERATED = "Made by `lra-bench report` from the records in this folder; do not edit."
 ON_TERMINAL = (
@@ -30,14 +39,17 @@ ON_TERMINAL = (
     "robustness",
     "left-out",
 )
+IN_LATEX = ("accuracy-paper", "accuracy-holdout", "cells", "paired", "throughput", "training-speed", "robustness")
+OWN_CSV = ("accuracy-holdout", "reduced", "cells", "paired", "throughput", "training-speed", "robustness")
 
 
 @dataclass(frozen=True)
 class Report:
-    """The tables, in reading order, and the text of each file by its name."""
+    """Tables that have rows, in reading order; content of each file by its name; models with an accuracy."""
 
     tables: tuple[Table, ...]
-    files: dict[str, str]
+    files: dict[str, str | bytes]
+    models: frozenset[str]
 
     def table(self, name: str) -> Table:
         """The table of this name. Raises KeyError where it has no rows."""
@@ -50,36 +62,67 @@ def report(
     *,
     protocol: Protocol = "s4",
     skip_unreadable: bool = False,
+    pictures: bool = True,
+    check: bool = False,
     console: Console | None = None,
 ) -> Report:
-    """Make every table from the records below `results_dir`, write the files to `out_dir` (default: there), print them.
+    """Make tables, pictures and page from the records below `results_dir`, write them to `out_dir` (default: there).
+
+    With `check` nothing is drawn or written, and WorkError says which tables there are not what the records give. With
+    `console` the main tables are printed. Pictures are left out where matplotlib is not installed.
 
     Raises UserError where there is no such folder and, unless `skip_unreadable`, for a file that is no record of
     this schema.
     """
+    folder = out_dir or results_dir
     loaded, unreadable = load(results_dir, skip_unreadable=skip_unreadable)
+    drawing = pictures and not check and have_matplotlib()
+    made = tables_of(loaded, unreadable, protocol=protocol, pictures=drawing)
+    if check:
+        _compare(made.files, folder)
+    else:
+        for name, content in made.files.items():
+            write_atomically(folder / name, content)
+    if console is not None:
+        quoted = frozenset(row.name for row in published().rows if row.model in made.models)
+        for table in made.tables:
+            if table.name in ON_TERMINAL:
+                show(table, console, models=quoted)
+        if pictures and not check and not have_matplotlib():
+            console.print(
+                "No pictures: matplotlib is not installed; `pip install 'lra-bench[plots]'` brings it.", markup=False
+            )
+    return made
+
+
+def tables_of(
+    loaded: Sequence[Loaded], unreadable: Sequence[LeftOut] = (), *, protocol: Protocol = "s4", pictures: bool = False
+) -> Report:
+    """The report of these records, nothing written."""
     paper = choose(loaded, protocol=protocol)
     holdout = choose(loaded, protocol=protocol, selection="holdout")
-    tables = [accuracy_table(paper)]
-    if _differs(paper, holdout):
-        tables.append(accuracy_table(holdout))
-    tables += [reduced_table(paper), throughput_table(loaded), training_speed_table(loaded), robustness_table(loaded)]
-    tables += [
+    chosen = {"paper": paper, "holdout": holdout} if _differs(paper, holdout) else {"paper": paper}
+    cells: dict[str, Sequence[CellStatistics]] = {
+        selection: cell_statistics(found) for selection, found in chosen.items()
+    }
+    everything = [
+        *(accuracy_table(found) for found in chosen.values()),
+        reduced_table(paper),
+        throughput_table(loaded),
+        robustness_table(loaded),
+        cells_table(cells["paper"]),
+        paired_table(cells["paper"]),
+        training_speed_table(loaded),
         coverage_table(paper),
         provenance_table(paper),
         left_out_table([*unreadable, *_in_neither(paper, holdout)]),
     ]
-    kept = tuple(table for table in tables if not table.empty)
-    made = Report(kept, _files(kept))
-    for name, text in made.files.items():
-        write_atomically((out_dir or results_dir) / name, text)
-    if console is not None:
-        measured = {key.model for key, _ in paper.cells} | {key.model for key, _ in holdout.cells}
-        quoted = frozenset(row.name for row in published().rows if row.model in measured)
-        for table in kept:
-            if table.name in ON_TERMINAL:
-                show(table, console, models=quoted)
-    return made
+    tables = tuple(table for table in everything if not table.empty)
+    drawn = draw_pictures(paper, loaded) if pictures else []
+    files = _files(tables, loaded, drawn)
+    files["leaderboard.json"] = json_text(tables, cells, protocol)
+    models = {key.model.replace("_", "-") for found in chosen.values() for key, _ in found.cells}
+    return Report(tables, files, frozenset(models))
 
 
 def _differs(paper: Chosen, holdout: Chosen) -> bool:
@@ -94,15 +137,57 @@ def _in_neither(paper: Chosen, holdout: Chosen) -> list[LeftOut]:
     return [item for item in paper.left_out if item.id not in shown]
 
 
-def _files(tables: tuple[Table, ...]) -> dict[str, str]:
+def _files(tables: Sequence[Table], loaded: Sequence[Loaded], drawn: Sequence[Picture]) -> dict[str, str | bytes]:
     accuracy = next(table for table in tables if table.name == "accuracy-paper")
-    files = {
+    in_latex = [latex(table) for table in tables if table.name in IN_LATEX]
+    files: dict[str, str | bytes] = {
+        "README.md": _readme(loaded),
+        "schema.json": json.dumps(schema(), indent=1, ensure_ascii=False) + "\n",
         "leaderboard.md": f"# Leaderboard\n\n{GENERATED}\n\n" + "\n".join(markdown(table) for table in tables),
         "leaderboard.csv": wide_csv(accuracy),
-        "leaderboard.tex": f"% {GENERATED}\n{PACKAGES}\n"
-        + "\n".join(latex(table) for table in tables if table.name not in ("provenance", "left-out", "coverage")),
+        "leaderboard.tex": "\n".join([f"% {GENERATED}\n{PACKAGES}", *in_latex]),
+        "report.html": page(tables, loaded, drawn),
     }
-    for table in tables:
-        if table.name in ("accuracy-holdout", "reduced", "throughput", "training-speed", "robustness"):
-            files[f"{table.name}.csv"] = wide_csv(table)
+    files |= {f"{table.name}.csv": wide_csv(table) for table in tables if table.name in OWN_CSV}
+    for picture in drawn:
+        files |= picture.files
     return files
+
+
+def _readme(loaded: Sequence[Loaded]) -> str:
+    kinds = Counter(item.record.kind for item in loaded)
+    counts = ", ".join(f"{kinds[kind]} {kind}" for kind in ("train", "bench", "robustness"))
+    return (
+        f"# Results\n\n{GENERATED}\n\n"
+        f"`<task>/<model>/*.json` holds one immutable record per measurement ({counts}), as `schema.json` says. "
+        "Everything else here is made from these records:\n\n"
+        "| file | what it is |\n| :--- | :--- |\n"
+        "| [leaderboard.md](leaderboard.md) | every table, with what was left out and why |\n"
+        "| leaderboard.tex, leaderboard.csv and the other .csv | the same tables for papers and spreadsheets |\n"
+        "| leaderboard.json | every cell in full precision, for programs |\n"
+        "| report.html | one page that sorts, filters and shows the runs behind each number; opens from the file |\n"
+        "| figures/ | the pictures: SVG follows light and dark mode, PNG comes in both |\n\n"
+        "`lra-bench report` makes them anew, `lra-bench report --check` says whether they are up to date, "
+        "`lra-bench validate results` checks the records themselves.\n"
+    )
+
+
+def _compare(files: dict[str, str | bytes], folder: Path) -> None:
+    """Raises WorkError naming the tables in `folder` that differ from `files`, are missing, or should not be there."""
+    wrong = []
+    for name, content in files.items():
+        path = folder / name
+        found = path.read_text(encoding="utf-8") if path.is_file() else None
+        if name == "report.html" and isinstance(content, str):
+            if found is not None and without_pictures(found) != without_pictures(content):
+                wrong.append(f"{name} differs")
+        elif found is None:
+            wrong.append(f"{name} is missing")
+        elif found != content:
+            wrong.append(f"{name} differs")
+    stale = [f"{name}.csv" for name in OWN_CSV if f"{name}.csv" not in files and (folder / f"{name}.csv").exists()]
+    wrong += [f"{name} has no records" for name in stale]
+    if wrong:
+        raise WorkError(
+            f"The tables in {folder} are not what its records give: {'; '.join(wrong)}. Run `lra-bench report`."
+        )

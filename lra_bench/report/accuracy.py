@@ -18,7 +18,7 @@ AVERAGES = (
 )
 SEEDS = (
     "Test accuracy in %, mean ± sample standard deviation over seeds; in brackets how many of the seeds solved the "
-    "task. Where not all did, the median stands beside the mean."
+    "task. Where a seed ended without solving it, the median stands beside the mean."
 )
 RANKS = "Best bold, second underlined, among the rows measured here with published recipes."
 QUOTED = "Quoted rows were not measured here; a standard deviation in brackets is the paper's. They are not ranked."
@@ -84,7 +84,7 @@ def accuracy_cell(runs: Sequence[Run]) -> Cell:
         return Cell(f"✗ diverged {count}", None, marks=marks, runs=ids)
     found = summarise(values)
     text = f"{found.mean:.2f}" + ("" if found.std is None else f" ± {found.std:.2f}")
-    if 0 < solved < len(runs):
+    if 0 < solved < len(values):
         text += f", median {found.median:.2f}"
     return Cell(f"{'' if solved else '✗ '}{text} {count}", found.mean, marks=marks, runs=ids)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lra_bench.report.choose import Run
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+
+T = TypeVar("T")
 
 COLUMN, PAGE = 3.4, 7.0
 """Widths in inches of one and of both columns of a two-column paper."""
@@ -123,6 +126,12 @@ def legend(made: Figure, axes: Sequence[Axes], columns: int = 6) -> None:
         labels = sorted(entries)
         handles = [entries[label] for label in labels]
         made.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, labelcolor=LIGHT.ink)
+
+
+def thinned(points: Sequence[T], most: int = 60) -> list[T]:
+    """At most about `most` of the points, evenly chosen, the last always among them."""
+    step = max(1, math.ceil(len(points) / most))
+    return list(points[len(points) - 1 :: -step])[::-1] if points else []
 
 
 def render(name: str, title: str, caption: str, draw: Callable[[], Figure]) -> Picture:

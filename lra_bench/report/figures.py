@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from statistics import fmean
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from lra_bench.report.choose import Chosen, Loaded, Run, model_name, row_label, threshold, title
 from lra_bench.report.drawing import (
@@ -23,6 +23,7 @@ from lra_bench.report.drawing import (
     panels,
     render,
     styles,
+    thinned,
 )
 from lra_bench.report.speed_figures import accuracy_speed_pictures, scaling_pictures
 from lra_bench.results import BenchRecord, RobustnessRecord
@@ -30,8 +31,6 @@ from lra_bench.results import BenchRecord, RobustnessRecord
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-T = TypeVar("T")
 
 
 def pictures(chosen: Chosen, loaded: Sequence[Loaded]) -> list[Picture]:
@@ -149,12 +148,6 @@ def _draw_curve(ax: Axes, model: str, runs: Sequence[Run], style: Style) -> None
     published = runs[0].record.recipe.published
     if style.featured and published is not None:
         ax.axhline(published, color=style.colour, linewidth=0.7, linestyle=":", zorder=1)
-
-
-def thinned(points: Sequence[T], most: int = 60) -> list[T]:
-    """At most about `most` of the points, evenly chosen, the last always among them."""
-    step = max(1, math.ceil(len(points) / most))
-    return list(points[len(points) - 1 :: -step])[::-1] if points else []
 
 
 # Robustness

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lra_bench.report.published import published
@@ -14,32 +13,55 @@ from lra_bench.report.table import Table
 FORMAT = 1
 
 
-def json_text(tables: Sequence[Table], cells: dict[str, Sequence[CellStatistics]], protocol: str) -> str:
+def json_text(tables: Sequence[Table], cells: Mapping[str, Sequence[CellStatistics]], protocol: str) -> str:
     """Cells by selection protocol, tables as shown, and published numbers with their sources."""
-    content: dict[str, Any] = {
-        "format": FORMAT,
-        "protocol": protocol,
-        "cells": {selection: [as_json(cell) for cell in found] for selection, found in cells.items()},
-        "tables": {table.name: _as_json(table) for table in tables},
-        "published": published().model_dump(mode="json"),
-    }
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    lines = [
+        "{",
+        f'"format": {FORMAT},',
+        f'"protocol": {_line(protocol)},',
+        f'"cells": {_lines({name: [as_json(cell) for cell in found] for name, found in cells.items()})},',
+        f'"tables": {_lines({table.name: _rows(table) for table in tables})},',
+        f'"notes": {_line({table.name: _notes(table) for table in tables})},',
+        f'"published": {_lines(_published())}',
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
-def _as_json(table: Table) -> dict[str, Any]:
-    return {
-        "title": table.title,
-        "columns": [column.title for column in table.columns],
-        "rows": [
-            {"block": block.title, "quoted": block.quoted, "cells": [_filled(asdict(cell)) for cell in row]}
-            for block in table.blocks
-            for row in block.rows
-        ],
-        "notes": [*table.notes, *(block.note for block in table.blocks if block.note and block.rows)],
-        "footnotes": dict(table.footnotes),
-    }
+def _rows(table: Table) -> list[dict[str, Any]]:
+    """Each row with its block and its texts by column; `values` has the bare numbers of the columns that have them."""
+    columns = [column.title for column in table.columns]
+    rows = []
+    for block in table.blocks:
+        for row in block.rows:
+            cells = list(zip(columns, row, strict=True))
+            rows.append(
+                {
+                    "block": block.title,
+                    "quoted": block.quoted,
+                    "text": {name: cell.text for name, cell in cells},
+                    "values": {name: cell.value for name, cell in cells if cell.value is not None},
+                    "marks": {name: cell.marks for name, cell in cells if cell.marks},
+                }
+            )
+    return rows
 
 
-def _filled(cell: dict[str, Any]) -> dict[str, Any]:
-    """Without what says nothing; the text is always there."""
-    return {key: value for key, value in cell.items() if key == "text" or value not in (None, "", ())}
+def _notes(table: Table) -> dict[str, Any]:
+    own = [*table.notes, *(block.note for block in table.blocks if block.note and block.rows)]
+    return {"title": table.title, "notes": own, "footnotes": dict(table.footnotes)}
+
+
+def _published() -> dict[str, Any]:
+    book = published().model_dump(mode="json")
+    return {"sources": [{"key": key, **value} for key, value in book["sources"].items()], "rows": book["rows"]}
+
+
+def _lines(lists: dict[str, list[Any]]) -> str:
+    """An object of lists, an item to a line: readable, and a changed number is one changed line."""
+    parts = [f"{_line(name)}: [\n" + ",\n".join(_line(item) for item in items) + "\n]" for name, items in lists.items()]
+    return "{\n" + ",\n".join(parts) + "\n}"
+
+
+def _line(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean, median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lra_bench.report.choose import Loaded, Run, model_name, title
 from lra_bench.report.drawing import (
@@ -174,12 +174,14 @@ def _name_points(ax: Axes, points: Sequence[Point], named: set[str], largest: in
         box = (free or boxes)[0]
         taken.append(box)
         middle = (box[1] + box[3]) / 2
-        ax.text(box[0], middle, name, fontsize=6, color=LIGHT.ink, va="center", transform=ax.transAxes, zorder=3)
+        behind = {"facecolor": LIGHT.paper, "edgecolor": "none", "alpha": 0.6, "pad": 0.5}
+        look: dict[str, Any] = {"fontsize": 6, "color": LIGHT.ink, "va": "center", "bbox": behind, "zorder": 3}
+        ax.text(box[0], middle, name, transform=ax.transAxes, **look)
 
 
 def _name_box(circle: Box, letters: int, right: int, up: int) -> Box:
     """About the room the name takes beside its circle, at 6 points in a third of a page's width."""
-    width, height, gap = 0.024 * letters, 0.055, 0.008
+    width, height, gap = 0.026 * letters, 0.055, 0.008
     x, y = (circle[0] + circle[2]) / 2, (circle[1] + circle[3]) / 2
     left = {1: circle[2] + gap, -1: circle[0] - gap - width, 0: x - width / 2}[right]
     bottom = {1: circle[3] + gap, -1: circle[1] - gap - height, 0: y - height / 2}[up]
