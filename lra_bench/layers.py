@@ -7,15 +7,15 @@ two-dimensional tokens that matrix products want costs nothing. Inputs arrive as
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from lra_bench import UserError
 from lra_bench.spec import Recipe, Role
 
 
@@ -55,6 +55,24 @@ class SequenceLayer(Protocol):
     """Maps (L, b, H) to (L, b, H). Its state space parameters are `ssm_parameter`s, so each has a role."""
 
     def __call__(self, u: Array, /) -> Array: ...
+
+
+@runtime_checkable
+class RecurrentLayer(SequenceLayer, Protocol):
+    """A layer whose causal form also runs step by step: from `initial_state`, the y_t of the steps are the call's
+    y."""
+
+    def initial_state(self, batch: int, /) -> Any:
+        """Before the first step; its first line is `refuse_steps_if`."""
+
+    def step(self, state: Any, u_t: Array, /) -> tuple[Any, Array]:
+        """The next state and y_t (b, H) from u_t (b, H)."""
+
+
+def refuse_steps_if(bidirectional: bool) -> None:
+    """Raises UserError: a layer that looks ahead has no step."""
+    if bidirectional:
+        raise UserError("a bidirectional network cannot run step by step. Type --set bidirectional=false.")
 
 
 def ssm_parameter(value: Array, role: Role) -> nnx.Param:
@@ -208,6 +226,18 @@ class Block(nnx.Module):
         x = skip + self.gate(self.layer(x), key)
         return x if self.prenorm else self.norm(x, train)
 
+    def initial_state(self, batch: int) -> Any:
+        if not isinstance(self.layer, RecurrentLayer):
+            raise UserError(f"{type(self.layer).__name__} has no step, so it cannot run step by step.")
+        return self.layer.initial_state(batch)
+
+    def step(self, state: Any, x_t: Array) -> tuple[Any, Array]:
+        """The block in evaluation on one time step (b, H)."""
+        assert isinstance(self.layer, RecurrentLayer)
+        state, y_t = self.layer.step(state, self.norm(x_t, False) if self.prenorm else x_t)
+        x_t = x_t + self.gate(y_t, None)
+        return state, x_t if self.prenorm else self.norm(x_t, False)
+
 
 PIXEL_SCALES: dict[str, tuple[float, float]] = {
     "unit": (0.0, 255.0),
@@ -239,8 +269,6 @@ class InputEncoder(nnx.Module):
 
 def pool(x: Array, lengths: Array | None, how: str) -> Array:
     """(L, b, H) → (b, H); `lengths` (b,) restricts the mean, or picks the last step, to true positions."""
-    if how == "cls":
-        return x[0]
     if how == "last":
         return x[-1] if lengths is None else x[lengths - 1, jnp.arange(x.shape[1])]
     if lengths is None:
@@ -262,16 +290,28 @@ class PairHead(nnx.Module):
         return self.output(gelu(self.hidden(jnp.concatenate([a, b, a - b, a * b], axis=-1)), self.conventions))
 
 
-BlockBuilder = Callable[..., Any]
-"""(recipe, layer config, conventions, rngs=...) → a module called as block(x, mask, train, key)."""
+def as_one_batch(inputs: Array, lengths: Array) -> tuple[Array, Array]:
+    """Pairs of documents (b, 2, L) and (b, 2) as 2b documents: the first of every pair, then the second."""
+    return jnp.concatenate([inputs[:, 0], inputs[:, 1]]), jnp.concatenate([lengths[:, 0], lengths[:, 1]])
+
+
+class Reading(NamedTuple):
+    """A network half-way through its sequences: the state of each block, and what pooling has seen of the b
+    documents."""
+
+    blocks: list[Any]
+    total: Array
+    steps: Array
 
 
 class Classifier(nnx.Module):
     """The whole network: inputs (b, L) or (b, 2, L) uint8 and lengths (b,) or (b, 2) → logits (b, classes)."""
 
     def __init__(
-        self, recipe: Recipe, shape: DataShape, blocks: list[nnx.Module], conventions: Conventions, *, rngs: nnx.Rngs
+        self, recipe: Recipe, shape: DataShape, blocks: list[Block], conventions: Conventions, *, rngs: nnx.Rngs
     ):
+        if recipe.pooling == "cls":
+            raise UserError("pooling must be mean or last, got 'cls': only the transformer has a class token.")
         self.encoder = InputEncoder(recipe, conventions, rngs=rngs)
         self.blocks = nnx.List(blocks)
         has_final_norm = conventions.final_norm and recipe.prenorm
@@ -281,12 +321,12 @@ class Classifier(nnx.Module):
         else:
             self.head = Dense(recipe.d_model, shape.classes, conventions, rngs=rngs)
         self.pooling = recipe.pooling
+        self.features = recipe.d_model
         self.shape = shape
 
     def __call__(self, inputs: Array, lengths: Array, *, train: bool, key: Array | None) -> Array:
         if self.shape.documents == 2:
-            inputs = jnp.concatenate([inputs[:, 0], inputs[:, 1]])
-            lengths = jnp.concatenate([lengths[:, 0], lengths[:, 1]])
+            inputs, lengths = as_one_batch(inputs, lengths)
         return self.classify(self.encoder(inputs.T), lengths, train=train, key=key)
 
     def classify(self, x: Array, lengths: Array, *, train: bool, key: Array | None) -> Array:
@@ -300,6 +340,22 @@ class Classifier(nnx.Module):
         if self.final_norm is not None:
             x = self.final_norm(x, train)
         return self.head(pool(x, true_lengths, self.pooling))
+
+    def initial_state(self, batch: int) -> Reading:
+        """Of `batch` documents before their first step. Raises UserError where a layer has no causal form."""
+        zero = jnp.zeros((batch, self.features))
+        return Reading([block.initial_state(batch) for block in self.blocks], zero, jnp.zeros((), jnp.int32))
+
+    def step(self, state: Reading, inputs_t: Array) -> tuple[Reading, Array]:
+        """One input (b,) of each document → logits of what was read so far, as evaluation would give them."""
+        x_t, blocks = self.encoder(inputs_t), []
+        for block, block_state in zip(self.blocks, state.blocks, strict=True):
+            block_state, x_t = block.step(block_state, x_t)
+            blocks.append(block_state)
+        if self.final_norm is not None:
+            x_t = self.final_norm(x_t, False)
+        state = Reading(blocks, state.total + x_t, state.steps + 1)
+        return state, self.head(x_t if self.pooling == "last" else state.total / state.steps)
 
 
 def count_parameters(module: nnx.Module) -> int:

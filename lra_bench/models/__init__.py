@@ -1,8 +1,9 @@
 """The models, in the report's order. A model is one module here and its line below; `build` makes the network for a
 recipe.
 
-A model module has three names: `Config` (settings of its layer, a frozen spec.Frozen), `CONVENTIONS`, and
-`block(recipe, config, rngs=...)`, which builds one residual block. This table itself imports no JAX.
+A model module has `Config` (settings of its layer, a frozen spec.Frozen) and either `CONVENTIONS` and
+`block(recipe, config, rngs=...)`, which builds one residual block, or `network(recipe, config, shape, rngs=...)`, which
+builds all of a network that is no stack of such blocks. This table itself imports no JAX.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 MODELS: dict[str, str] = {
     "s5": "S5",
     "s5_ptd": "S5-PTD",
+    "lru": "LRU",
+    "transformer": "Transformer",
 }
 """Module name → title in tables. On the command line `s5-ptd` and `s5_ptd` are the same."""
 
@@ -44,5 +47,7 @@ def build(model: str, recipe: Recipe, shape: DataShape, *, rngs: nnx.Rngs) -> Cl
 
     module = model_module(model)
     config = validated(module.Config, recipe.layer)
+    if hasattr(module, "network"):
+        return module.network(recipe, config, shape, rngs=rngs)
     blocks = [module.block(recipe, config, rngs=rngs) for _ in range(recipe.n_layers)]
     return Classifier(recipe, shape, blocks, module.CONVENTIONS, rngs=rngs)

@@ -12,10 +12,9 @@ from flax import nnx
 from jax import Array
 from pydantic import Field, model_validator
 
-from lra_bench.layers import FLAX, Block, Gate, GateKind, ssm_parameter
+from lra_bench.layers import FLAX, Block, Gate, GateKind, refuse_steps_if, ssm_parameter
 from lra_bench.spec import Frozen, Recipe
-from lra_bench.ssm import discretise, hippo
-from lra_bench.ssm.scan import diagonal_ssm
+from lra_bench.ssm import discretise, hippo, scan
 
 CONVENTIONS = FLAX
 
@@ -113,7 +112,7 @@ class S5Layer(nnx.Module):
         return jnp.minimum(real, -1e-4) if self.config.clip_eigenvalues else real, self.Lambda_im[...]
 
     def discretised(self) -> tuple[tuple[Array, Array], Array, Array, Array | None]:
-        """Λ̄ (two of (P,)), B̄ (H, 2P), C and C_reverse (2P, H), in the layout of `diagonal_ssm`."""
+        """Λ̄ (two of (P,)), B̄ (H, 2P), C and C_reverse (2P, H), in the layout of `scan.diagonal_ssm`."""
         rule = discretise.DISCRETISATIONS[self.config.discretisation]
         bar_re, bar_im, factor_re, factor_im = rule(*self.eigenvalues(), jnp.exp(self.log_step[...]))
         B_re, B_im = self.B[..., 0], self.B[..., 1]
@@ -132,7 +131,16 @@ class S5Layer(nnx.Module):
 
     def __call__(self, u: Array) -> Array:
         Lambda_bar, B, C, C_reverse = self.discretised()
-        return diagonal_ssm(Lambda_bar, B, C, C_reverse, u) + self.D[...] * u
+        return scan.diagonal_ssm(Lambda_bar, B, C, C_reverse, u) + self.D[...] * u
+
+    def initial_state(self, batch: int) -> Array:
+        refuse_steps_if(self.C_reverse is not None)
+        return jnp.zeros((batch, 2 * self.log_step.shape[0]), self.log_step.dtype)
+
+    def step(self, state: Array, u_t: Array) -> tuple[Array, Array]:
+        Lambda_bar, B, C, _ = self.discretised()
+        state, y_t = scan.step(Lambda_bar, B, C, state, u_t)
+        return state, y_t + self.D[...] * u_t
 
 
 def block(recipe: Recipe, config: Config, *, rngs: nnx.Rngs) -> Block:

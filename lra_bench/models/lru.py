@@ -1,0 +1,102 @@
+"""LRU: a linear recurrence parametrised on the unit disc, without a continuous time (Orvieto et al. 2023, arXiv
+2303.06349).
+
+Details the paper leaves open follow NicolasZucchet/minimal-LRU @ bbd71b1. Two directions share λ, B and γ and have a C
+each, as in S5, whose code the LRU authors started from; the paper says only that Pathfinder and Path-X are
+bidirectional.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from pydantic import Field, model_validator
+
+from lra_bench.layers import FLAX, Block, Gate, refuse_steps_if, ssm_parameter
+from lra_bench.spec import Frozen, Recipe
+from lra_bench.ssm import scan
+
+CONVENTIONS = FLAX
+
+
+class Config(Frozen):
+    """Settings of the LRU layer, in the paper's letters."""
+
+    d_state: int = Field(ge=1, description="N, complex states; none implied by symmetry")
+    r_min: float = Field(ge=0, lt=1, description="inner radius of the ring in which |λ| starts")
+    r_max: float = Field(gt=0, lt=1, description="outer radius")
+    max_phase: float = Field(gt=0, le=2 * math.pi, description="arg λ starts uniform in [0, max_phase]")
+    activation: Literal["full_glu", "half_glu1"]
+
+    @model_validator(mode="after")
+    def _ring(self) -> Config:
+        if self.r_min >= self.r_max:
+            raise ValueError(f"r_min must be less than r_max, got {self.r_min} and {self.r_max}")
+        return self
+
+
+def ring(key: Array, N: int, r_min: float, r_max: float) -> Array:
+    """ν_log (N,) such that |λ| = exp(−exp(ν_log)) is uniform on the ring's area (paper, lemma 3.2)."""
+    u = jax.random.uniform(key, (N,), minval=jnp.finfo(jnp.float32).tiny)
+    return jnp.log(-0.5 * jnp.log(u * (r_max**2 - r_min**2) + r_min**2))
+
+
+def log_normaliser(nu_log: Array) -> Array:
+    """γ_log = ½ log(1 − |λ|²), without the cancellation that costs five digits near |λ| = 1 in float32."""
+    return 0.5 * jnp.log(-jnp.expm1(-2.0 * jnp.exp(nu_log)))
+
+
+class LRULayer(nnx.Module):
+    """x_t = λ x_{t−1} + e^{γ_log} ∘ (B u_t), y_t = Re(C x_t) + D u_t over (L, b, H)."""
+
+    def __init__(self, recipe: Recipe, config: Config, *, rngs: nnx.Rngs):
+        H, N = recipe.d_model, config.d_state
+
+        def normal(*shape: int) -> Array:
+            return jax.random.normal(rngs.params(), shape)
+
+        self.nu_log = ssm_parameter(ring(rngs.params(), N, config.r_min, config.r_max), "eigenvalues")
+        phase = jax.random.uniform(rngs.params(), (N,), minval=jnp.finfo(jnp.float32).tiny)
+        self.theta_log = ssm_parameter(jnp.log(config.max_phase * phase), "eigenvalues")
+        self.gamma_log = ssm_parameter(log_normaliser(self.nu_log[...]), "input")
+        self.B = ssm_parameter(normal(N, H, 2) * (2 * H) ** -0.5, "input")
+        self.C = ssm_parameter(normal(H, N, 2) * N**-0.5, "output")
+        self.C_reverse = ssm_parameter(normal(H, N, 2) * N**-0.5, "output") if recipe.bidirectional else None
+        self.D = ssm_parameter(normal(H), "skip")
+
+    def eigenvalues(self) -> scan.Pair:
+        """Re λ and Im λ, each (N,)."""
+        modulus, phase = jnp.exp(-jnp.exp(self.nu_log[...])), jnp.exp(self.theta_log[...])
+        return modulus * jnp.cos(phase), modulus * jnp.sin(phase)
+
+    def _input(self) -> Array:
+        """(H, 2N), as `scan.diagonal_ssm` takes B."""
+        B = jnp.exp(self.gamma_log[...])[:, None, None] * self.B[...]
+        return jnp.concatenate([B[..., 0].T, B[..., 1].T], axis=1)
+
+    def _output(self, C: nnx.Param) -> Array:
+        return jnp.concatenate([C[..., 0].T, -C[..., 1].T], axis=0)
+
+    def __call__(self, u: Array) -> Array:
+        C_reverse = None if self.C_reverse is None else self._output(self.C_reverse)
+        return (
+            scan.diagonal_ssm(self.eigenvalues(), self._input(), self._output(self.C), C_reverse, u) + self.D[...] * u
+        )
+
+    def initial_state(self, batch: int) -> Array:
+        refuse_steps_if(self.C_reverse is not None)
+        return jnp.zeros((batch, 2 * self.nu_log.shape[0]), self.nu_log.dtype)
+
+    def step(self, state: Array, u_t: Array) -> tuple[Array, Array]:
+        state, y_t = scan.step(self.eigenvalues(), self._input(), self._output(self.C), state, u_t)
+        return state, y_t + self.D[...] * u_t
+
+
+def block(recipe: Recipe, config: Config, *, rngs: nnx.Rngs) -> Block:
+    gate = Gate(config.activation, recipe.d_model, recipe.dropout, CONVENTIONS, rngs=rngs)
+    return Block(recipe, LRULayer(recipe, config, rngs=rngs), gate, CONVENTIONS, rngs=rngs)

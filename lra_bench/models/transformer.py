@@ -1,0 +1,179 @@
+"""The Transformer encoder of the LRA paper, the tables' reference row (Tay et al. 2021;
+google-research/long-range-arena @ cd31e5c6 models/transformer, models/layers).
+
+Its own network, not a layer in the S5 block: pixels are 256 tokens, a class token is read out, positions are added,
+and dropout draws a mask per step. Attention goes through the queries in groups and recomputes their weights for the
+gradient, so that Path-X's 16,384² weights per head need not exist at once; the numbers are the same.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from pydantic import Field, model_validator
+
+from lra_bench import UserError
+from lra_bench.layers import DataShape, as_one_batch, split_key
+from lra_bench.spec import Frozen, Recipe
+
+QUERIES_AT_ONCE = 256
+MASKED = -1e10
+"""Added score of what must not be seen. Not −∞: a row in which nothing may be seen then looks at everything alike."""
+
+
+class Config(Frozen):
+    """Settings of the encoder. The recipe's `d_model` is the width of the embedding, its `dropout` is that outside
+    attention."""
+
+    heads: int = Field(ge=1)
+    qkv_dim: int = Field(ge=1, description="width of queries, keys and values, all heads together")
+    mlp_dim: int = Field(ge=2, description="hidden width of each block's MLP and of the classifier's")
+    attention_dropout: float = Field(ge=0, lt=1)
+    positions: Literal["sinusoidal", "learned"]
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Config:
+        if self.qkv_dim % self.heads:
+            raise ValueError(f"qkv_dim must be a multiple of heads = {self.heads}, got {self.qkv_dim}")
+        return self
+
+
+def attend(q: Array, k: Array, v: Array, real: Array | None, rate: float, key: Array | None) -> Array:
+    """softmax(q kᵀ / √d) v with dropout on the weights; q, k, v and the result: (L, b, heads, d).
+
+    `real` (L, b) tells true steps from padding. Only true steps see, and only true steps are seen; the LRA code lets a
+    padded step see everything alike, which nothing but mean pooling over padding can notice.
+    """
+
+    @jax.checkpoint
+    def one(query: tuple[Array, Array | None, Array | None]) -> Array:
+        q_t, real_t, key_t = query
+        scores = jnp.einsum("bhd,kbhd->bhk", q_t, k) * q.shape[-1] ** -0.5
+        if real is not None and real_t is not None:
+            scores = jnp.where((real_t & real).T[:, None], scores, MASKED)
+        return jnp.einsum("bhk,kbhd->bhd", dropout(jax.nn.softmax(scores), rate, key_t), v)
+
+    keys = None if key is None else jax.random.split(key, q.shape[0])
+    return jax.lax.map(one, (q, real, keys), batch_size=QUERIES_AT_ONCE)
+
+
+def dropout(x: Array, rate: float, key: Array | None) -> Array:
+    """Zero single numbers of x; `key` None means evaluation."""
+    if key is None or rate == 0.0:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0.0)
+
+
+def sinusoids(length: int, features: int) -> np.ndarray:
+    """(L, H): sines of falling frequency at even features, cosines at odd ones."""
+    angle = np.arange(length)[:, None] * 10_000.0 ** (-np.arange(0, features, 2) / features)
+    table = np.zeros((length, features), np.float32)
+    table[:, 0::2], table[:, 1::2] = np.sin(angle), np.cos(angle)[:, : features // 2]
+    return table
+
+
+def xavier(inputs: int, outputs: int, bias: bool, rngs: nnx.Rngs) -> nnx.Linear:
+    kernel, offset = jax.nn.initializers.xavier_uniform(), jax.nn.initializers.normal(1e-6)
+    return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=kernel, bias_init=offset, rngs=rngs)
+
+
+class TransformerBlock(nnx.Module):
+    """x + attention(norm x), then + MLP(norm x); over (L, b, H)."""
+
+    def __init__(self, recipe: Recipe, config: Config, *, rngs: nnx.Rngs):
+        H = recipe.d_model
+        self.norm_attention = nnx.LayerNorm(H, rngs=rngs)
+        self.query = xavier(H, config.qkv_dim, False, rngs)
+        self.key = xavier(H, config.qkv_dim, False, rngs)
+        self.value = xavier(H, config.qkv_dim, False, rngs)
+        self.output = xavier(config.qkv_dim, H, False, rngs)
+        self.norm_mlp = nnx.LayerNorm(H, rngs=rngs)
+        self.hidden = xavier(H, config.mlp_dim, True, rngs)
+        self.back = xavier(config.mlp_dim, H, True, rngs)
+        self.heads, self.rate, self.attention_rate = config.heads, recipe.dropout, config.attention_dropout
+
+    def __call__(self, x: Array, real: Array | None, key: Array | None) -> Array:
+        keys = split_key(key, 4)
+        tokens = x.reshape(-1, x.shape[-1])
+        normed = self.norm_attention(tokens)
+        q, k, v = (
+            project(normed).reshape(*x.shape[:2], self.heads, -1) for project in (self.query, self.key, self.value)
+        )
+        seen = attend(q, k, v, real, self.attention_rate, keys[0]).reshape(tokens.shape[0], -1)
+        tokens = tokens + dropout(self.output(seen), self.rate, keys[1])
+        inner = dropout(jax.nn.gelu(self.hidden(self.norm_mlp(tokens))), self.rate, keys[2])
+        return (tokens + dropout(self.back(inner), self.rate, keys[3])).reshape(x.shape)
+
+
+class Head(nnx.Module):
+    """Pooled features, of a pair side by side, through one hidden layer (a pair: two) of ReLUs to logits."""
+
+    def __init__(self, recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs):
+        widths = [recipe.d_model * shape.documents, config.mlp_dim]
+        widths += [config.mlp_dim // 2] if shape.documents == 2 else []
+        self.hidden = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in pairwise(widths)])
+        self.output = nnx.Linear(widths[-1], shape.classes, rngs=rngs)
+        self.documents = shape.documents
+
+    def __call__(self, pooled: Array) -> Array:
+        x = jnp.concatenate(jnp.split(pooled, self.documents), axis=-1)
+        for layer in self.hidden:
+            x = jax.nn.relu(layer(x))
+        return self.output(x)
+
+
+class Transformer(nnx.Module):
+    """The whole network, called as `layers.Classifier` is: inputs (b, L) or (b, 2, L) uint8 → logits (b, classes)."""
+
+    def __init__(self, recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs):
+        H = recipe.d_model
+        assert recipe.embedding is not None
+        self.table = nnx.Param(jax.random.normal(rngs.params(), (recipe.embedding, H)))
+        self.class_token = nnx.Param(jnp.zeros(H)) if recipe.pooling == "cls" else None
+        steps = shape.length + (recipe.pooling == "cls")
+        learned = config.positions == "learned"
+        self.learned = nnx.Param(0.02 * jax.random.normal(rngs.params(), (steps, H))) if learned else None
+        self.blocks = nnx.List([TransformerBlock(recipe, config, rngs=rngs) for _ in range(recipe.n_layers)])
+        self.norm = nnx.LayerNorm(H, rngs=rngs)
+        self.head = Head(recipe, config, shape, rngs=rngs)
+        self.rate, self.pooling, self.shape = recipe.dropout, recipe.pooling, shape
+
+    def __call__(self, inputs: Array, lengths: Array, *, train: bool, key: Array | None) -> Array:
+        if self.shape.documents == 2:
+            inputs, lengths = as_one_batch(inputs, lengths)
+        first, *keys = split_key(key, 1 + len(self.blocks))
+        real = self.true_steps(inputs, lengths)
+        x = self.table[...][inputs.T.astype(jnp.int32)]
+        if self.class_token is not None:
+            token = jnp.broadcast_to(self.class_token[...], (1, *x.shape[1:]))
+            x, real = jnp.concatenate([token, x]), jnp.concatenate([real[:1], real])
+        table = sinusoids(x.shape[0], x.shape[2]) if self.learned is None else self.learned[...]
+        x = dropout(x + table[:, None], self.rate, first)
+        for block, block_key in zip(self.blocks, keys, strict=True):
+            x = block(x, real, block_key)
+        x = self.norm(x)
+        return self.head(x.mean(0) if self.class_token is None else x[0])
+
+    def true_steps(self, inputs: Array, lengths: Array) -> Array:
+        """(L, b): of texts, what is not padding; of images, every pixel that is not black. That is the LRA code's rule,
+        under which 0 is padding wherever it stands; the class token takes after the first step."""
+        if self.shape.variable_length:
+            return jnp.arange(inputs.shape[1])[:, None] < lengths[None]
+        return inputs.T > 0
+
+
+def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs) -> Transformer:
+    """Raises UserError for settings of the recipe that this encoder has no form of."""
+    fixed = {"norm": "layer", "prenorm": True, "bidirectional": True, "pixels": None}
+    for name, value in fixed.items():
+        if getattr(recipe, name) != value:
+            raise UserError(f"the transformer has {name} = {value} only, got {getattr(recipe, name)!r}.")
+    if recipe.pooling == "last":
+        raise UserError("the transformer's pooling must be cls or mean, got 'last'.")
+    return Transformer(recipe, config, shape, rngs=rngs)

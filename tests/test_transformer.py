@@ -1,0 +1,130 @@
+"""The Transformer: attention against flax's own, masks, class token, and its parameter counts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lra_bench import UserError
+from lra_bench.layers import DataShape, count_parameters
+from lra_bench.models import build, transformer
+from tests.recipes import s5_recipe
+
+LAYER = {"heads": 2, "qkv_dim": 6, "mlp_dim": 10, "attention_dropout": 0.0, "positions": "sinusoidal"}
+
+
+def recipe(layer=None, **changes):
+    base = s5_recipe(norm="layer", bidirectional=True, pooling="cls", d_model=8)
+    return base.model_copy(update={"layer": {**LAYER, **(layer or {})}, **changes})
+
+
+def make(shape=None, **changes):
+    shape = shape or DataShape(12, 3, 1, True)
+    return build("transformer", recipe(**changes), shape, rngs=nnx.Rngs(0))
+
+
+def abstract(shape=None, **changes):
+    return nnx.eval_shape(lambda: make(shape, **changes))
+
+
+def scorer(model, lengths):
+    graph, state = nnx.split(model)
+    return jax.jit(lambda inputs: nnx.merge(graph, state)(inputs, lengths, train=False, key=None))
+
+
+@pytest.mark.parametrize("length", [7, 300])
+def test_attention_equals_flax(length):
+    """One group of queries, and more than one with a remainder."""
+    q, k, v = jax.random.normal(jax.random.key(0), (3, length, 2, 3, 4))
+    lengths = jnp.asarray([length, length - 3])
+    real = jnp.arange(length)[:, None] < lengths[None]
+    batch_first = [x.swapaxes(0, 1) for x in (q, k, v)]
+    mask = (real.T[:, None, :, None] & real.T[:, None, None, :]).repeat(3, axis=1)
+    expected = nnx.dot_product_attention(*batch_first, mask=mask).swapaxes(0, 1)
+    ours = jax.jit(lambda q, k, v: transformer.attend(q, k, v, real, 0.0, None))(q, k, v)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_has_flaxs_gradient():
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 5, 1, 2, 4))
+
+    def plain(q, k, v):
+        return nnx.dot_product_attention(*(x.swapaxes(0, 1) for x in (q, k, v))).swapaxes(0, 1)
+
+    ours = jax.grad(lambda *x: jnp.sum(jnp.sin(transformer.attend(*x, None, 0.0, None))), argnums=(0, 1, 2))(q, k, v)
+    theirs = jax.grad(lambda *x: jnp.sum(jnp.sin(plain(*x))), argnums=(0, 1, 2))(q, k, v)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_attention_dropout_is_drawn_for_each_query_and_keeps_the_mean():
+    q, k, v = jnp.zeros((64, 1, 1, 1)), jnp.zeros((64, 1, 1, 1)), jnp.ones((64, 1, 1, 1))
+    seen = np.asarray(transformer.attend(q, k, v, None, 0.5, jax.random.key(0)))[:, 0, 0, 0]
+    assert np.std(seen) > 0.05
+    assert np.mean(seen) == pytest.approx(1.0, abs=0.1)
+
+
+def test_what_is_beyond_the_true_length_changes_nothing():
+    model = make()
+    inputs = jax.random.randint(jax.random.key(0), (2, 12), 0, 5).astype(jnp.uint8)
+    lengths = jnp.asarray([7, 12])
+    garbage = inputs.at[0, 7:].set(4 - inputs[0, 7:])
+    score = scorer(model, lengths)
+    np.testing.assert_allclose(score(inputs), score(garbage), rtol=1e-6)
+    assert not np.allclose(score(inputs.at[0, 3].set(4)), score(inputs), rtol=1e-3)
+
+
+def test_black_pixels_are_not_looked_at():
+    """The LRA code takes a 0 for padding, in images too: with it out of sight its embedding has no gradient but the
+    residual one, which the class token does not see."""
+    model = make(DataShape(6, 3, 1, False), embedding=256)
+    pixels = jnp.asarray([[5, 0, 9, 0, 255, 3]], jnp.uint8)
+
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    @jax.grad
+    def gradient_of(table):
+        model = nnx.merge(graph, state, copy=True)
+        model.table[...] = table
+        return model(pixels, jnp.asarray([6]), train=False, key=None).sum()
+
+    gradient = np.abs(np.asarray(gradient_of(model.table[...]))).sum(1)
+    assert gradient[0] == 0
+    assert set(np.flatnonzero(gradient)) == {3, 5, 9, 255}
+
+
+def test_order_matters_through_positions_only():
+    model = make(DataShape(6, 3, 1, False))
+    inputs = jnp.asarray([[1, 2, 3, 4, 1, 2]], jnp.uint8)
+    score = scorer(model, jnp.asarray([6]))
+    assert not np.allclose(score(inputs), score(inputs[:, ::-1]), rtol=1e-3)
+    table = transformer.sinusoids(50, 8)
+    position = np.arange(50)
+    np.testing.assert_allclose(table[:, 0], np.sin(position), atol=1e-5)
+    np.testing.assert_allclose(table[:, 7], np.cos(position * 10_000 ** (-6 / 8)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape", "count"),
+    [
+        ({}, DataShape(12, 3, 1, True), 2 * 402 + 8 * 5 + 8 + 16 + (8 * 10 + 10) + (10 * 3 + 3)),
+        (
+            {"layer": {"positions": "learned"}, "pooling": "mean"},
+            DataShape(12, 2, 2, True),
+            2 * 402 + 8 * 5 + 12 * 8 + 16 + (16 * 10 + 10) + (10 * 5 + 5) + (5 * 2 + 2),
+        ),
+    ],
+)
+def test_parameter_counts(changes, shape, count):
+    """A block: two norms, four projections without bias, an MLP with biases: 32 + 4·48 + 178 = 402."""
+    assert count_parameters(abstract(shape, n_layers=2, **changes)) == count
+
+
+@pytest.mark.parametrize(
+    "changes", [{"norm": "batch"}, {"prenorm": False}, {"bidirectional": False}, {"pooling": "last"}]
+)
+def test_settings_it_has_no_form_of_are_refused(changes):
+    with pytest.raises(UserError, match=f"{next(iter(changes))} "):
+        abstract(**changes)
