@@ -13,7 +13,7 @@ from rich.table import Table
 from lra_bench import UserError
 from lra_bench.data.manifest import prepared
 from lra_bench.models import MODELS, canonical
-from lra_bench.registry import task_module, task_names
+from lra_bench.registry import every_task_name, task_module, task_names
 from lra_bench.results import load_record
 from lra_bench.run import all_runs, find_run, load_run
 from lra_bench.spec import Recipe
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 def _tasks() -> list[Row]:
     rows = []
-    for name in task_names():
+    for name in every_task_name():
         task = task_module(name).TASK
         have = ", ".join(f"{m.protocol} {m.source} {m.size}" for _, m in prepared(name)) or "no"
         counts = " / ".join(f"{n:,}" for n in task.splits.values())
@@ -101,7 +101,7 @@ def print_listing(what: What, rows: list[Row], as_json: bool) -> None:
 def describe(name: str) -> dict[str, Any]:
     """What is known of a task, a model, a cell `model/task`, a run or a result file. Raises UserError for no such
     thing."""
-    if name in task_names():
+    if name in every_task_name():
         task = task_module(name).TASK.model_dump(mode="json")
         sets = [{"folder": str(folder), **manifest.model_dump(mode="json")} for folder, manifest in prepared(name)]
         for item in sets:
@@ -123,7 +123,7 @@ def describe(name: str) -> dict[str, Any]:
     try:
         folder = find_run(name)
     except UserError as error:
-        legal = f"a task ({', '.join(task_names())}), a model, MODEL/TASK, a run, or a result file"
+        legal = f"a task ({', '.join(every_task_name())}), a model, MODEL/TASK, a run, or a result file"
         raise UserError(f"{error} `show` takes {legal}.") from None
     result = folder / "result.json"
     shown = load_record(result) if result.exists() else load_run(folder)
@@ -132,7 +132,7 @@ def describe(name: str) -> dict[str, Any]:
 
 def _cell(name: str) -> Recipe | None:
     model, _, task = name.partition("/")
-    if task not in task_names() or model.replace("-", "_") not in MODELS:
+    if task not in every_task_name() or model.replace("-", "_") not in MODELS:
         return None
     recipes = task_module(task).RECIPES
     if canonical(model) not in recipes:

@@ -13,7 +13,7 @@ import pytest
 
 from lra_bench import cli
 from lra_bench.models import MODELS
-from lra_bench.registry import task_names
+from lra_bench.registry import every_task_name
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_version_and_help(type_in):
 
 
 def test_ls_lists_everything_as_json(type_in):
-    assert [row["task"] for row in json.loads(type_in("ls", "tasks", "--json")[1])] == list(task_names())
+    assert [row["task"] for row in json.loads(type_in("ls", "tasks", "--json")[1])] == list(every_task_name())
     models = json.loads(type_in("ls", "models", "--json")[1])
     assert [row["model"] for row in models] == [name.replace("_", "-") for name in MODELS]
     recipes = {row["recipe"]: row for row in json.loads(type_in("ls", "recipes", "--json")[1])}

@@ -13,10 +13,10 @@ from lra_bench.data.examples import examples_of, sheet, show_examples
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.packed import open_split
 from lra_bench.data.prepare import prepare
-from lra_bench.registry import task_module, task_names
+from lra_bench.registry import every_task_name, task_module
 
 
-@pytest.mark.parametrize("task", task_names())
+@pytest.mark.parametrize("task", every_task_name())
 def test_every_class_has_a_name(task):
     module = task_module(task)
     assert len(module.CLASSES) == module.TASK.classes

@@ -16,7 +16,7 @@ from lra_bench import UserError
 from lra_bench.data.characters import Bytes, Characters
 from lra_bench.data.source import Request, Rows
 from lra_bench.data.splits import holdout, tfds_order, torch_permutation
-from lra_bench.registry import task_module, task_names
+from lra_bench.registry import every_task_name, task_module
 from lra_bench.spec import SPLITS
 
 
@@ -68,7 +68,7 @@ def pack(path, tree, kind, prefix=""):
 # --- every task ---
 
 
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", every_task_name())
 def test_task_describes_itself(name):
     task = task_module(name).TASK
     assert task.name == name
@@ -79,7 +79,7 @@ def test_task_describes_itself(name):
 
 
 @pytest.mark.parametrize("protocol", ["s4", "lra"])
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", every_task_name())
 def test_tiny_set(name, protocol):
     module = task_module(name)
     generator = module.DATA.generator(request(protocol, "tiny"))
@@ -99,7 +99,7 @@ def test_tiny_set(name, protocol):
     assert module.DATA.decode(layout, rows.inputs[0], rows.lengths[0]).strip()
 
 
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", every_task_name())
 def test_problems_are_found(name):
     module = task_module(name)
     generator = module.DATA.generator(request(size="tiny"))
@@ -116,7 +116,7 @@ def test_val_fraction_where_there_is_a_validation_split(name):
         task_module(name).DATA.generator(request(size="tiny", val_fraction=0.1))
 
 
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", every_task_name())
 def test_path_without_the_task(name, tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(UserError, match="holds n"):
@@ -127,6 +127,21 @@ def test_path_without_the_task(name, tmp_path):
 def test_no_generator_but_for_tiny(name):
     assert task_module(name).DATA.generator(request()) is None
     assert task_module(name).DATA.generator(request(size=100)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("pathfinder", 32), ("pathfinder64", 64), ("pathx", 128), ("pathfinder256", 256)]
+)
+def test_images_of_full_size(name, side):
+    data = task_module(name).DATA
+    generator = data.generator(request(size=100))
+    assert generator.layout.length == task_module(name).TASK.length == side * side
+    assert generator.layout.counts == {"train": 80, "val": 10, "test": 10}
+    assert generator.parameters["window"] == side
+    rows = generator.generate(0, 0, 4)
+    assert data.problems(generator.layout, rows) == []
+    blurred = Rows(np.maximum(rows.inputs, 1)[:, ::-1].copy() // 2, rows.lengths, rows.labels)
+    assert len(data.problems(generator.layout, blurred)) == 4
 
 
 # --- Text ---

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from lra_bench import UserError
 from lra_bench.data.source import Layout
 from lra_bench.home import data_folder
-from lra_bench.registry import task_names
+from lra_bench.registry import every_task_name
 from lra_bench.results import DataInfo
 from lra_bench.spec import SPLITS, Frozen, Protocol, Source, SplitName, explain, unknown
 
@@ -125,15 +125,15 @@ def load_manifest(folder: Path) -> Manifest:
 
 def prepared(task: str | None = None) -> list[tuple[Path, Manifest]]:
     """All prepared sets, or those of one task: tasks in the paper's order, the best set (see `choose`) first."""
-    if task is not None and task not in task_names():
-        raise unknown("task", task, task_names())
+    if task is not None and task not in every_task_name():
+        raise unknown("task", task, every_task_name())
     found = [
         (path.parent, load_manifest(path.parent))
-        for name in ([task] if task else task_names())
+        for name in ([task] if task else every_task_name())
         for path in sorted((data_folder() / name).glob(f"*/{FILE}"))
         if not path.parent.name.startswith(".")
     ]
-    order = task_names()
+    order = every_task_name()
     return sorted(found, key=lambda item: (order.index(item[1].task), *_rank(item[1]), item[0].name))
 
 

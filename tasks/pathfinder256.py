@@ -1,0 +1,31 @@
+"""Pathfinder in 256 × 256 pixels, 65,536 steps: a size for scaling studies, beyond the paper's table."""
+
+from __future__ import annotations
+
+from lra_bench.spec import Recipe, Task
+
+from . import pathfinder, pathx
+
+TASK = Task(
+    name="pathfinder256",
+    title="Pathfinder-256",
+    version="1.0.0",
+    description="Whether two discs are joined by one of many dashed curves, in 256 × 256 pixels read one by one.",
+    citation=pathfinder.TASK.citation,
+    inputs="pixels",
+    documents=1,
+    length=65_536,
+    classes=2,
+    variable_length=False,
+    splits={"train": 160_000, "val": 20_000, "test": 20_000},
+    chance=0.5,
+)
+
+CLASSES = pathfinder.CLASSES
+
+RECIPES: dict[str, Recipe] = {
+    model: recipe.model_copy(update={"published": None, "notes": "Path-X's recipe at another size"})
+    for model, recipe in pathx.RECIPES.items()
+}
+
+DATA = pathfinder.PathfinderData(TASK, 256)

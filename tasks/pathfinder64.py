@@ -1,0 +1,31 @@
+"""Pathfinder in 64 × 64 pixels, 4,096 steps: a size for scaling studies, beyond the paper's table."""
+
+from __future__ import annotations
+
+from lra_bench.spec import Recipe, Task
+
+from . import pathfinder
+
+TASK = Task(
+    name="pathfinder64",
+    title="Pathfinder-64",
+    version="1.0.0",
+    description="Whether two discs are joined by one of many dashed curves, in 64 × 64 pixels read one by one.",
+    citation=pathfinder.TASK.citation,
+    inputs="pixels",
+    documents=1,
+    length=4_096,
+    classes=2,
+    variable_length=False,
+    splits={"train": 160_000, "val": 20_000, "test": 20_000},
+    chance=0.5,
+)
+
+CLASSES = pathfinder.CLASSES
+
+RECIPES: dict[str, Recipe] = {
+    model: recipe.model_copy(update={"published": None, "notes": "Pathfinder's recipe at another size"})
+    for model, recipe in pathfinder.RECIPES.items()
+}
+
+DATA = pathfinder.PathfinderData(TASK, 64)
