@@ -1,0 +1,127 @@
+"""Long convolutions by FFT: causal, and S4's bidirectional form, whose second kernel sees only the strict future.
+
+y_t = Σ_{j≥0} k[j] u_{t-j} + Σ_{j≥0} k'[j] u_{t+1+j}   (state-spaces/s4 `src/models/sequence/kernels/fftconv.py`).
+
+Two exact forms, each with one transform for both directions. `real`: a real FFT of n ≥ 2L - 1 points. `right_angle`: a
+complex FFT of only n ≥ L points, of sequences turned by w_t = exp(iπt/2n). What wraps around then arrives turned by i,
+that is in the imaginary part, which is dropped; the future's kernel enters times -i, so its wrap-around, the part that
+is wanted, is turned back (right-angle circular convolution: Nussbaumer 1982, *Fast Fourier Transform and Convolution
+Algorithms*; McEliece's and Krishna's name for it).
+
+Layout (H, b, L): channels lead, time is contiguous.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from scipy.fft import next_fast_len
+
+Form = Literal["auto", "real", "right_angle"]
+_Form = Literal["real", "right_angle"]
+
+
+_Residuals = tuple[tuple[Array, ...], Array, Array]
+"""The kernels, and the spectra of input and kernel."""
+
+
+def convolve(u: Array, k: Array, k_future: Array | None = None, form: Form = "auto") -> Array:
+    """u (H, b, L) convolved with k (H, L) and, over the strict future, k_future (H, L): (H, b, L). Reverse mode only.
+
+    Computed in float32 or float64, returned in u's dtype. `auto` takes the form that measures fastest on a CPU
+    (`benchmarks/kernels.py`): right-angle where a gradient is taken, real where none is.
+    """
+    dtype = jnp.promote_types(u.dtype, jnp.float32)
+    kernels = (k.astype(dtype),) if k_future is None else (k.astype(dtype), k_future.astype(dtype))
+    forms: tuple[_Form, _Form] = ("real", "right_angle") if form == "auto" else (form, form)
+    return _convolve(u.astype(dtype), kernels, forms).astype(u.dtype)
+
+
+def channel_major(x: Array) -> Array:
+    """(L, b, H) ⇄ (H, b, L). The barrier keeps XLA's CPU compiler from fusing the transposition into a transform's
+    twiddles, where it runs five times slower than by itself.
+    """
+    return lax.optimization_barrier(x.transpose(2, 1, 0))
+
+
+def convolve_direct(u: np.ndarray, k: np.ndarray, k_future: np.ndarray | None = None) -> np.ndarray:
+    """`convolve` by its definition in numpy, O(L²): the oracle."""
+    L = u.shape[-1]
+    y = np.zeros(u.shape)
+    for t in range(L):
+        y[..., t] = np.einsum("hj,hbj->hb", k[:, : t + 1], u[..., t::-1])
+        if k_future is not None:
+            y[..., t] += np.einsum("hj,hbj->hb", k_future[:, : L - 1 - t], u[..., t + 1 :])
+    return y
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve(u: Array, kernels: tuple[Array, ...], forms: tuple[_Form, _Form]) -> Array:
+    """forms: the one used when nothing is differentiated, and the one that the derivative uses."""
+    return _apply(u, kernels, forms[0])[0]
+
+
+def _forward(u: Array, kernels: tuple[Array, ...], forms: tuple[_Form, _Form]) -> tuple[Array, _Residuals]:
+    return _apply(u, kernels, forms[1])
+
+
+def _backward(forms: tuple[_Form, _Form], residuals: _Residuals, dy: Array) -> tuple[Array, tuple[Array, ...]]:
+    """Both adjoints are correlations: the same transforms with conjugate spectra."""
+    kernels, U, K = residuals
+    L, n, form = dy.shape[-1], _points(dy.shape[-1], forms[1]), forms[1]
+    D = _spectrum(dy, n, form)
+    du = _inverse(D * K.conj()[:, None], n, form)[..., :L].real
+    correlation = _inverse((D * U.conj()).sum(1), n, form)
+    dk = correlation[..., :L].real
+    if len(kernels) == 1:
+        return du, (dk,)
+    future = correlation[..., ::-1]
+    dk_future = (-future.imag if form == "right_angle" else future)[..., : L - 1]
+    return du, (dk, jnp.pad(dk_future, ((0, 0), (0, 1))))
+
+
+def _apply(u: Array, kernels: tuple[Array, ...], form: _Form) -> tuple[Array, _Residuals]:
+    n = _points(u.shape[-1], form)
+    U, K = _spectrum(u, n, form), _kernel_spectrum(kernels, n, form)
+    return _inverse(U * K[:, None], n, form)[..., : u.shape[-1]].real, (kernels, U, K)
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def _points(L: int, form: _Form) -> int:
+    """The cheapest length: a product of small primes not below what the form needs."""
+    return next_fast_len(L) if form == "right_angle" else next_fast_len(2 * L - 1, real=True)
+
+
+def _turn(n: int, dtype: jnp.dtype) -> Array:
+    """w_t = exp(iπt/2n), t < n, computed in float64 on the host."""
+    return jnp.asarray(np.exp(0.5j * np.pi * np.arange(n) / n), jnp.result_type(dtype, jnp.complex64))
+
+
+def _spectrum(x: Array, n: int, form: _Form) -> Array:
+    if form == "real":
+        return jnp.fft.rfft(x, n)
+    return jnp.fft.fft(x * _turn(n, x.real.dtype)[: x.shape[-1]], n)
+
+
+def _inverse(X: Array, n: int, form: _Form) -> Array:
+    if form == "real":
+        return jnp.fft.irfft(X, n)
+    return jnp.fft.ifft(X) * _turn(n, X.real.dtype).conj()
+
+
+def _kernel_spectrum(kernels: tuple[Array, ...], n: int, form: _Form) -> Array:
+    """Spectrum (H, …) of the two-sided kernel: lag j ≥ 0 at index j, lag -1-j at index n-1-j. Lag -L meets no input."""
+    past = kernels[0]
+    L = past.shape[-1]
+    if len(kernels) == 1:
+        return _spectrum(past, n, form)
+    past = jnp.pad(past, ((0, 0), (0, n - L)))
+    future = jnp.pad(kernels[1][..., : L - 1], ((0, 0), (0, n - L + 1)))[..., ::-1]
+    return _spectrum(lax.complex(past, -future) if form == "right_angle" else past + future, n, form)

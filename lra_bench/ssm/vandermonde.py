@@ -1,0 +1,206 @@
+"""Convolution kernels of diagonal state spaces (S4D, S4-PTD): K[l] = 2 Re Σ_n C_n B̄_n Ā_nˡ.
+
+Written directly this is a product with an (H, N, L) Vandermonde matrix. Here l = T i + j with T ≈ 2√L, so that
+Ā^l = Ā^{Ti} Ā^j: two small tables of powers and one real matrix product per channel, and nothing of size N·L in memory,
+forward or backward. `vandermonde_direct` is the direct form, the oracle of the tests and of `benchmarks/kernels.py`.
+
+Powers come from log Ā and at most `RUNGS` multiplications: the phase of Ā^l then carries the relative rounding error of
+log Ā, about ε |Im λ / Re λ| by the time a mode has decayed, whatever L is.
+
+Sources: Gu, Gupta, Goel, Ré 2022 (S4D, section 3 and appendix A); state-spaces/s4 `models/s4/s4d.py`, `kernels/ssm.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lra_bench.ssm.discretise import DISCRETISATIONS, Discretisation
+
+RUNGS = 16
+"""A table of n powers starts from n / RUNGS exponentials and is filled by multiplication: three times faster."""
+
+BLOCK_BYTES = 2**20
+"""On a CPU kernels are made for so many channels at a time that their tables stay in a core's cache; twice as fast."""
+
+_PRECISION = lax.Precision.HIGHEST  # TF32 would leave three digits
+
+
+class Pole(NamedTuple):
+    """Ā = sign · exp(log): log Ā measured from the nearer of 1 and -1, so that it and its rounding are small."""
+
+    log: Array  # complex (H, N)
+    sign: Array  # real (H, N), +1 or -1; no gradient flows through it
+
+    def power(self, exponent: int) -> Array:
+        """Ā^exponent, complex (H, N)."""
+        power = jnp.exp(exponent * self.log)
+        return power * self.sign if exponent % 2 else power
+
+    def powers(self, n: int) -> Array:
+        """Ā^j for j < n, complex (H, n, N), one exponential each."""
+        j = jnp.arange(n)[:, None]
+        return jnp.exp(j * self.log[:, None]) * jnp.where(j % 2 == 1, self.sign[:, None], 1)
+
+    def one_minus_power(self, exponent: int) -> Array:
+        """1 - Ā^exponent without the cancellation where that power is near 1, complex (H, N)."""
+        near = -jnp.expm1(exponent * self.log)
+        return jnp.where(self.sign < 0, 2 - near, near) if exponent % 2 else near
+
+
+def zoh_pole(Lambda: Array, step: Array) -> Pole:
+    """Ā = exp(ΔΛ) for Λ complex (H, N) or (N,) and Δ real (H,)."""
+    log = step[:, None] * Lambda
+    return Pole(log, jnp.ones_like(log.real))
+
+
+def bilinear_pole(Lambda: Array, step: Array) -> Pole:
+    """Ā = (1 + ΔΛ/2) / (1 - ΔΛ/2) for Λ complex (H, N) or (N,) and Δ real (H,).
+
+    Modes with |ΔΛ| > 2 land near -1, where log Ā itself would lose the slow turn that matters. Ā = 0, which real
+    ΔΛ = -2 gives, becomes 1e-15, with finite derivatives.
+    """
+    x, y = 0.5 * step[:, None] * Lambda.real, 0.5 * step[:, None] * Lambda.imag
+    denominator = (1.0 - x) ** 2 + y * y
+    squared = ((1.0 + x) ** 2 + y * y) / denominator
+    slow = squared > 0.25
+    near_one = jnp.log1p(jnp.where(slow, 4.0 * x / denominator, 0.0))
+    decay = 0.5 * jnp.where(slow, near_one, jnp.log(jnp.maximum(squared, 1e-30)))
+    cosine = jnp.where(squared > 1e-30, 1.0 - x * x - y * y, 1.0)
+    sign = lax.stop_gradient(jnp.where(cosine < 0, -1.0, 1.0).astype(x.dtype))
+    return Pole(lax.complex(decay, jnp.arctan2(2.0 * y * sign, cosine * sign)), sign)
+
+
+def diagonal_kernel(Lambda: Array, B: Array, C: Array, step: Array, L: int, discretisation: Discretisation) -> Array:
+    """K[c, h, l] = 2 Re Σ_n C B̄ Ā^l, real (c, H, L), with B̄ and Ā by the named rule.
+
+    Λ and B complex (H, N) or (N,), C complex (c, H, N), step Δ real (H,). The factor 2 stands for the conjugate
+    partners; S4-PTD, whose states have none, keeps it, as its code does.
+    """
+
+    def kernel(Lambda: Array, B: Array, C: Array, step: Array) -> Array:
+        discrete = DISCRETISATIONS[discretisation](Lambda.real, Lambda.imag, step[:, None])
+        pole = {"zoh": zoh_pole, "bilinear": bilinear_pole}[discretisation](Lambda, step)
+        return vandermonde(C * (B * lax.complex(discrete.factor_re, discrete.factor_im)), pole, L)
+
+    H, N = C.shape[1:]
+    Lambda, B = jnp.broadcast_to(Lambda, (H, N)), jnp.broadcast_to(B, (H, N))
+    return in_channel_blocks(kernel, (Lambda, B, C, step), channel_block(H, N, len(C), L))
+
+
+def channel_block(H: int, N: int, c: int, L: int) -> int:
+    """How many of H channels to compute at a time; all of them where there is no cache to fit."""
+    if jax.default_backend() != "cpu":
+        return H
+    T, rows = _shape(L)
+    fits = max(1, BLOCK_BYTES // (8 * N * (T + c * rows)))
+    return math.gcd(H, 1 << (fits.bit_length() - 1))
+
+
+def in_channel_blocks(kernel: Callable[..., Array], arguments: tuple[Array, ...], block: int) -> Array:
+    """kernel(Λ (H, N), …, C (c, H, N), step (H,)) → (c, H, L), `block` channels at a time."""
+    H = len(arguments[-1])
+    if block == H:
+        return kernel(*arguments)
+    axes = [1 if x.ndim == 3 else 0 for x in arguments]
+    split = (
+        jnp.moveaxis(x.reshape(*x.shape[:a], -1, block, *x.shape[a + 1 :]), a, 0)
+        for x, a in zip(arguments, axes, strict=True)
+    )
+    K = lax.map(lambda blocks: kernel(*blocks), tuple(split))
+    return jnp.moveaxis(K, 0, 1).reshape(K.shape[1], H, -1)
+
+
+def vandermonde_direct(W: Array, A_bar: Array, L: int) -> Array:
+    """2 Re Σ_n W[c, h, n] Ā[h, n]^l, real (c, H, L), with the whole (H, N, L) matrix in memory: the oracle."""
+    powers = jnp.exp(jnp.log(A_bar)[..., None] * jnp.arange(L))
+    return 2.0 * jnp.einsum("chn,hnl->chl", W, powers).real
+
+
+_Sums = tuple[Array, Array, Array, Array]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def vandermonde(W: Array, pole: Pole, L: int) -> Array:
+    """2 Re Σ_n W[c, h, n] Ā[h, n]^l for l < L: W complex (c, H, N), Ā (H, N) → real (c, H, L). Reverse mode only."""
+    return _forward(W, pole, L)[0]
+
+
+def _shape(L: int) -> tuple[int, int]:
+    """(T, I), both multiples of RUNGS, T I ≥ L: the ranges of j and i in l = T i + j."""
+    T = max(RUNGS, 2 << ((L - 1).bit_length() // 2))
+    return T, RUNGS * -(-L // (T * RUNGS))
+
+
+def _ladder(first: Array, ratio: Array) -> Array:
+    """first · ratio^s for s < RUNGS, as real pairs: complex (…, N) → real (RUNGS, …, 2N)."""
+
+    def climb(rung: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+        re, im = rung
+        return (re * ratio.real - im * ratio.imag, re * ratio.imag + im * ratio.real), jnp.concatenate([re, im], -1)
+
+    return lax.scan(climb, (first.real, first.imag), None, length=RUNGS)[1]
+
+
+def _low_table(pole: Pole, T: int) -> Array:
+    """[Re, Im] of Ā^j, j < T: real (H, T, 2N)."""
+    H, N = pole.log.shape
+    ladder = _ladder(pole.powers(T // RUNGS), pole.power(T // RUNGS)[:, None])  # (RUNGS, H, T / RUNGS, 2N)
+    return ladder.transpose(1, 0, 2, 3).reshape(H, T, 2 * N)
+
+
+def _high_table(W: Array, pole: Pole, T: int, rows: int) -> Array:
+    """[Re, -Im] of 2 W Ā^{Ti}, i < rows: real (H, 2N, c · rows)."""
+    c, H, N = W.shape
+    block = Pole(T * pole.log, jnp.ones_like(pole.sign))  # T is even
+    first = 2.0 * W[:, :, None] * block.powers(rows // RUNGS)
+    ladder = _ladder(first.conj(), block.power(rows // RUNGS).conj()[:, None])  # (RUNGS, c, H, rows / RUNGS, 2N)
+    return ladder.transpose(2, 4, 1, 0, 3).reshape(H, 2 * N, c * rows)
+
+
+def _forward(W: Array, pole: Pole, L: int) -> tuple[Array, tuple[Array, Pole, Array]]:
+    c, H, _ = W.shape
+    T, rows = _shape(L)
+    low, high = lax.optimization_barrier((_low_table(pole, T), _high_table(W, pole, T, rows)))
+    K = jnp.matmul(low, high, precision=_PRECISION).reshape(H, T, c, rows)
+    return K.transpose(2, 0, 3, 1).reshape(c, H, -1)[..., :L], (W, pole, low)
+
+
+def _backward(L: int, residuals: tuple[Array, Pole, Array], G: Array) -> tuple[Array, Pole]:
+    """Sums over j by a product with the low table, then over i by Horner's rule in Ā^T.
+
+    dK/dlog Ā carries a factor l = T i + j, so the sums over j are made twice, plain and weighted by j.
+    """
+    W, pole, low = residuals
+    c, H, N = W.shape
+    T, rows = _shape(L)
+    G = jnp.pad(2.0 * G, ((0, 0), (0, 0), (0, rows * T - L))).reshape(c, H, rows, T).transpose(1, 2, 0, 3)
+    G = lax.optimization_barrier(jnp.stack([G, G * jnp.arange(T)], axis=2))  # (H, rows, 2, c, T)
+    sums = jnp.matmul(G.reshape(H, -1, T), low, precision=_PRECISION).reshape(H, rows, 2, c, 2 * N)
+    ratio = pole.power(T)
+
+    def horner(above: _Sums, x: tuple[Array, Array]) -> tuple[_Sums, None]:
+        re, im, slope_re, slope_im = above
+        (plain, weighted), first_l = x
+        weighted = weighted + first_l * plain
+        return (
+            re * ratio.real - im * ratio.imag + plain[..., :N],
+            re * ratio.imag + im * ratio.real + plain[..., N:],
+            slope_re * ratio.real - slope_im * ratio.imag + weighted[..., :N],
+            slope_re * ratio.imag + slope_im * ratio.real + weighted[..., N:],
+        ), None
+
+    zero = jnp.zeros((c, H, N), G.dtype)
+    first_ls = T * jnp.arange(rows, dtype=G.dtype)
+    total, _ = lax.scan(horner, (zero, zero, zero, zero), (sums.transpose(1, 2, 3, 0, 4), first_ls), reverse=True)
+    d_W, slope = lax.complex(total[0], total[1]), lax.complex(total[2], total[3])
+    return d_W, Pole((W * slope).sum(0), jnp.zeros_like(pole.sign))
+
+
+vandermonde.defvjp(_forward, _backward)
