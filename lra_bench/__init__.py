@@ -13,6 +13,10 @@ class WorkError(Exception):
     traceback."""
 
 
+class OutOfTime(Exception):
+    """The time limit that the user set is reached, with everything saved. Exit code 0: it is what was asked for."""
+
+
 class Interrupted(Exception):
     """Asked to stop by a signal, with everything saved. Exit code 128 + its number."""
 

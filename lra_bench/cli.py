@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lra_bench import Interrupted, UserError, WorkError, __version__
+from lra_bench import Interrupted, OutOfTime, UserError, WorkError, __version__
 from lra_bench.allocator import keep_freed_memory
 
 app = typer.Typer(
@@ -104,6 +104,9 @@ def train(
         bool, typer.Option("--smoke", help="A small network on tiny data: every stage in a minute.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    time_limit: Annotated[
+        float | None, typer.Option(min=0.01, metavar="MINUTES", help="Stop and save then; the same command continues.")
+    ] = None,
     results_dir: ResultsDir = Path("results"),
 ) -> None:
     """Train a model to its published recipe and write a result record. Interrupted, the same command continues."""
@@ -122,7 +125,7 @@ def train(
     )
     print_plan(planned)
     if not dry_run:
-        run_all(planned, results_dir)
+        run_all(planned, results_dir, time_limit)
 
 
 @app.command()
@@ -150,6 +153,19 @@ def report(
     made = make_report(results_dir, out_dir, protocol=protocol, console=Console())
     for name in made.files:
         typer.echo((out_dir or results_dir) / name)
+
+
+@app.command()
+def carry(
+    direction: Annotated[Literal["out", "in"], typer.Argument(help="out: pack runs; in: unpack them here.")],
+    folder: Annotated[Path, typer.Argument(help="Where the parts of the bundle are.")],
+    run: Annotated[list[str] | None, typer.Option(help="Which runs to pack; default all. May be repeated.")] = None,
+) -> None:
+    """Move runs between machines that keep nothing: pack them into small files, unpack and continue elsewhere."""
+    from lra_bench.carry import carry_in, carry_out
+
+    for path in carry_out(folder, run or []) if direction == "out" else carry_in(folder):
+        typer.echo(path)
 
 
 @app.command()
@@ -219,5 +235,7 @@ def main() -> None:
             f"the disk is full{f' at {error.filename}' if error.filename else ''}. Make room and type the same again.",
             1,
         )
+    except OutOfTime as error:
+        typer.echo(str(error), err=True)
     except Interrupted as error:
         _fail(str(error), 128 + error.signum)

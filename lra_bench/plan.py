@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,13 +96,15 @@ def print_plan(planned: Sequence[Planned]) -> None:
         console.print(f"Changed from the published recipe: {changed}.", highlight=False)
 
 
-def run_all(planned: Sequence[Planned], results_dir: Path) -> None:
-    """Train each run and print its result; the last line of each is the record's file."""
+def run_all(planned: Sequence[Planned], results_dir: Path, minutes: float | None = None) -> None:
+    """Train each run and print its result; the last line of each is the record's file. After `minutes`, stop and
+    save."""
     from lra_bench.results import record_path
     from lra_bench.train import train
 
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
     for item in planned:
-        record = train(item.run, item.data_folder, results_dir)
+        record = train(item.run, item.data_folder, results_dir, deadline)
         accuracy = record.accuracy
         path = record_path(results_dir, record.data.task, record.model, record.digest, record.seed)
         print(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lra_bench import Interrupted, UserError
+from lra_bench import Interrupted, OutOfTime, UserError
 from lra_bench.account import Account, Score, accuracies, deliver, majority_share, make_record, throughput
 from lra_bench.checkpoint import Checkpoints
 from lra_bench.data.packed import PackedSplit, open_split
@@ -48,11 +48,16 @@ SAVE_SECONDS = 300.0
 """Between checkpoints inside an epoch; one is also written at the end of each epoch and on being stopped."""
 
 
-class StopSignals:
-    """While active, the first SIGINT or SIGTERM only sets `received`; a second one acts as if this were not here."""
+class Stop:
+    """Why to stop between two dispatches: a signal, or time that is up. A second signal acts as if this were not
+    here."""
 
-    def __enter__(self) -> StopSignals:
+    def __init__(self, deadline: float | None):
+        self.deadline = deadline
+        """On the clock of `time.monotonic`."""
         self.received: int | None = None
+
+    def __enter__(self) -> Stop:
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -64,12 +69,18 @@ class StopSignals:
         self.received = signum
         signal.signal(signum, self._before[signal.Signals(signum)])
 
-    def raise_if_received(self, run: Run) -> None:
+    @property
+    def wanted(self) -> bool:
+        return self.received is not None or (self.deadline is not None and time.monotonic() >= self.deadline)
+
+    def raise_if_wanted(self, run: Run) -> None:
+        """Everything is saved: leave. Raises Interrupted for a signal, OutOfTime for the deadline."""
+        continues = f"all is saved. The same command continues: {run.command}"
         if self.received is not None:
             name = signal.Signals(self.received).name
-            raise Interrupted(
-                self.received, f"stopped by {name}; all is saved. The same command continues: {run.command}"
-            )
+            raise Interrupted(self.received, f"stopped by {name}; {continues}")
+        if self.wanted:
+            raise OutOfTime(f"the time limit is reached; {continues}")
 
 
 class Pace:
@@ -147,17 +158,18 @@ def set_up(run: Run, data_folder: Path) -> tuple[Lab, TrainState]:
     return Lab(run, mesh, network, programs, data), state
 
 
-def train(run: Run, data_folder: Path, results_dir: Path) -> Record:
+def train(run: Run, data_folder: Path, results_dir: Path, deadline: float | None = None) -> Record:
     """Train, choose the best checkpoint on validation, test it once, write the record. A finished run returns at once.
 
-    Raises Interrupted after saving when a signal asks to stop, WorkError when the loss stops being finite.
+    Raises Interrupted (a signal) or OutOfTime (`deadline`, on the clock of `time.monotonic`) after saving, WorkError
+    when the loss stops being finite.
     """
     finished = run.folder / "result.json"
     if finished.exists():
         return deliver(load_record(finished), run, results_dir)
     write_atomically(run.folder / "run.json", run.model_dump_json(indent=1) + "\n")
 
-    with StopSignals() as stop:
+    with Stop(deadline) as stop:
         lab, state = set_up(run, data_folder)
         majority = majority_share(lab.data["test"].labels)
         checkpoints = Checkpoints(run.folder / "checkpoints")
@@ -200,11 +212,11 @@ def train(run: Run, data_folder: Path, results_dir: Path) -> Record:
                     rate = n * run.recipe.batch_size / seconds
                     progress.note = f"loss {loss:.3f}, accuracy {correct:.1%}, {rate:,.0f} examples/s"
                     progress.advance(n)
-                    time_to_save = stop.received is not None or time.monotonic() - saved_at > SAVE_SECONDS
+                    time_to_save = stop.wanted or time.monotonic() - saved_at > SAVE_SECONDS
                     if time_to_save and step < epoch_end:
                         checkpoints.save_last(step, state, account.model_dump(mode="json"))
                         saved_at = time.monotonic()
-                        stop.raise_if_received(run)
+                        stop.raise_if_wanted(run)
 
                 val_loss, val_accuracy = lab.evaluate(state.params, state.stats, "val")
                 point = CurvePoint(
@@ -223,7 +235,7 @@ def train(run: Run, data_folder: Path, results_dir: Path) -> Record:
                 saved_at = time.monotonic()
                 account.write_metrics(run)
                 progress.say(account.describe_epoch())
-                stop.raise_if_received(run)
+                stop.raise_if_wanted(run)
 
         last_test = lab.evaluate(state.params, state.stats, "test")
         best = checkpoints.restore_best((state.params, state.stats))

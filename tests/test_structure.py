@@ -27,7 +27,7 @@ LAYERS = [
     ["steps"],
     ["account", "synthetic", "measure"],
     ["train"],
-    ["evaluate", "plan", "catalogue", "doctor", "bench"],
+    ["evaluate", "plan", "catalogue", "doctor", "bench", "carry"],
     ["quickstart"],
     ["cli"],
 ]
