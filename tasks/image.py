@@ -25,7 +25,7 @@ from lra_bench.data.source import (
 )
 from lra_bench.data.splits import tfds_order, torch_permutation
 from lra_bench.data.tiny import TINY_SPLITS, Drawn, TinyGenerator
-from lra_bench.spec import Protocol, Recipe, SplitName, Task
+from lra_bench.spec import Protocol, Recipe, Source, SplitName, Task
 
 from . import cifar
 from .cifar import SIDE, TRAIN_FILES
@@ -183,7 +183,7 @@ class ImageData:
             return None
         return TinyGenerator(layout_of(TINY_SPLITS, TINY_SIDE * TINY_SIDE), draw_stripes)
 
-    def problems(self, layout: Layout, rows: Rows) -> list[str]:
+    def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
         blank = rows.inputs.min(axis=1) == rows.inputs.max(axis=1)
         return [f"row {row} is one even shade" for row in np.flatnonzero(blank)]
 

@@ -24,7 +24,7 @@ from lra_bench.data.source import (
     pad_rows,
 )
 from lra_bench.data.tiny import rng_of
-from lra_bench.spec import SPLITS, Protocol, Recipe, SplitName, Task
+from lra_bench.spec import SPLITS, Protocol, Recipe, Source, SplitName, Task
 
 from . import families
 
@@ -53,8 +53,6 @@ _S5 = families.s5(
     blocks=8,
     activation="half_glu2",
     c_init="lecun_normal",
-    dt_min=1e-3,
-    clip_eigenvalues=False,
     dropout=0.0,
     lr=3e-3,
     ssm_lr=1e-3,
@@ -72,6 +70,30 @@ CLASSES = tuple("0123456789")
 RECIPES: dict[str, Recipe] = {
     "s5": _S5,
     "s5_ptd": families.s5_ptd(_S5, published=62.75, layer={"gamma": 1.0}, epochs=35.0, weight_decay=0.05),
+    "lru": families.lru(
+        like=_S5,
+        published=60.2,
+        d_model=128,
+        d_state=256,
+        ring=(0.0, 0.99),
+        bidirectional=False,
+        batch_size=32,
+        iterations=80_000,
+        examples=TASK.splits["train"],
+        lr_factor=0.5,
+        weight_decay=0.05,
+        dropout=0.0,
+    ),
+    "transformer": families.lra_text(
+        published=36.37,
+        embedding=18,
+        heads=8,
+        qkv_dim=512,
+        mlp_dim=1024,
+        steps=5_000,
+        warmup_steps=1_000,
+        examples=TASK.splits["train"],
+    ),
 }
 
 TOKENS = ("X", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "[MAX", "[MED", "[MIN", "[SM")
@@ -262,7 +284,7 @@ class ListOpsData:
             return ListOpsGenerator(layout_of(request.protocol, counts, TINY_LENGTH), TINY_GRAMMAR)
         return ListOpsGenerator(layout_of(request.protocol, counts), GRAMMAR)
 
-    def problems(self, layout: Layout, rows: Rows) -> list[str]:
+    def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
         from lra_bench.tasks.listops_grammar import evaluate
 
         found = []

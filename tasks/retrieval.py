@@ -39,7 +39,7 @@ from lra_bench.data.source import (
     Rows,
 )
 from lra_bench.data.tiny import TINY_SPLITS, Drawn, TinyGenerator
-from lra_bench.spec import Recipe, SplitName, Task
+from lra_bench.spec import Recipe, Source, SplitName, Task
 
 TASK = Task(
     name="retrieval",
@@ -211,7 +211,7 @@ class RetrievalData:
         vocabulary = Bytes.vocabulary if request.protocol == "lra" else TINY_VOCABULARY
         return TinyGenerator(layout_of(TINY_SPLITS, vocabulary, TINY_LENGTH), draw_pair)
 
-    def problems(self, layout: Layout, rows: Rows) -> list[str]:
+    def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
         return token_problems(layout, rows)
 
     def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:

@@ -39,7 +39,7 @@ from lra_bench.data.source import (
 )
 from lra_bench.data.splits import holdout
 from lra_bench.data.tiny import TINY_SPLITS, Drawn, TinyGenerator
-from lra_bench.spec import Protocol, Recipe, SplitName, Task
+from lra_bench.spec import Protocol, Recipe, Source, SplitName, Task
 
 TASK = Task(
     name="text",
@@ -246,7 +246,7 @@ class TextData:
         vocabulary = Bytes.vocabulary if request.protocol == "lra" else TINY_VOCABULARY
         return TinyGenerator(layout_of(request, counts, vocabulary, TINY_LENGTH), draw_review)
 
-    def problems(self, layout: Layout, rows: Rows) -> list[str]:
+    def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
         return token_problems(layout, rows)
 
     def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:

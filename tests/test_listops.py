@@ -9,10 +9,10 @@ import tarfile
 
 import numpy as np
 import pytest
-from lra_bench.tasks.listops import DATA, FILES, TASK, TOKENS, encode, layout_of, parse_row
 
 from lra_bench import UserError
 from lra_bench.data.source import Request
+from lra_bench.tasks.listops import DATA, FILES, TASK, TOKENS, encode, layout_of, parse_row
 
 
 def numbers(text: str) -> np.ndarray:
@@ -107,13 +107,12 @@ def test_incomplete_expressions_have_no_value(text):
 def test_labels_agree_with_the_slow_oracle(size):
     generator, rows = generate(size, 100)
     assert [evaluate_slowly(text.split()) for text in texts(generator, rows)] == rows.labels.tolist()
-    assert DATA.problems(generator.layout, rows) == []
+    assert DATA.problems(generator.layout, rows, "generated") == []
 
 
 def test_compiled_and_interpreted_grammar_draw_the_same_trees():
-    from lra_bench.tasks import listops_grammar as grammar
-
     from lra_bench.data.tiny import rng_of
+    from lra_bench.tasks import listops_grammar as grammar
 
     arguments = (10, 10, 2000, 0.25)
     compiled, interpreted = np.zeros(2020, np.uint8), np.zeros(2020, np.uint8)
@@ -257,9 +256,9 @@ def test_problems_are_found():
     rng = random.Random(0)
     row = rng.randrange(50)
     rows.labels[row] = (rows.labels[row] + 1) % 10
-    assert len(DATA.problems(generator.layout, rows)) == 1
+    assert len(DATA.problems(generator.layout, rows, "generated")) == 1
     rows.inputs[row, 0] = 1  # <unk>
-    assert "not a complete expression" in DATA.problems(generator.layout, rows)[0]
+    assert "not a complete expression" in DATA.problems(generator.layout, rows, "generated")[0]
 
 
 def test_a_validation_fraction_is_refused():

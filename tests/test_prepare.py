@@ -88,7 +88,7 @@ class FakeData:
             return None
         return FakeGenerator(self.layout(request), self.distinct, modulus=self.modulus)
 
-    def problems(self, layout, rows):
+    def problems(self, layout, rows, source):
         return []
 
     def decode(self, layout, inputs, lengths):

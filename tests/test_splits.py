@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow_datasets.core import hashing
 
+from lra_bench.data import splits
 from lra_bench.data.splits import holdout, tenths, tfds_order, torch_permutation
 
 
@@ -47,3 +48,10 @@ def test_holdout(n, fraction, held):
     assert (len(train), len(val)) == (n - held, held)
     assert sorted([*train.tolist(), *val.tolist()]) == list(range(n))
     assert val.tolist() == np.random.default_rng(42).permutation(n)[:held].tolist()
+
+
+def test_wrong_orders_are_told(monkeypatch):
+    assert splits.order_problems() == []
+    monkeypatch.setattr(splits, "torch_permutation", lambda n: torch_permutation(n, 43))
+    monkeypatch.setattr(splits, "tfds_order", lambda keys, split: tfds_order(keys, "test"))
+    assert len(splits.order_problems()) == 3

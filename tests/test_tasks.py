@@ -95,7 +95,7 @@ def test_tiny_set(name, protocol):
     assert rows.inputs.shape == (24, *layout.row_shape)
     assert set(rows.labels.tolist()) <= set(range(task.classes))
     assert (rows.lengths == layout.length).all() or task.variable_length
-    assert module.DATA.problems(layout, rows) == []
+    assert module.DATA.problems(layout, rows, "generated") == []
     assert module.DATA.decode(layout, rows.inputs[0], rows.lengths[0]).strip()
 
 
@@ -106,7 +106,7 @@ def test_problems_are_found(name):
     rows = generator.generate(0, 0, 4)
     damaged = rows.inputs.copy()
     damaged[2] = 0
-    (problem, *_) = module.DATA.problems(generator.layout, Rows(damaged, rows.lengths, rows.labels))
+    (problem, *_) = module.DATA.problems(generator.layout, Rows(damaged, rows.lengths, rows.labels), "generated")
     assert problem.startswith("row 2 ")
 
 
@@ -139,9 +139,9 @@ def test_images_of_full_size(name, side):
     assert generator.layout.counts == {"train": 80, "val": 10, "test": 10}
     assert generator.parameters["window"] == side
     rows = generator.generate(0, 0, 4)
-    assert data.problems(generator.layout, rows) == []
+    assert data.problems(generator.layout, rows, "generated") == []
     blurred = Rows(np.maximum(rows.inputs, 1)[:, ::-1].copy() // 2, rows.lengths, rows.labels)
-    assert len(data.problems(generator.layout, blurred)) == 4
+    assert len(data.problems(generator.layout, blurred, "generated")) == 4
 
 
 # --- Text ---
@@ -190,7 +190,7 @@ def test_text_s4(text, tmp_path, kind, within):
     assert [row[:n].tolist() for row, n in zip(rows.inputs, rows.lengths, strict=True)] == expected
     assert not any(row[n:].any() for row, n in zip(rows.inputs, rows.lengths, strict=True))
     assert rows.labels.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
-    assert text.problems(layout, rows) == []
+    assert text.problems(layout, rows, "generated") == []
     assert text.decode(layout, rows.inputs[5], rows.lengths[5]) == "ab⁇"
 
 
@@ -287,7 +287,7 @@ def test_retrieval_s4(retrieval, tmp_path, kind, prefix, within):
             assert not rows.inputs[row, which, n:].any()
     assert rows.inputs[3, 0, :3].tolist() == [vocabulary.index("b"), 1, 2]  # z is unknown to train
     assert rows.labels.tolist() == [1, 0, 1, 0, 1, 0]
-    assert retrieval.problems(reading.layout, rows) == []
+    assert retrieval.problems(reading.layout, rows, "generated") == []
     assert retrieval.decode(reading.layout, rows.inputs[1], rows.lengths[1]) == '"aab said\n\na "quoted" word'
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lra_bench import UserError
-from lra_bench.spec import SPLITS, SplitName
+from lra_bench.spec import SPLITS, Source, SplitName
 from lra_bench.spec import Protocol as LraProtocol
 
 Size = Literal["full", "tiny"] | int
@@ -166,7 +166,7 @@ class DataSource(Protocol):
     def generator(self, request: Request) -> Generator | None:
         """The generator for this request, None if this task cannot be generated at this size and protocol."""
 
-    def problems(self, layout: Layout, rows: Rows) -> list[str]:
+    def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
         """For `--verify`: what is wrong in these examples, one clause each naming the row within `rows`; [] if nothing.
 
         Checks what only the task knows (a label that can be recomputed, a marker that must be there).

@@ -56,6 +56,22 @@ def holdout(n: int, fraction: float, seed: int = S4_SEED) -> tuple[Indices, Indi
     return order[held:], order[:held]
 
 
+_S4_STARTS = {50_000: [37542, 44491, 216, 43688, 41558], 200_000: [37542, 143173, 127710, 58234, 152906]}
+_TFDS_STARTS = {50_000: [16399, 1680, 47917, 17307, 27051, 48736]}
+
+
+def order_problems() -> list[str]:
+    """Where this machine's orders differ from those of PyTorch 2.13 and TFDS 4.9.10 for Image and Pathfinder."""
+    found = []
+    for n, start in _S4_STARTS.items():
+        if torch_permutation(n)[: len(start)].tolist() != start:
+            found.append(f"the seed-42 order of {n:,} examples is not PyTorch's")
+    for n, start in _TFDS_STARTS.items():
+        if tfds_order(range(n), "train")[: len(start)].tolist() != start:
+            found.append(f"the MD5 order of {n:,} examples is not that of TFDS")
+    return found
+
+
 def tenths(n: int) -> tuple[int, int]:
     """Where Pathfinder's order of n images is cut: train before the first number, test from the second on (80/10/10).
 

@@ -13,9 +13,13 @@ from lra_bench.data.manifest import Manifest, fingerprint_of, load_manifest
 from lra_bench.data.packed import PackedSplit, describe, open_arrays
 from lra_bench.data.progress import Progress
 from lra_bench.data.source import DataSource, Rows
+from lra_bench.data.splits import order_problems
 from lra_bench.data.tfds_builder import read_dataset
 from lra_bench.registry import task_module
-from lra_bench.spec import SPLITS, SplitName
+from lra_bench.spec import SPLITS, SplitName, Task
+
+BALANCE = 0.03
+"""How far the majority class of a full split may be from the task's, besides four standard deviations of chance."""
 
 SHOWN = 3
 """Problems quoted in the error; the rest is counted."""
@@ -30,12 +34,12 @@ def verify(folder: Path) -> list[str]:
     manifest = load_manifest(folder)
     module = task_module(manifest.task)
     splits: dict[SplitName, PackedSplit] = {split: open_arrays(folder, manifest, split) for split in SPLITS}
-    found = list(_hash_problems(folder, manifest))
+    found = [*_hash_problems(folder, manifest), *_count_problems(manifest, module.TASK), *order_problems()]
     title = f"{manifest.task}: verify"
     seen: set[bytes] = set()
     with Progress(title, total=sum(manifest.counts.values()), unit="examples") as progress:
         for split in SPLITS:
-            found += _label_problems(manifest, split, splits[split])
+            found += _label_problems(manifest, module.TASK, split, splits[split])
             dataset = read_dataset(folder, split)
             if len(dataset) != manifest.counts[split]:
                 found.append(f"{split}: the TFDS dataset has {len(dataset):,} examples")
@@ -64,13 +68,23 @@ def _hash_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
         yield "the fingerprint is not that of the arrays"
 
 
-def _label_problems(manifest: Manifest, split: SplitName, rows: PackedSplit) -> list[str]:
+def _count_problems(manifest: Manifest, task: Task) -> list[str]:
+    """A full set has as many examples as published; cutting validation out of train only moves some of them."""
+    if manifest.size != "full" or manifest.val_fraction is not None or manifest.counts == task.splits:
+        return []
+    return [f"{manifest.counts} examples instead of {task.splits}"]
+
+
+def _label_problems(manifest: Manifest, task: Task, split: SplitName, rows: PackedSplit) -> list[str]:
     labels = np.asarray(rows.labels)
     if ((labels < 0) | (labels >= manifest.classes)).any():
         return [f"{split}: labels lie outside 0 … {manifest.classes - 1}"]
     share = float(np.bincount(labels).max() / len(labels))
     if share != manifest.majority.get(split):
         return [f"{split}: the majority class has {share:.4f} of the examples, not what the manifest says"]
+    chance = 4 * (task.chance * (1 - task.chance) / len(labels)) ** 0.5
+    if manifest.size == "full" and abs(share - task.chance) > BALANCE + chance:
+        return [f"{split}: the majority class has {share:.1%} of the examples; about {task.chance:.1%} are expected"]
     return []
 
 
@@ -91,7 +105,7 @@ def _row_problems(manifest: Manifest, data: DataSource, start: int, rows: Rows, 
         seen.update(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows.inputs)
         if len(seen) != before + len(rows.labels):
             yield f"rows {start} …: an example occurs twice in the set"
-    for problem in data.problems(layout, rows):
+    for problem in data.problems(layout, rows, manifest.source):
         yield f"batch from row {start}: {problem}"
 
 
