@@ -55,7 +55,11 @@ def quickstart(
 @app.command()
 def prepare(
     tasks: Tasks,
-    source: Annotated[Path | None, typer.Option("--from", help="An archive or folder you already have.")] = None,
+    source_path: Annotated[Path | None, typer.Option("--from", help="An archive or folder you already have.")] = None,
+    source: Annotated[
+        Literal["official", "mirror", "generated"] | None,
+        typer.Option(help="Try this kind only. Default: official server, then mirrors, then made here."),
+    ] = None,
     protocol: Annotated[
         Literal["s4", "lra"], typer.Option(help="Tokens and splits of S4 and S5, or of the LRA paper.")
     ] = "s4",
@@ -69,22 +73,21 @@ def prepare(
     verify: Annotated[bool, typer.Option("--verify", help="Re-read what is prepared and check it.")] = False,
 ) -> None:
     """Get or make a task's data. The last line printed is its folder."""
-    from lra_bench.data.prepare import prepare as prepare_task
+    from lra_bench.data.prepare import prepare_each
     from lra_bench.registry import task_names
 
-    for task in task_names() if tasks == ["all"] else tasks:
-        folder = prepare_task(
-            task,
-            source_path=source,
-            protocol=protocol,
-            size=size,
-            seed=seed,
-            jobs=jobs,
-            val_fraction=val_fraction,
-            dry_run=dry_run,
-            verify=verify,
-        )
-        typer.echo(folder)
+    prepare_each(
+        task_names() if tasks == ["all"] else tasks,
+        source_path=source_path,
+        source=source,
+        protocol=protocol,
+        size=size,
+        seed=seed,
+        jobs=jobs,
+        val_fraction=val_fraction,
+        dry_run=dry_run,
+        verify=verify,
+    )
 
 
 @app.command()

@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -27,7 +27,7 @@ from lra_bench.data.source import Generator, Layout, Reading, Request, bytes_per
 from lra_bench.data.tfds_builder import write_dataset
 from lra_bench.data.verify import verify as verify_folder
 from lra_bench.home import data_folder
-from lra_bench.registry import task_module
+from lra_bench.registry import task_module, task_names
 from lra_bench.results import write_atomically
 from lra_bench.spec import SPLITS, SplitName, Task
 
@@ -78,6 +78,24 @@ def prepare(
         for line in verify_folder(folder):
             say(line)
     return folder
+
+
+def prepare_each(tasks: Sequence[str], **options: Any) -> None:
+    """`prepare` one task after another, printing each folder. One that fails does not keep the others from being made.
+
+    Raises what a single task raises; with several, WorkError at the end naming those that failed.
+    """
+    failed = []
+    for task in tasks:
+        try:
+            print(prepare(task, **options), flush=True)
+        except (UserError, WorkError) as error:
+            if len(tasks) == 1 or task not in task_names():
+                raise
+            say(f"{task}: {error}")
+            failed.append(task)
+    if failed:
+        raise WorkError(f"{len(failed)} of {len(tasks)} tasks could not be prepared: {', '.join(failed)}; see above.")
 
 
 def _jobs(jobs: int | None) -> int:
