@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# There, on a bare machine: one chunk of training. State comes from BUNDLE and goes to OUT; carry OUT's parts to the next chunk.
+#   benchmarks/rented/chunk.sh MINUTES BUNDLE OUT "listops pathx" --model s5 --task listops ...
+# Everything after the tasks is handed to `lra-bench train`. Data is made by the machine's own cores unless $LRA_BENCH_HOME has it.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+minutes=$1 bundle=$2 out=$3 tasks=$4
+shift 4
+python=${PYTHON:-python3}
+site=$(mktemp -d)
+export LRA_BENCH_HOME=${LRA_BENCH_HOME:-$(mktemp -d)} PYTHONUNBUFFERED=1
+started=$SECONDS
+if compgen -G ".whl/*.whl" >/dev/null; then
+  "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target "$site" .whl/*.whl
+  export PYTHONPATH=$site
+fi
+cd "$(mktemp -d)"  # outside the checkout, so that the installed package is what runs
+lra() { "$python" -m lra_bench "$@"; }
+
+lra doctor
+for task in $tasks; do lra prepare "$task" --source generated ${SIZE:+--size "$SIZE"}; done
+if compgen -G "$bundle/runs.tar.xz.*" >/dev/null; then lra carry in "$bundle"; fi
+spent=$(((SECONDS - started + 59) / 60))
+mkdir -p "$out/results"
+lra train --time-limit $((minutes > spent ? minutes - spent : 1)) --results-dir "$out/results" "$@"
+lra carry out "$out"
