@@ -10,9 +10,10 @@ Pathfinder at 32 px none was. Prints two Markdown tables, with the time per imag
 from __future__ import annotations
 
 import argparse
+import math
 import resource
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -80,50 +81,65 @@ def logistic_accuracy(distances: Array, labels: Array) -> float:
     return float(((features @ fitted > 0) == labels).mean())
 
 
-def measure(parameters: SnakeParameters, seed: int, n: int) -> dict[str, str]:
-    drawn, images, seconds = [], [], time.process_time()
-    for sketch in sketches(parameters, seed, 0, n):
-        drawn.append(sketch)
-        images.append(render(parameters, sketch))
-    seconds = time.process_time() - seconds
-    pixels = np.stack(images)
-    margins, labels = (np.array(column) for column in zip(*((s.margin, s.label) for s in drawn), strict=True))
-    ends = np.array([(s.origin, s.terminal) for s in drawn])
-    distances = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1)
-    parts = np.array([ndimage.label(image > COMPONENT_LEVEL, np.ones((3, 3)))[1] for image in images])
-    gains = [gain for s, image in zip(drawn, images, strict=True) for gain in contrasts(parameters, s, image)]
-    found = [find_markers(image, parameters) for image in images]
-    right = sum(sorted(f.tolist()) == sorted(e.tolist()) for f, e in zip(found, ends, strict=True))
-    flat = pixels.reshape(n, -1)
-    both = set(parameters.margins) == set(RELEASED_SHARE)
+class Sample(NamedTuple):
+    """Images of one set of parameters, and the CPU time they took."""
+
+    parameters: SnakeParameters
+    sketches: list[Sketch]
+    images: Array  # uint8 (n, window, window)
+    seconds: float
+
+
+def draw(parameters: SnakeParameters, seed: int, n: int) -> Sample:
+    start = time.process_time()
+    drawn = list(sketches(parameters, seed, 0, n))
+    images = np.stack([render(parameters, sketch) for sketch in drawn])
+    return Sample(parameters, drawn, images, time.process_time() - start)
+
+
+def pictures(sample: Sample) -> dict[str, str]:
+    """What the pixels say."""
+    n, flat = len(sample.images), sample.images.reshape(len(sample.images), -1)
+    margins = np.array([sketch.margin for sketch in sample.sketches])
+    both = set(sample.parameters.margins) == set(RELEASED_SHARE)
+    shares = RELEASED_SHARE if both else dict.fromkeys(sample.parameters.margins, 1.0)
 
     def average(values: Array) -> float:
-        if not both:
-            return float(values.mean())
-        return sum(share * values[margins == m].mean() for m, share in RELEASED_SHARE.items())
+        return float(sum(share * values[margins == margin].mean() for margin, share in shares.items()))
 
-    rows = {
+    drawn = list(zip(sample.sketches, sample.images, strict=True))
+    gains = [gain for sketch, image in drawn for gain in contrasts(sample.parameters, sketch, image)]
+    right = sum(
+        sorted(find_markers(image, sample.parameters).tolist()) == sorted(map(list, (sketch.origin, sketch.terminal)))
+        for sketch, image in drawn
+    )
+    parts = np.array([ndimage.label(image > COMPONENT_LEVEL, np.ones((3, 3)))[1] for image in sample.images])
+    of_margin = {m: parts[margins == m] for m in sample.parameters.margins}
+    return {
         "markers found where they are, and nowhere else": f"{right} of {n} images",
         "pixels ≥ 250 per image": f"{average((flat >= 250).sum(1)):.2f}",
         "paddle to marker contrast": f"{np.mean(gains):.3f} ± {np.std(gains):.3f} ({len(gains):,} lone paddles)",
+        **{f"components, margin {m}": f"{found.mean():.1f} ± {found.std():.1f}" for m, found in of_margin.items()},
+        "pixels of grey value 1 / 2 / 3 per image": " / ".join(f"{average((flat == v).sum(1)):.0f}" for v in (1, 2, 3)),
+        "non-zero pixels": f"{average((flat > 0).mean(1)):.3f}",
+        "mean / 255": f"{average(flat.mean(1)) / 255:.4f}",
+        "standard deviation / 255": f"{average(flat.std(1)) / 255:.4f}",
     }
-    for margin in parameters.margins:
-        of = parts[margins == margin]
-        rows[f"components, margin {margin}"] = f"{of.mean():.1f} ± {of.std():.1f}"
-    rows["pixels of grey value 1 / 2 / 3 per image"] = " / ".join(
-        f"{average((flat == v).sum(1)):.0f}" for v in (1, 2, 3)
-    )
-    rows["non-zero pixels"] = f"{average((flat > 0).mean(1)):.3f}"
-    rows["mean / 255"] = f"{average(flat.mean(1)) / 255:.4f}"
-    rows["standard deviation / 255"] = f"{average(flat.std(1)) / 255:.4f}"
-    rows["distractors laid"] = f"{np.mean([len(s.distractors) for s in drawn]):.2f} of {parameters.distractors}"
-    rows["label 1"] = f"{labels.mean():.3f} (binomial sd {0.5 / n**0.5:.3f})"
-    rows["marker distance, label 1 / 0"] = (
-        f"{distances[labels == 1].mean():.1f} / {distances[labels == 0].mean():.1f} px"
-    )
-    rows["accuracy of the distance alone"] = f"{logistic_accuracy(distances, labels):.1%}"
-    rows["CPU time per image"] = f"{seconds / n * 1e3:.2f} ms"
-    return rows
+
+
+def labels(sample: Sample) -> dict[str, str]:
+    """Whether the label is fair and hidden, and what the images cost."""
+    n = len(sample.sketches)
+    label = np.array([sketch.label for sketch in sample.sketches])
+    apart = np.array([math.dist(sketch.origin, sketch.terminal) for sketch in sample.sketches])
+    laid = np.mean([len(sketch.distractors) for sketch in sample.sketches])
+    return {
+        "distractors laid": f"{laid:.2f} of {sample.parameters.distractors}",
+        "label 1": f"{label.mean():.3f} (binomial sd {0.5 / n**0.5:.3f})",
+        "marker distance, label 1 / 0": f"{apart[label == 1].mean():.1f} / {apart[label == 0].mean():.1f} px",
+        "accuracy of the distance alone": f"{logistic_accuracy(apart, label):.1%} (± {0.5 / n**0.5:.1%})",
+        "CPU time per image": f"{sample.seconds / n * 1e3:.2f} ms",
+    }
 
 
 def main() -> None:
@@ -136,7 +152,8 @@ def main() -> None:
         list(sketches(PARAMETERS[window], 0, 0, 1))
         known = RELEASED if window == 128 else {}
         print(f"\n| {window} px, {arguments.images} images, seed {arguments.seed} | released | here |\n|---|---|---|")
-        for name, value in measure(PARAMETERS[window], arguments.seed, arguments.images).items():
+        sample = draw(PARAMETERS[window], arguments.seed, arguments.images)
+        for name, value in (pictures(sample) | labels(sample)).items():
             print(f"| {name} | {known.get(name, '–')} | {value} |")
     print(f"\nPeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 

@@ -1,4 +1,4 @@
-"""The growing of Pathfinder's snakes, compiled with numba: two targets, then distractors; and their drawing.
+"""The growing of Pathfinder's snakes, compiled with numba: two targets, then distractors.
 
 The original, drewlinsley/pathfinder @ ab9c130 (`two_snakes` and `make_many_snakes`), dilates the whole image at every
 step; here everything a paddle adds is a patch (`snake_paddles.Paddles`), so a step costs a fraction of a microsecond.
@@ -18,7 +18,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from .snake_paddles import DEGREES, HALO, Array, Paddles
+from .snake_paddles import DEGREES, HALO, Array, Beginning, Paddles, Turning
 
 Place = tuple[float, float]
 """y, x."""
@@ -51,7 +51,11 @@ BLIND_DRAWS = 0.05
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` as machine code, kept on disk where numba finds a folder it may write to."""
+    """`function` as machine code, kept on disk where numba finds a folder it may write to.
+
+    What is kept goes out of date with this file, not with the constants it imports: remove `__pycache__` after changing
+    one of those.
+    """
     try:
         return numba.njit(function, nogil=True, cache=True)
     except RuntimeError:  # a read-only installation and no user cache folder
@@ -120,70 +124,68 @@ def translated(place: Place, steps: Array, o: int) -> Place:
 
 @compiled
 def extend(
-    rng: np.random.Generator, paddles: Paddles, grids: Array, cumulative: Array, pivot: Place, last: int
+    rng: np.random.Generator, turning: Turning, limits: Array, grids: Array, sums: Array, pivot: Place, last: int
 ) -> tuple[bool, Paddle, Place]:
     """The paddle behind one of index `last` that turned around `pivot`: whether one fits, which, and its pivot."""
     window = grids.shape[1] - 2 * HALO
-    pivot_y, pivot_x = translated(pivot, paddles.advance, last)
-    start, stop = paddles.start[last], paddles.start[last + 1]
+    pivot_y, pivot_x = translated(pivot, turning.advance, last)
+    start, stop = turning.start[last], turning.start[last + 1]
     total = 0.0
     for k in range(start, stop):
-        y = pivot_y + paddles.circle[paddles.reach[k], 0]
-        x = pivot_x + paddles.circle[paddles.reach[k], 1]
+        y, x = pivot_y + turning.head[k, 0], pivot_x + turning.head[k, 1]
         if 0 <= y < window and 0 <= x < window:
-            total += paddles.weight[k] * (255 - grids[CLOSE, y + HALO, x + HALO])
-        cumulative[k - start] = total
+            total += turning.weight[k] * (255 - grids[CLOSE, y + HALO, x + HALO])
+        sums[k - start] = total
     if total < LEAST_WEIGHT:
         return False, (0, 0, 0), (0, 0)
     for _ in range(TRIES):
         drawn = rng.random() * total
-        k = 0
-        while cumulative[k] <= drawn and k < stop - start - 1:
+        k = start
+        while sums[k - start] <= drawn and k < stop - 1:
             k += 1
-        head = paddles.reach[start + k]
-        paddle = (DEGREES + head, pivot_y + paddles.circle[head, 0], pivot_x + paddles.circle[head, 1])
-        if not collides(grids, paddles.limit, paddle):
+        paddle = (turning.head[k, 2], pivot_y + turning.head[k, 0], pivot_x + turning.head[k, 1])
+        if not collides(grids, limits, paddle):
             return True, paddle, (pivot_y, pivot_x)
     return False, (0, 0, 0), (0, 0)
 
 
 @compiled
-def first_pivot(paddles: Paddles, paddle: Paddle) -> Place:
+def first_pivot(beginning: Beginning, paddle: Paddle) -> Place:
     o, y, x = paddle
-    return translated(translated((y, x), paddles.first_head, o), paddles.first_pivot, o)
+    return translated(translated((y, x), beginning.head, o), beginning.pivot, o)
 
 
 @compiled
-def is_inside(paddles: Paddles, window: int, paddle: Paddle) -> bool:
+def is_inside(beginning: Beginning, window: int, paddle: Paddle) -> bool:
     """Whether head and pivot of a snake's first paddle are in the window."""
     o, y, x = paddle
-    head_y, head_x = translated((y, x), paddles.first_head, o)
-    pivot_y, pivot_x = first_pivot(paddles, paddle)
+    head_y, head_x = translated((y, x), beginning.head, o)
+    pivot_y, pivot_x = first_pivot(beginning, paddle)
     return min(head_y, head_x, pivot_y, pivot_x) >= 0 and max(head_y, head_x, pivot_y, pivot_x) < window
 
 
 @compiled
-def begin_first(rng: np.random.Generator, paddles: Paddles, window: int) -> tuple[bool, Paddle]:
+def begin_first(rng: np.random.Generator, beginning: Beginning, window: int) -> tuple[bool, Paddle]:
     """The first paddle of the first target: far from the edges, or, at 32 px, now and then just at one."""
     for _ in range(TRIES):
         o = below(rng, DEGREES)
-        height, width = paddles.room[o, 2], paddles.room[o, 3]
-        start, stop = paddles.beyond_start[o], paddles.beyond_start[o + 1]
+        height, width = beginning.room[o, 2], beginning.room[o, 3]
+        start, stop = beginning.beyond_start[o], beginning.beyond_start[o + 1]
         room = height * width
         if room + stop - start == 0:
             break
         place = below(rng, room + stop - start)
         if place < room:
-            return True, (o, paddles.room[o, 0] + place // width, paddles.room[o, 1] + place % width)
-        paddle = (o, paddles.beyond[start + place - room, 0], paddles.beyond[start + place - room, 1])
-        if is_inside(paddles, window, paddle):
+            return True, (o, beginning.room[o, 0] + place // width, beginning.room[o, 1] + place % width)
+        paddle = (o, beginning.beyond[start + place - room, 0], beginning.beyond[start + place - room, 1])
+        if is_inside(beginning, window, paddle):
             return True, paddle
     return False, (0, 0, 0)
 
 
 @compiled
 def begin_second(
-    rng: np.random.Generator, paddles: Paddles, window: int, seed_distance: int, first: Paddle
+    rng: np.random.Generator, beginning: Beginning, window: int, seed_distance: int, first: Paddle
 ) -> tuple[bool, Paddle]:
     """The first paddle of the second target, at `seed_distance` from the first target's.
 
@@ -191,16 +193,16 @@ def begin_second(
     """
     for _ in range(TRIES):
         o, direction = below(rng, DEGREES), below(rng, DEGREES)
-        y = int(np.rint(first[1] + seed_distance * paddles.turns[direction, 0]))
-        x = int(np.rint(first[2] + seed_distance * paddles.turns[direction, 1]))
-        if 0 <= y < window and 0 <= x < window and is_inside(paddles, window, (o, y, x)):
+        y = int(np.rint(first[1] + seed_distance * beginning.turns[direction, 0]))
+        x = int(np.rint(first[2] + seed_distance * beginning.turns[direction, 1]))
+        if 0 <= y < window and 0 <= x < window and is_inside(beginning, window, (o, y, x)):
             return True, (o, y, x)
     return False, (0, 0, 0)
 
 
 @compiled
 def grow_targets(
-    rng: np.random.Generator, paddles: Paddles, grids: Array, cumulative: Array, seed_distance: int, placed: Array
+    rng: np.random.Generator, paddles: Paddles, grids: Array, sums: Array, seed_distance: int, placed: Array
 ) -> int:
     """Two snakes, a paddle each in turn, into the even and odd rows of `placed` (n, 3); how many before one got stuck.
 
@@ -208,18 +210,18 @@ def grow_targets(
     snake's last paddle, so distractors may cross it; that is kept.
     """
     window = grids.shape[1] - 2 * HALO
-    found, one = begin_first(rng, paddles, window)
+    found, one = begin_first(rng, paddles.beginning, window)
     if not found:
         return 0
-    found, two = begin_second(rng, paddles, window, seed_distance, one)
+    found, two = begin_second(rng, paddles.beginning, window, seed_distance, one)
     if not found:
         return 0
     note(placed, 0, one)
     note(placed, 1, two)
     last, other = one, two
-    pivot, other_pivot = first_pivot(paddles, one), first_pivot(paddles, two)
+    pivot, other_pivot = first_pivot(paddles.beginning, one), first_pivot(paddles.beginning, two)
     for row in range(2, len(placed)):
-        found, paddle, pivot = extend(rng, paddles, grids, cumulative, pivot, last[0])
+        found, paddle, pivot = extend(rng, paddles.turning, paddles.limit, grids, sums, pivot, last[0])
         if not found:
             return row
         settle(paddles, grids, last)
@@ -234,7 +236,7 @@ def grow_targets(
 def is_free(grids: Array, body: Array, o: int, place: int) -> bool:
     """Whether no pixel of `body[o]` around a place (window · y + x) is taken."""
     y, x = divmod(place, grids.shape[1] - 2 * HALO)
-    for k in range(body.shape[1]):  # noqa: SIM110 — numba compiles no generator expression
+    for k in range(body.shape[1]):
         if grids[OCCUPIED, y + HALO + body[o, k, 0], x + HALO + body[o, k, 1]] >= TAKEN:
             return False
     return True
@@ -266,29 +268,29 @@ def free_place(rng: np.random.Generator, grids: Array, body: Array, o: int) -> i
 
 
 @compiled
-def begin_distractor(rng: np.random.Generator, paddles: Paddles, grids: Array) -> tuple[bool, Paddle]:
+def begin_distractor(rng: np.random.Generator, beginning: Beginning, grids: Array) -> tuple[bool, Paddle]:
     window = grids.shape[1] - 2 * HALO
     for _ in range(TRIES):
         o = below(rng, DEGREES)
-        place = free_place(rng, grids, paddles.body, o)
+        place = free_place(rng, grids, beginning.body, o)
         if place < 0:
             break
         paddle = (o, place // window, place % window)
-        if is_inside(paddles, window, paddle):
+        if is_inside(beginning, window, paddle):
             return True, paddle
     return False, (0, 0, 0)
 
 
 @compiled
-def grow_distractor(rng: np.random.Generator, paddles: Paddles, grids: Array, cumulative: Array, placed: Array) -> int:
+def grow_distractor(rng: np.random.Generator, paddles: Paddles, grids: Array, sums: Array, placed: Array) -> int:
     """One distractor into the rows of `placed` (n, 3); how many paddles before it got stuck."""
-    found, last = begin_distractor(rng, paddles, grids)
+    found, last = begin_distractor(rng, paddles.beginning, grids)
     if not found:
         return 0
     note(placed, 0, last)
-    pivot = first_pivot(paddles, last)
+    pivot = first_pivot(paddles.beginning, last)
     for row in range(1, len(placed)):
-        found, paddle, pivot = extend(rng, paddles, grids, cumulative, pivot, last[0])
+        found, paddle, pivot = extend(rng, paddles.turning, paddles.limit, grids, sums, pivot, last[0])
         if not found:
             return row
         settle(paddles, grids, last)
@@ -318,11 +320,11 @@ def grow(
     (index, y, x). Returns how many distractors were laid.
     """
     grids = empty.copy()
-    cumulative = np.empty(len(paddles.circle))
+    sums = np.empty(len(paddles.line) - DEGREES)
     n = 0
     while n < len(targets):
         copy_around(paddles, empty, grids, targets, n)
-        n = grow_targets(rng, paddles, grids, cumulative, seed_distance, targets)
+        n = grow_targets(rng, paddles, grids, sums, seed_distance, targets)
     kept = grids.copy()
     laid = 0
     for _ in range(len(distractors)):
@@ -330,75 +332,10 @@ def grow(
             break
         placed = distractors[laid]
         for _ in range(ATTEMPTS):
-            n = grow_distractor(rng, paddles, grids, cumulative, placed)
+            n = grow_distractor(rng, paddles, grids, sums, placed)
             if n == len(placed):
                 copy_around(paddles, grids, kept, placed, n)
                 laid += 1
                 break
             copy_around(paddles, kept, grids, placed, n)
     return laid
-
-
-@compiled
-def draw(canvas: Array, line: Array, placed: Array, contrast: float) -> None:
-    """Draw the paddles `placed` (n, 3) on `canvas` (float64, with its halo)."""
-    n = line.shape[1]
-    for k in range(len(placed)):
-        o, top, left = placed[k, 0], placed[k, 1] + HALO - n // 2, placed[k, 2] + HALO - n // 2
-        for i in range(n):
-            for j in range(n):
-                canvas[top + i, left + j] = max(canvas[top + i, left + j], line[o, i, j] * contrast)
-
-
-@compiled
-def edge_class(position: int, window: int, far: int) -> int:
-    """Index into `snake_paddles.markers`: `far` unless the position is nearer to an edge than that."""
-    if position < far:
-        return position
-    return max(far, position - window + 2 * far + 1)
-
-
-@compiled
-def draw_marker(canvas: Array, markers: Array, y: int, x: int) -> None:
-    side, window = len(markers), len(canvas) - 2 * HALO
-    a, b = edge_class(y, window, side // 2), edge_class(x, window, side // 2)
-    top, left = y - a + HALO, x - b + HALO
-    for i in range(side):
-        for j in range(side):
-            canvas[top + i, left + j] = max(canvas[top + i, left + j], markers[a, b, i, j])
-
-
-@compiled
-def develop(canvas: Array, image: Array) -> None:
-    """`canvas` as bytes: its largest value becomes 255, the rest is cut to whole numbers."""
-    window, largest = len(image), 0.0
-    for y in range(window):
-        for x in range(window):
-            largest = max(largest, canvas[y + HALO, x + HALO])
-    for y in range(window):
-        for x in range(window):
-            image[y, x] = int(canvas[y + HALO, x + HALO] / largest * 255)
-
-
-@compiled
-def fits_at(image: Array, darkest: Array, y: int, x: int) -> bool:
-    """Whether no pixel of the marker's canvas, laid around (y, x), is below `darkest` (of its edge class)."""
-    window, side = len(image), len(darkest)
-    a, b = edge_class(y, window, side // 2), edge_class(x, window, side // 2)
-    if image[y, x] < darkest[a, b, a, b]:
-        return False
-    for i in range(side):
-        for j in range(side):
-            if image[y - a + i, x - b + j] < darkest[a, b, i, j]:
-                return False
-    return True
-
-
-@compiled
-def fits(image: Array, darkest: Array) -> Array:
-    """Where the marker fits, one bool per pixel."""
-    fitting = np.empty(image.shape, np.bool_)
-    for y in range(len(image)):
-        for x in range(len(image)):
-            fitting[y, x] = fits_at(image, darkest, y, x)
-    return fitting

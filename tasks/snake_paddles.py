@@ -64,26 +64,37 @@ class SnakeParameters(Frozen):
         return self
 
 
+class Beginning(NamedTuple):
+    """The 360 paddles that begin a snake. Displacements and places are (y, x)."""
+
+    head: Array  # float64 (360, 2): from the tail to the head, before rounding up, …
+    pivot: Array  # float64 (360, 2): … and from there back to the pivot
+    body: Array  # int64 (360, n, 2): pixels, from the tail, that must be free; padded with the last
+    room: Array  # int64 (360, 4): top, left, height and width of the places (tails) for the first target …
+    beyond: Array  # int64 (n, 2): … and tails at the edge whose `body` is wholly out of the window, for each …
+    beyond_start: Array  # int64 (361,): … paddle at beyond_start[o]:beyond_start[o + 1]
+    turns: Array  # float64 (360, 2): sine and cosine of 0…359 degrees
+
+
+class Turning(NamedTuple):
+    """How a snake goes on behind a paddle o: to the heads start[o]:start[o + 1]."""
+
+    advance: Array  # float64 (o, 2): from the paddle's pivot to the next one's, before rounding up
+    start: Array  # int64 (o + 1,)
+    head: Array  # int64 (r, 3): y and x from the pivot, and the index of the paddle that has its head there
+    weight: Array  # float64 (r,): positive
+
+
 class Paddles(NamedTuple):
-    """Every paddle of one margin. Index o: first the 360 beginnings of a snake, then its extensions, one per pixel
-    of `circle`. A beginning is drawn around its tail, an extension around its head; displacements are (y, x)."""
+    """Every paddle of one margin. Index o: first the 360 beginnings of a snake, then its extensions, one per pixel of
+    a circle. A beginning is drawn around its tail, an extension around its head."""
 
     line: Array  # float64 (o, 2R+1, 2R+1): brightness at contrast 1
     mask: Array  # uint8 (o, 2R+1, BREADTH): the paddle and its margin; the centre is column HALO - 1
     limit: Array  # uint8 (o, 2R+1, BREADTH): an occupied pixel above this refuses the paddle
     near: Array  # uint8 (o, 2(R+m)+1, BREADTH): the mask dilated by the margin, where no head may come
-    advance: Array  # float64 (o, 2): from a paddle's pivot to the next one's, before rounding up
-    first_head: Array  # float64 (360, 2): from the tail of a beginning to its head, likewise …
-    first_pivot: Array  # float64 (360, 2): … and from there back to its pivot
-    body: Array  # int64 (360, n, 2): pixels, from the tail, that must be free for a beginning; padded with its last
-    room: Array  # int64 (360, 4): top, left, height and width of the places (tails) for the first target …
-    beyond: Array  # int64 (n, 2): … and tails at the edge whose `body` is wholly out of the window, for each …
-    beyond_start: Array  # int64 (361,): … beginning at beyond_start[o]:beyond_start[o + 1]
-    circle: Array  # int64 (c, 2): from the pivot to the possible heads
-    reach: Array  # int64 (r,): indices into `circle` with positive weight, for each last paddle o …
-    weight: Array  # float64 (r,): … and their weights …
-    start: Array  # int64 (o + 1,): … at start[o]:start[o + 1]
-    turns: Array  # float64 (360, 2): sine and cosine of 0…359 degrees
+    beginning: Beginning
+    turning: Turning
 
 
 def disc(radius: int) -> Array:
@@ -170,43 +181,55 @@ def _broad(patches: Array, value: int) -> Array:
     return np.pad(patches, ((0, 0), (0, 0), sides), constant_values=value).astype(np.uint8)
 
 
+def _beginning(parameters: SnakeParameters, margin: int, first: Array, mask: Array) -> Beginning:
+    length = parameters.paddle_length
+    body = _bodies(mask, length + margin)
+    beyond, beyond_start = _beyond(body, parameters.window)
+    turns = np.deg2rad(np.arange(DEGREES))
+    return Beginning(
+        head=np.array([step(angle, length) for angle in first]),
+        pivot=np.array([step(flip(angle), length + margin) for angle in first]),
+        body=body,
+        room=_room(body, parameters.window, 2 * parameters.seed_distance),
+        beyond=beyond,
+        beyond_start=beyond_start,
+        turns=np.stack([np.sin(turns), np.cos(turns)], axis=1),
+    )
+
+
+def _turning(parameters: SnakeParameters, margin: int, first: Array, circle: Array, onward: Array) -> Turning:
+    orientations = np.concatenate([first, onward])
+    weight = np.stack([weights(onward, last, parameters.continuity) for last in orientations])
+    last, reach = np.nonzero(weight)
+    return Turning(
+        advance=np.array([step(angle, parameters.paddle_length + 2 * margin) for angle in orientations]),
+        start=np.searchsorted(last, np.arange(len(orientations) + 1)),
+        head=np.concatenate([circle[reach], DEGREES + reach[:, None]], axis=1),
+        weight=weight[last, reach],
+    )
+
+
 @functools.lru_cache
 def paddles(parameters: SnakeParameters, margin: int) -> Paddles:
     """All paddles of one margin; takes some 0.1 s, then cached."""
     from scipy import ndimage
 
-    length = parameters.paddle_length
     first = np.deg2rad(np.arange(-180, 180))
-    circle = heads(length + margin)
+    circle = heads(parameters.paddle_length + margin)
     onward = np.arctan2(circle[:, 0], circle[:, 1])
     drawn = [draw_paddle(parameters, margin, angle) for angle in first]
     drawn += [draw_paddle(parameters, margin, flip(angle)) for angle in onward]
     line, mask = (np.stack(patches) for patches in zip(*drawn, strict=True))
     wide = np.pad(mask, ((0, 0), (margin, margin), (margin, margin)))
     near = np.stack([ndimage.grey_dilation(patch, footprint=disc(margin), mode="constant") for patch in wide])
-    orientations = np.concatenate([first, onward])
-    weight = np.stack([weights(onward, last, parameters.continuity) for last in orientations])
-    last, reach = np.nonzero(weight)
-    body = _bodies(mask[:DEGREES], length + margin)
-    beyond, beyond_start = _beyond(body, parameters.window)
-    turns = np.deg2rad(np.arange(DEGREES))
+    limit = np.where(mask >= COLLISION - 255, COLLISION - 1 - mask.astype(np.int64), 255)
     return Paddles(
         line=line,
         mask=_broad(mask, 0),
-        limit=_broad(np.where(mask >= COLLISION - 255, COLLISION - 1 - mask.astype(np.int64), 255), 255),
+        limit=_broad(limit, 255),
         near=_broad(near, 0),
-        advance=np.array([step(angle, length + 2 * margin) for angle in orientations]),
-        first_head=np.array([step(angle, length) for angle in first]),
-        first_pivot=np.array([step(flip(angle), length + margin) for angle in first]),
-        body=body,
-        room=_room(body, parameters.window, 2 * parameters.seed_distance),
-        beyond=beyond,
-        beyond_start=beyond_start,
-        circle=circle,
-        reach=reach,
-        weight=weight[last, reach],
-        start=np.searchsorted(last, np.arange(len(orientations) + 1)),
-        turns=np.stack([np.sin(turns), np.cos(turns)], axis=1),
+        beginning=_beginning(parameters, margin, first, mask[:DEGREES]),
+        turning=_turning(parameters, margin, first, circle, onward),
     )
 
 
@@ -227,5 +250,5 @@ def markers(parameters: SnakeParameters) -> Array:
     for a, b in np.ndindex(side, side):
         square = (grid[:, None] - a * scale) ** 2 + (grid - b * scale) ** 2
         filled = (square <= (parameters.marker_radius * scale) ** 2).astype(np.float32)
-        canvases[a, b] = Image.fromarray(filled).resize((side, side), Image.Resampling.LANCZOS)
+        canvases[a, b] = np.asarray(Image.fromarray(filled).resize((side, side), Image.Resampling.LANCZOS))
     return canvases

@@ -1,8 +1,11 @@
 """The Pathfinder generator: long dashed curves among short ones, two of whose four ends are marked by discs.
 
 Every image holds two target snakes of `contour_length` paddles; the label says whether the discs lie on the same one.
-The distribution is that of drewlinsley/pathfinder @ ab9c130 (Linsley et al. 2018; MIT), which LRA used. Image i depends
-on (seed, i) alone, so any division of the work among processes, and any resume, gives the same bytes.
+The distribution is that of drewlinsley/pathfinder @ ab9c130 (Linsley et al. 2018; MIT), which LRA used, oddities
+included; `tests/snake_oracle.py` is the same in plain steps. Image i depends on (seed, i) alone, so any division of the
+work among processes, and any resume, gives the same bytes.
+
+`snake_paddles` draws all possible paddles once, `snake_growth` lays them, `snake_drawing` puts the image together.
 """
 
 from __future__ import annotations
@@ -136,7 +139,7 @@ def sketches(parameters: SnakeParameters, seed: int, start: int, stop: int) -> I
 
 def render(parameters: SnakeParameters, sketch: Sketch) -> Array:
     """The image, uint8 `(window, window)`: the largest value becomes 255, the rest is cut to whole numbers."""
-    from .snake_growth import develop, draw, draw_marker
+    from .snake_drawing import develop, draw, draw_marker
 
     line = paddles(parameters, sketch.margin).line
     canvas = np.zeros((parameters.window + 2 * HALO,) * 2)
@@ -167,7 +170,7 @@ def find_markers(image: Array, parameters: SnakeParameters) -> Array:
 
     A marker is found where no pixel is darker than it would be there; what may cross it only brightens.
     """
-    from .snake_growth import fits
+    from .snake_drawing import fits
 
     discs = markers(parameters)
     lines = max(float(paddles(parameters, margin).line.max()) for margin in parameters.margins)

@@ -3,10 +3,12 @@
 import hashlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy import ndimage
 
 from lra_bench.tasks import snake_growth, snakes
 from lra_bench.tasks.snake_paddles import markers, paddles
@@ -63,6 +65,12 @@ def test_an_image_depends_on_seed_and_number_alone(window):
     assert len({image.tobytes() for image in everything}) == 12
     assert images.dtype == np.uint8
     assert labels.dtype == np.int32
+
+
+def test_threads_do_not_disturb_each_other():
+    with ThreadPoolExecutor(2) as pool:
+        halves = list(pool.map(lambda start: snakes.generate(SMALL, 5, start, start + 40)[0], (0, 40)))
+    np.testing.assert_array_equal(np.concatenate(halves), snakes.generate(SMALL, 5, 0, 80)[0])
 
 
 @pytest.mark.parametrize(
@@ -135,6 +143,34 @@ def test_marker_of_pathx_has_the_grey_values_of_the_released_images():
     grey = (np.maximum(disc, 0) / disc.max() * 255).astype(int)
     for row, (column, shown) in zip(grey[far - 3 :], PATHX_MARKER, strict=False):
         assert row[far - 3 + column :][: len(shown)].tolist() == shown
+
+
+RELEASED_MARGINS = {2: 3, 3: 5}
+"""How many of the eight released images of Path-X whose statistics are known have which margin."""
+
+RELEASED = {"components": (94.333 * 3 + 83.6 * 5) / 8, "1": 462, "2": 524, "3": 128, "lit": 0.161, "mean": 0.0370}
+
+
+def deviations(parameters, images):
+    """Of the released images' statistics from those of generated ones, in standard errors of a mean of eight."""
+    measured = {margin: [] for margin in RELEASED_MARGINS}
+    for sketch in snakes.sketches(parameters, 0, 0, images):
+        image = snakes.render(parameters, sketch)
+        parts = ndimage.label(image > 90, np.ones((3, 3)))[1]
+        grey = [(image == value).sum() for value in (1, 2, 3)]
+        measured[sketch.margin].append([parts, *grey, (image > 0).mean(), image.mean() / 255])
+    expected = sum(n * np.mean(measured[m], axis=0) for m, n in RELEASED_MARGINS.items()) / 8
+    variance = sum(n * np.var(measured[m], axis=0) for m, n in RELEASED_MARGINS.items()) / 64
+    return dict(zip(RELEASED, (np.array(list(RELEASED.values())) - expected) / np.sqrt(variance), strict=True))
+
+
+def test_pathx_has_the_statistics_of_the_released_images():
+    found = deviations(PATHX, 400)
+    assert max(abs(z) for z in found.values()) < 3, found
+
+
+def test_the_documented_number_of_distractors_does_not():
+    assert deviations(PATHX.model_copy(update={"distractors": 8}), 100)["components"] > 10
 
 
 def test_paddle_of_pathx_has_the_contrast_of_the_released_images():
