@@ -15,10 +15,11 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator as Generated
+from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait as wait_for
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +138,10 @@ def fill_from_generator(
     with Progress(title, total=total, unit="examples") as progress:
         progress.at(total - sum(min(generator.chunk, total - start) for start in starts.values()), total)
         ranges = {number: (start, min(start + generator.chunk, total)) for number, start in starts.items()}
-        for number, rows in _generated(generator, seed, ranges, jobs):
-            recorder.put(number, PlacedRows(np.arange(*ranges[number]), rows))
-            progress.advance(len(rows.labels))
+        with contextlib.closing(_generated(generator, seed, ranges, jobs)) as finished:
+            for number, rows in finished:
+                recorder.put(number, PlacedRows(np.arange(*ranges[number]), rows))
+                progress.advance(len(rows.labels))
     recorder.flush()
     if generator.distinct:
         _replace_repeats(generator, seed, writer, journal)
@@ -147,7 +149,7 @@ def fill_from_generator(
 
 def _generated(
     generator: Generator, seed: int, ranges: Mapping[int, tuple[int, int]], jobs: int
-) -> Iterator[tuple[int, Rows]]:
+) -> Generated[tuple[int, Rows], None, None]:
     """Chunks as they are finished."""
     expected = generator.seconds_per_example * sum(stop - start for start, stop in ranges.values())
     if jobs == 1 or len(ranges) < 2 or expected < ALONE_SECONDS:
@@ -155,7 +157,8 @@ def _generated(
             yield number, generator.generate(seed, start, stop)
         return
     context = multiprocessing.get_context("spawn")  # fork would copy the parent's threads and locks half-way
-    pool = ProcessPoolExecutor(min(jobs, len(ranges)), mp_context=context, initializer=_follow_parent)
+    leash, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(min(jobs, len(ranges)), context, initializer=_on_leash, initargs=(leash,))
     try:
         running: dict[Future[Rows], int] = {}
         waiting = iter(ranges.items())
@@ -172,18 +175,21 @@ def _generated(
     except BrokenProcessPool:
         raise WorkError("a worker process was killed, perhaps for lack of memory. Type the same to go on.") from None
     finally:
+        held.close()
         pool.shutdown(cancel_futures=True)
+        leash.close()
 
 
-def _follow_parent() -> None:
-    """In a worker: Ctrl-C is the parent's business, and a parent that was killed takes its workers with it."""
+def _on_leash(leash: Connection) -> None:
+    """In a worker: Ctrl-C is the parent's business; when it lets go of its end, by will or by death, the worker leaves.
+
+    Whatever the worker was at is then of no use: asking it politely would make Ctrl-C wait for the chunk's end.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
 
     def watch() -> None:
-        wait_for([parent.sentinel])
-        os._exit(1)
+        leash.poll(None)
+        os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
 

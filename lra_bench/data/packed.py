@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -79,6 +80,17 @@ def _disagrees(folder: Path, manifest: Manifest, what: str) -> UserError:
     )
 
 
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Give `file` this size, with the disk space behind it where the file system can promise that."""
+    if hasattr(os, "posix_fallocate") and size > os.fstat(file.fileno()).st_size:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+    file.truncate(size)
+
+
 class PackedWriter:
     """The arrays of all splits as files of their final size, filled by row in any order.
 
@@ -109,9 +121,7 @@ class PackedWriter:
         np.lib.format.write_array_header_1_0(file, header)
         self._offsets[split, array] = file.tell()
         size = file.tell() + int(np.prod(shape)) * dtype.itemsize
-        if hasattr(os, "posix_fallocate") and size > os.fstat(file.fileno()).st_size:
-            os.posix_fallocate(file.fileno(), 0, size)
-        file.truncate(size)
+        _reserve(file, size)
         self._touched.add((split, array))
 
     def write(self, placed: PlacedRows) -> None:

@@ -42,28 +42,36 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class SourcePlan:
+    """One source of a `Plan`: bytes to download (None: not known, 0: nothing) and seconds besides that."""
+
+    text: str
+    download_bytes: int | None
+    seconds: float
+
+    def line(self) -> str:
+        after = "" if self.download_bytes == 0 else " after the download"
+        size = f", {decimal(self.download_bytes)}" if self.download_bytes else ""
+        return f"{self.text}{size}: about {_duration(self.seconds)}{after}"
+
+
+@dataclass(frozen=True)
 class Plan:
-    """For `--dry-run`: nothing of this was fetched or made."""
+    """For `--dry-run`: nothing of this was fetched or made. Sources are in the order in which they would be tried."""
 
     task: str
     folder: Path
     done: bool
-    sources: list[str]
-    download_bytes: int | None
-    """Of the first source; None where it is not known or nothing is downloaded."""
+    sources: list[SourcePlan]
     disk_bytes: int
-    """Of packed arrays and TFDS dataset together, downloads not counted."""
-    seconds: float
-    """Downloads not counted."""
+    """Of packed arrays and TFDS dataset together, at most; downloads not counted."""
 
     def lines(self) -> list[str]:
         if self.done:
             return [f"{self.task}: already prepared in {self.folder}"]
-        download = "" if self.download_bytes is None else f", after a download of {decimal(self.download_bytes)}"
         return [
-            f"{self.task}: about {decimal(self.disk_bytes)} on disk, about {_duration(self.seconds)}{download}",
-            *(f"  {'from' if i == 0 else 'else'} {source}" for i, source in enumerate(self.sources)),
-            f"  into {self.folder}",
+            f"{self.task}: up to {decimal(self.disk_bytes)} in {self.folder.parent}",
+            *(f"  {'else' if number else 'from'} {source.line()}" for number, source in enumerate(self.sources)),
         ]
 
 
@@ -180,25 +188,25 @@ def plan_for(
     attempts = attempts_for(task, request, source_path, source)
     folders = [data_folder() / task / attempt.name for attempt in attempts]
     done = next((folder for folder in folders if (folder / FILE).exists()), None)
-    first = attempts[0]
-    total, row = _volume(module, request, first)
-    seconds = total * (WRITE_SECONDS_PER_EXAMPLE + row * WRITE_SECONDS_PER_BYTE)
-    if first.generator is not None:
-        seconds += total * first.generator.seconds_per_example / jobs
-    return Plan(
-        task=task,
-        folder=done or folders[0],
-        done=done is not None,
-        sources=[attempt.text for attempt in attempts],
-        download_bytes=_download_bytes(first.origin),
-        disk_bytes=2 * total * row,
-        seconds=seconds,
-    )
+    total, row = _volume(module, request, attempts[0])
+    writing = total * (WRITE_SECONDS_PER_EXAMPLE + row * WRITE_SECONDS_PER_BYTE)
+    sources = [
+        SourcePlan(attempt.text, _download_bytes(attempt), writing + _making(attempt, total, jobs))
+        for attempt in attempts
+    ]
+    return Plan(task, done or folders[0], done is not None, sources, disk_bytes=2 * total * row)
 
 
-def _download_bytes(origin: Origin | None) -> int | None:
-    sizes = [file.size for file in origin.files] if origin else []
-    return sum(size for size in sizes if size) if sizes and None not in sizes else None
+def _making(attempt: Attempt, total: int, jobs: int) -> float:
+    """Seconds in a generator."""
+    return total * attempt.generator.seconds_per_example / jobs if attempt.generator else 0.0
+
+
+def _download_bytes(attempt: Attempt) -> int | None:
+    if attempt.origin is None:
+        return 0
+    sizes = [file.size for file in attempt.origin.files]
+    return None if None in sizes else sum(size for size in sizes if size)
 
 
 def _volume(module: TaskModule, request: Request, attempt: Attempt) -> tuple[int, int]:
