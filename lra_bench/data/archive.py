@@ -26,6 +26,9 @@ _OPENERS: dict[bytes, Callable[[Path], Any]] = {
     b"\xfd7zXZ\x00": lzma.LZMAFile,
 }
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError)
+TAR_BUFFER = 20 * 512
+"""tarfile copies what is left of its buffer at every read of a header, so a large one costs more than it saves."""
+
 _TAR_MAGIC = slice(257, 262)
 
 
@@ -76,7 +79,7 @@ def _tar(path: Path, head: bytes, wanted: Wanted) -> Iterator[tuple[str, IO[byte
     with ExitStack() as stack:
         # Not tarfile's own "r|gz": it takes the end of a cut gzip stream for the end of the archive.
         stream = stack.enter_context(opener(path) if opener else path.open("rb"))
-        tar = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20))
+        tar = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", bufsize=TAR_BUFFER))
         while (member := tar.next()) is not None:
             # tarfile remembers every header, which is gigabytes for the millions of files in LRA's archive.
             tar.members.clear()  # type: ignore[attr-defined]

@@ -316,8 +316,8 @@ def _plain(error: BaseException) -> str:
     """What went wrong in a connection, in words instead of a chain of class names."""
     text = f"{type(error).__name__} {error}".lower()
     known = {
-        "name resolution": "the server's name was not found",
-        "getaddrinfo": "the server's name was not found",
+        "proxy": "the proxy refused or did not answer",
+        "failed to resolve": "the server's name was not found",
         "timed out": "the server did not answer in time",
         "timeout": "the server did not answer in time",
         "refused": "the connection was refused",
