@@ -51,7 +51,7 @@ def _recipes() -> list[Row]:
             "layers": recipe.n_layers,
             "features": recipe.d_model,
             "batch": recipe.batch_size,
-            "epochs": recipe.epochs,
+            "epochs": round(recipe.epochs, 2),
             "published %": recipe.published,
         }
         for task in task_names()

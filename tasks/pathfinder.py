@@ -25,6 +25,8 @@ from lra_bench.data.splits import tenths, tfds_order, torch_permutation
 from lra_bench.data.tiny import TINY_SPLITS
 from lra_bench.spec import Protocol, Recipe, Source, SplitName, Task
 
+from . import families
+
 TASK = Task(
     name="pathfinder",
     title="Pathfinder",
@@ -43,7 +45,56 @@ TASK = Task(
 
 CLASSES = ("discs on two curves", "discs on one curve")
 
-RECIPES: dict[str, Recipe] = {}
+_S5 = families.s5(
+    published=95.33,
+    n_layers=6,
+    d_model=192,
+    d_state=256,
+    blocks=8,
+    activation="half_glu1",
+    c_init="trunc_standard_normal",
+    norm_decay=0.9,
+    dropout=0.05,
+    lr=4.5e-3,
+    ssm_lr=9e-4,
+    batch_size=64,
+    epochs=200.0,
+    warmup_epochs=1.0,
+    weight_decay=0.03,
+    groups=families.STANDARD,
+    embedding=None,
+    pixels="signed",
+)
+
+RECIPES: dict[str, Recipe] = {
+    "s5": _S5,
+    "s5_ptd": families.s5_ptd(
+        _S5, published=95.54, layer={"gamma": 0.1}, epochs=230.0, warmup_epochs=10.0, weight_decay=0.05
+    ),
+    "lru": families.lru(
+        like=_S5,
+        published=95.1,
+        d_model=192,
+        d_state=256,
+        ring=(0.9, 0.999),
+        batch_size=64,
+        iterations=500_000,
+        examples=TASK.splits["train"],
+        lr_factor=0.25,
+        weight_decay=0.05,
+        dropout=0.0,
+    ),
+    "transformer": families.lra_pixels(
+        published=71.40,
+        n_layers=4,
+        d_model=32,
+        pooling="mean",
+        layer={"heads": 4, "qkv_dim": 16, "mlp_dim": 32},
+        dropout=0.2,
+        batch_size=512,
+        lr=1e-3,
+    ),
+}
 
 DIFFICULTY = "curv_contour_length_14"
 """LRA's `hard`, the one both tasks use (google-research/long-range-arena issue 11)."""

@@ -41,6 +41,8 @@ from lra_bench.data.source import (
 from lra_bench.data.tiny import TINY_SPLITS, Drawn, TinyGenerator
 from lra_bench.spec import Recipe, Source, SplitName, Task
 
+from . import families
+
 TASK = Task(
     name="retrieval",
     title="Retrieval",
@@ -60,7 +62,55 @@ TASK = Task(
 
 CLASSES = ("not related", "related")
 
-RECIPES: dict[str, Recipe] = {}
+_S5 = families.s5(
+    published=91.40,
+    n_layers=6,
+    d_model=128,
+    d_state=256,
+    blocks=16,
+    activation="half_glu1",
+    c_init="trunc_standard_normal",
+    dropout=0.0,
+    lr=2e-3,
+    ssm_lr=1e-3,
+    batch_size=32,
+    epochs=20.0,
+    warmup_epochs=1.0,
+    weight_decay=0.05,
+    groups=families.STANDARD_DT_GLOBAL,
+    embedding=98,
+    pixels=None,
+)
+
+RECIPES: dict[str, Recipe] = {
+    "s5": _S5,
+    "s5_ptd": families.s5_ptd(_S5, published=91.51, layer={"gamma": 0.3}),
+    "lru": families.lru(
+        like=_S5,
+        published=89.9,
+        d_model=128,
+        d_state=256,
+        ring=(0.5, 0.9),
+        bidirectional=False,
+        batch_size=64,
+        iterations=100_000,
+        examples=TASK.splits["train"],
+        lr_factor=0.5,
+        weight_decay=0.05,
+        dropout=0.1,
+    ),
+    "transformer": families.lra_text(
+        published=57.46,
+        notes="The warm-up of 8,000 steps outlasts the 5,000 of training, in the LRA configuration too.",
+        embedding=257,
+        heads=4,
+        qkv_dim=128,
+        mlp_dim=512,
+        steps=5_000,
+        warmup_steps=8_000,
+        examples=TASK.splits["train"],
+    ),
+}
 
 FILES: dict[str, SplitName] = {"train": "train", "eval": "val", "test": "test"}
 FILE = re.compile(r"(?P<root>(?:.*/)?)new_aan_pairs\.(?P<split>train|eval|test)\.tsv")

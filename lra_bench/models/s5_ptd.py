@@ -40,7 +40,8 @@ class S5PTDLayer(s5.S5Layer):
 
     def initial_modes(self, config: s5.Config) -> s5.Modes:
         assert isinstance(config, Config)
-        solved = ptd.ptd(config.d_state // config.blocks, config.gamma)
+        block = config.d_state // config.blocks
+        solved = ptd.ptd(block, config.gamma if block > 2 else None)
         return s5.repeat_blocks(solved.Lambda, solved.V, solved.Vinv, config.blocks)
 
     def initial_B(self, key: Array, config: s5.Config, H: int) -> Array:

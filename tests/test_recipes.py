@@ -1,0 +1,134 @@
+"""The published recipes: parameter counts, who gets which learning rate, schedules as the reference codes step them."""
+
+from functools import cache
+from pathlib import Path
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lra_bench.layers import DataShape, count_parameters
+from lra_bench.models import build, model_module
+from lra_bench.optim import group_of, make_schedule
+from lra_bench.registry import task_module, task_names
+from lra_bench.spec import apply_overrides
+from lra_bench.ssm import ptd
+
+GOLDEN = Path(__file__).parent / "golden"
+CELLS = [(model, task) for task in task_names() for model in task_module(task).RECIPES]
+
+COUNTS = {
+    "s5": (188_490, 1_321_154, 772_098, 5_133_706, 1_113_602, 694_018),
+    "s5_ptd": (237_834, 2_207_618, 1_364_226, 8_676_106, 2_000_642, 1_286_146),
+}
+"""Of the reference, instantiated for the six tasks in the order of the table."""
+
+MILLIONS = {("lru", "listops"): 1.0, ("lru", "text"): 2.0}
+"""As the LRU paper rounds them."""
+
+
+def shape_of(task):
+    return DataShape(task.length, task.classes, task.documents, task.variable_length)
+
+
+def unsolved(n, gamma):
+    """PTD's shapes without its solver, which takes seconds for the largest block."""
+    return ptd.Ptd(np.zeros(n, complex), np.zeros((n, n), complex), np.zeros((n, n), complex), np.zeros((n, n)), 1, 1)
+
+
+@cache
+def abstract(model, task):
+    """The full-size network as shapes."""
+    module = task_module(task)
+    with mock.patch.object(ptd, "ptd", unsolved):
+        return nnx.eval_shape(lambda: build(model, module.RECIPES[model], shape_of(module.TASK), rngs=nnx.Rngs(0)))
+
+
+@pytest.mark.parametrize(("model", "task"), CELLS)
+def test_recipe_is_valid_and_builds_at_full_size(model, task):
+    recipe = task_module(task).RECIPES[model]
+    assert apply_overrides(recipe, {}, model_module(model).Config) == recipe
+    inputs, pixels = task_module(task).TASK.inputs, recipe.pixels is not None
+    assert inputs == "pixels" or not pixels
+    count = count_parameters(abstract(model, task))
+    if model in COUNTS:
+        assert count == COUNTS[model][task_names().index(task)]
+    if (model, task) in MILLIONS:
+        assert round(count / 1e6, 1) == MILLIONS[model, task]
+
+
+def test_every_family_of_s5_has_every_task():
+    have = {(model, task) for model, task in CELLS if model in ("s5", "s5_ptd", "lru", "transformer")}
+    assert len(have) == 4 * 6
+
+
+STANDARD = {"Lambda_re": "ssm", "Lambda_im": "ssm", "B": "ssm", "log_step": "ssm"}
+S5_GROUPS = {
+    "listops": {**STANDARD, "B": "regular"},
+    "text": {**STANDARD, "log_step": "regular"},
+    "retrieval": {**STANDARD, "log_step": "regular"},
+    "image": {**STANDARD, "B": "regular"},
+    "pathfinder": STANDARD,
+    "pathx": {**STANDARD, "B": "ssm_decay"},
+}
+"""Leaf name → group under each task's --opt_config; every leaf that is not named is regular, norms, C and D included."""
+
+
+@pytest.mark.parametrize("task", task_names())
+@pytest.mark.parametrize("model", ["s5", "s5_ptd"])
+def test_s5_leaves_are_in_the_groups_of_opt_config(model, task):
+    recipe = task_module(task).RECIPES[model]
+    leaves = nnx.to_flat_state(nnx.state(abstract(model, task), nnx.Param))
+    names = {path[-1] for path, _ in leaves}
+    assert {*STANDARD, "C", "C_reverse", "D", "scale", "bias", "kernel"} == names
+    for path, leaf in leaves:
+        assert group_of(leaf, recipe) == S5_GROUPS[task].get(path[-1], "regular"), path
+
+
+def test_lru_leaves_are_in_the_references_groups():
+    recipe = task_module("pathx").RECIPES["lru"]
+    leaves = nnx.to_flat_state(nnx.state(abstract("lru", "pathx"), nnx.Param))
+    slow = {path[-1] for path, leaf in leaves if group_of(leaf, recipe) == "ssm"}
+    assert slow == {"nu_log", "theta_log", "gamma_log", "B"}
+    assert recipe.ssm_lr == 0.25 * recipe.lr
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(20, 1), (40, 5), (35, 0)])
+def test_s5_schedule_equals_what_its_loop_used(epochs, warmup):
+    recipe = task_module("listops").RECIPES["s5"]
+    recipe = recipe.model_copy(update={"decay_epochs": float(epochs), "warmup_epochs": float(warmup)})
+    expected = np.load(GOLDEN / "s5_lr_schedule.npz")[f"lr_n10_T{epochs}_w{warmup}"]
+    used = jax.vmap(make_schedule(recipe, 10))(jnp.arange(len(expected)))
+    np.testing.assert_allclose(used, expected, atol=1e-6)
+
+
+def test_transformer_schedules_count_steps_as_the_lra_code_does():
+    """ListOps: 0.05 · min(1, t/1000) / √max(t, 1000) for 5,000 steps. Image: a cosine over 200 epochs after one of
+    warm-up, so the last of 200 epochs still learns."""
+    recipe = task_module("listops").RECIPES["transformer"]
+    per_epoch = 96_000 // 32
+    assert round(recipe.epochs * per_epoch) == 5_000
+    steps = jnp.asarray([0, 500, 1_000, 4_000])
+    rate = recipe.lr * jax.vmap(make_schedule(recipe, per_epoch))(steps)
+    np.testing.assert_allclose(rate, 0.05 * np.array([0, 0.5, 1, 1]) / np.sqrt([1e3, 1e3, 1e3, 4e3]), rtol=1e-5)
+    recipe = task_module("image").RECIPES["transformer"]
+    per_epoch = 45_000 // 256
+    last = jax.vmap(make_schedule(recipe, per_epoch))(jnp.asarray([per_epoch, 101 * per_epoch, 200 * per_epoch]))
+    np.testing.assert_allclose(last, [1, 0.5, 0.5 * (1 + np.cos(np.pi * 199 / 200))], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("task", task_names())
+def test_ptd_recipes_use_our_gamma_for_their_block(task):
+    layer = task_module(task).RECIPES["s5_ptd"].layer
+    block = layer["d_state"] // layer["blocks"]
+    assert block == dict(zip(task_names(), (2, 16, 16, 128, 32, 16), strict=True))[task]
+    assert block == 2 or layer["gamma"] == pytest.approx(ptd.default_gamma(block))
+
+
+def test_blocks_of_two_are_not_perturbed():
+    """The published matrix for ListOps is HiPPO's own: λ = −1, −2."""
+    layer = abstract("s5_ptd", "listops").blocks[0].layer
+    np.testing.assert_allclose(layer.initial_modes(layer.config).Lambda, np.tile([-2.0, -1.0], 8), atol=1e-12)
