@@ -205,6 +205,29 @@ def test_verify_passes_and_finds_what_was_changed(capfd):
         prepare("listops", size=200, verify=True)
 
 
+@pytest.mark.parametrize("damage", ["missing", "cut short", "other examples"])
+def test_verify_reads_the_dataset(fake, damage):
+    fake()
+    folder = prepare("fake")
+    record = next(folder.glob("lra_fake-test.array_record*"))
+    if damage == "missing":
+        (folder / "dataset_info.json").unlink()
+    elif damage == "cut short":
+        record.write_bytes(record.read_bytes()[: record.stat().st_size // 2])
+    else:
+        record.write_bytes(next(folder.glob("lra_fake-val.array_record*")).read_bytes())
+    with pytest.raises(UserError, match=r"test: .*TFDS dataset (cannot be read|differs)"):
+        prepare("fake", verify=True)
+
+
+def test_a_home_that_cannot_be_written(fake, monkeypatch, tmp_path):
+    fake()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(WorkError, match="cannot be written: Not a directory"):
+        prepare("fake")
+
+
 def test_verify_finds_a_repeat(fake):
     fake(modulus=50)
     folder = prepare("fake")

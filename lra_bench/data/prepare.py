@@ -288,6 +288,6 @@ def _plain_disk_errors(folder: Path) -> Iterator[None]:
                 f"the disk of {folder} is full. Free some space, or set LRA_BENCH_HOME to a folder on a larger "
                 "disk, and type the same to go on."
             ) from None
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise WorkError(f"{error.filename or folder} cannot be written: {error.strerror}.") from None
         raise
