@@ -21,8 +21,8 @@ from lra_bench.spec import SPLITS, SplitName, Task
 BALANCE = 0.03
 """How far the majority class of a full split may be from the task's, besides four standard deviations of chance."""
 
-FEATURES = ("inputs", "length", "label")
-"""Of the TFDS dataset, in the order of `Rows`."""
+FEATURES = {"inputs": "inputs", "length": "lengths", "label": "labels"}
+"""Of the TFDS dataset, and the fields of `Rows` they hold."""
 
 SHOWN = 3
 """Problems quoted in the error; the rest is counted."""
@@ -116,8 +116,8 @@ def _dataset_problems(folder: Path, split: SplitName, packed: PackedSplit) -> It
             return
         for start, rows in packed.batches():
             examples = dataset.__getitems__(range(start, start + len(rows.labels)))
-            for name, column in zip(FEATURES, (rows.inputs, rows.lengths, rows.labels), strict=True):
-                if not np.array_equal(np.stack([example[name] for example in examples]), column):
+            for name, field in FEATURES.items():
+                if not np.array_equal(np.stack([example[name] for example in examples]), getattr(rows, field)):
                     yield f"rows {start} …: {name} of the TFDS dataset differs from the packed arrays"
     except Exception as error:  # TFDS and ArrayRecord have no common error; every failure to read means the same here
         yield f"the TFDS dataset cannot be read ({type(error).__name__})"
