@@ -126,6 +126,23 @@ def test_cut_archive_is_told(tmp_path, keep):
         everything(path)
 
 
+@pytest.mark.parametrize("kind", ["tar.gz", "zip"])
+def test_cut_inside_a_large_member_is_told(tmp_path, kind):
+    """Where the damage shows while the caller reads lines, as in the middle of a TSV file."""
+    lines = b"".join(b"%d\t%s\n" % (i, os.urandom(50)) for i in range(20_000))
+    path = tmp_path / "x"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("1.txt", lines)
+        data = bytearray(path.read_bytes())
+        data[500_000] ^= 1
+    else:
+        data = write_tar(path, content={"1.txt": lines}).read_bytes()[:500_000]
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="damaged or cut short"):
+        [line for _, content in files(path, wanted) for line in content]
+
+
 def test_flipped_bit_is_told(tmp_path):
     path = tmp_path / "x.gz"
     plain = write_tar(tmp_path / "x.tar", "w").read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import stat
@@ -47,13 +48,34 @@ def files(source: Path, wanted: Wanted, skip: Wanted = lambda folder: False) -> 
         raise UserError(f"{source} does not exist. Give an archive or the folder it was extracted to.")
     with source.open("rb") as start:
         head = start.read(512)
+    members = _zip(source, wanted) if head.startswith(b"PK\x03\x04") else _tar(source, head, wanted)
     try:
-        if head.startswith(b"PK\x03\x04"):
-            yield from _zip(source, wanted)
-        else:
-            yield from _tar(source, head, wanted)
+        for name, content in members:
+            yield name, io.BufferedReader(_Content(content, source), TAR_BUFFER)
     except _DAMAGE as error:
-        raise UserError(f"{source} is damaged or cut short ({error}). Fetch it again.") from None
+        raise _damaged(source, error) from None
+
+
+class _Content(io.RawIOBase):
+    """A member's bytes; damage that shows only when they are read is told like the rest."""
+
+    def __init__(self, content: IO[bytes], source: Path) -> None:
+        self._content, self._source = content, source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            piece = self._content.read(len(buffer))
+        except _DAMAGE as error:
+            raise _damaged(self._source, error) from None
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def _damaged(source: Path, error: BaseException) -> UserError:
+    return UserError(f"{source} is damaged or cut short ({error}). Fetch it again.")
 
 
 def _folder(root: Path, wanted: Wanted, skip: Wanted) -> Iterator[tuple[str, IO[bytes]]]:
