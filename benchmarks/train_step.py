@@ -66,7 +66,7 @@ def programs(side: Side, task: str, batch_size: int) -> dict[str, Program]:
         train_args: tuple[Any, ...] = (examples, order, key, zero, one)
         train = train_chunk(network, optimiser, batch_size, mesh)
         forward = eval_chunk(network, batch_size, mesh)
-        forward_args: tuple[Any, ...] = (params, stats, examples, Totals.zero(), zero, one)
+        forward_args: tuple[Any, ...] = (params, stats, examples, Totals.zero(), zero, one, one * batch_size)
     else:
         reference = Reference(run.recipe, shape)
         batch = jax.block_until_ready(prepare(jax.tree.map(lambda column: column[:batch_size], examples), run.recipe))

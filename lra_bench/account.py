@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from lra_bench import WorkError
@@ -60,8 +61,8 @@ class Account(Frozen):
         write_atomically(run.folder / "metrics.jsonl", "".join(lines))
 
 
-def majority_share(labels: jax.Array) -> float:
-    _, counts = np.unique(np.asarray(labels), return_counts=True)
+def majority_share(labels: NDArray[np.int32]) -> float:
+    _, counts = np.unique(labels, return_counts=True)
     return float(counts.max() / counts.sum())
 
 

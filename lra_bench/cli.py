@@ -110,6 +110,9 @@ def train(
     time_limit: Annotated[
         float | None, typer.Option(min=0.01, metavar="MINUTES", help="Stop and save then; the same command continues.")
     ] = None,
+    data_on: Annotated[
+        Literal["auto", "device", "host"], typer.Option(help="Where examples stay; from the host they come in blocks.")
+    ] = "auto",
     results_dir: ResultsDir = Path("results"),
 ) -> None:
     """Train a model to its published recipe and write a result record. Interrupted, the same command continues."""
@@ -128,7 +131,7 @@ def train(
     )
     print_plan(planned)
     if not dry_run:
-        run_all(planned, results_dir, time_limit)
+        run_all(planned, results_dir, time_limit, data_on)
 
 
 @app.command()

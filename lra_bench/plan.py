@@ -15,7 +15,7 @@ from lra_bench.data.manifest import choose, prepared
 from lra_bench.data.prepare import prepare
 from lra_bench.models import MODELS, canonical
 from lra_bench.registry import task_module, task_names
-from lra_bench.run import Precision, Run, make_run
+from lra_bench.run import Placement, Precision, Run, make_run
 from lra_bench.spec import Protocol
 
 
@@ -96,7 +96,9 @@ def print_plan(planned: Sequence[Planned]) -> None:
         console.print(f"Changed from the published recipe: {changed}.", highlight=False)
 
 
-def run_all(planned: Sequence[Planned], results_dir: Path, minutes: float | None = None) -> None:
+def run_all(
+    planned: Sequence[Planned], results_dir: Path, minutes: float | None = None, placement: Placement = "auto"
+) -> None:
     """Train each run and print its result; the last line of each is the record's file. After `minutes`, stop and
     save."""
     from lra_bench.results import record_path
@@ -104,7 +106,7 @@ def run_all(planned: Sequence[Planned], results_dir: Path, minutes: float | None
 
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     for item in planned:
-        record = train(item.run, item.data_folder, results_dir, deadline)
+        record = train(item.run, item.data_folder, results_dir, deadline, placement)
         accuracy = record.accuracy
         path = record_path(results_dir, record.data.task, record.model, record.digest, record.seed)
         print(

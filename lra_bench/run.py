@@ -16,6 +16,10 @@ from lra_bench.spec import Frozen, Recipe, apply_overrides, digest_of, unknown
 Precision = Literal["float32", "tf32"]
 """float32: exact products everywhere. tf32: matrix products in the accelerator's fast float32 mode; changes numbers."""
 
+Placement = Literal["auto", "device", "host"]
+"""Where the examples are while training: on the device, on the host's disk (read block by block), or wherever they fit.
+Changes no number, so it is no part of a run."""
+
 TEXT_FIELDS = {"source", "published", "notes"}
 """Of a recipe: they describe it and change no number."""
 

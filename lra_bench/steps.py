@@ -130,7 +130,7 @@ class Programs:
     """The compiled programs of a run. The number of steps in a dispatch is an argument: one program serves all."""
 
     train: Callable[..., TrainState]
-    evaluate: Callable[[Any, Any, Examples, Totals, Array, Array], Totals]
+    evaluate: Callable[[Any, Any, Examples, Totals, Array, Array, Array], Totals]
     cost: Cost
 
 
@@ -178,15 +178,18 @@ def train_chunk(
 
 def eval_chunk(
     network: Network, batch_size: int, mesh: Mesh
-) -> Callable[[Any, Any, Examples, Totals, Array, Array], Totals]:
-    """(params, stats, examples, totals, first, n) → totals with n more batches counted, from batch `first` on."""
+) -> Callable[[Any, Any, Examples, Totals, Array, Array, Array], Totals]:
+    """(params, stats, examples, totals, first, n, count) → totals with n more batches counted, from batch `first` on;
+    only the first `count` rows of `examples` are counted."""
 
-    def chunk(params: Any, stats: Any, examples: Examples, totals: Totals, first: Array, n: Array) -> Totals:
-        count = examples.labels.shape[0]
+    def chunk(
+        params: Any, stats: Any, examples: Examples, totals: Totals, first: Array, n: Array, count: Array
+    ) -> Totals:
+        last = examples.labels.shape[0] - 1
 
         def body(i: Array, totals: Totals) -> Totals:
             rows = (first + i) * batch_size + jnp.arange(batch_size)
-            batch = make_batch(examples, jnp.minimum(rows, count - 1), mesh)
+            batch = make_batch(examples, jnp.minimum(rows, last), mesh)
             logits = network.apply_eval(params, stats, batch)
             real = rows < count
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)

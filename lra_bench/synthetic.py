@@ -34,6 +34,7 @@ def synthetic_run(
         length=length or spec.length,
         classes=spec.classes,
         counts={},
+        validation_is_test=False,
     )
     shape = DataShape(data.length, data.classes, spec.documents, spec.variable_length)
     return make_run(data, model, 0, overrides, precision), shape

@@ -21,21 +21,20 @@ from lra_bench.checkpoint import Checkpoints
 from lra_bench.data.packed import PackedSplit, open_split
 from lra_bench.data.progress import Progress
 from lra_bench.distributed import data_mesh, replicate
+from lra_bench.feed import Feed, make_feeds
 from lra_bench.home import cache_folder
 from lra_bench.layers import DataShape
 from lra_bench.optim import make_optimiser
 from lra_bench.registry import task_module
 from lra_bench.results import CurvePoint, Record, load_record, write_atomically
-from lra_bench.run import Run
+from lra_bench.run import Placement, Run
 from lra_bench.spec import SPLITS, SplitName
 from lra_bench.steps import (
-    Examples,
     Network,
     Programs,
     Totals,
     TrainState,
     compile_programs,
-    epoch_order,
     initial_state,
     make_network,
     matmul_precision,
@@ -106,11 +105,11 @@ class Lab:
     mesh: Mesh
     network: Network
     programs: Programs
-    data: dict[SplitName, Examples]
+    data: dict[SplitName, Feed]
 
     @property
     def n_train(self) -> int:
-        return self.data["train"].labels.shape[0]
+        return len(self.data["train"].labels)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -125,13 +124,13 @@ class Lab:
 
     def evaluate(self, params: Any, stats: Any, split: SplitName) -> Score:
         """Mean loss and accuracy over a whole split."""
-        examples = self.data[split]
-        count = examples.labels.shape[0]
-        first, batches = self.numbers(0, -(-count // self.run.recipe.batch_size))
-        zero = replicate(Totals.zero(), self.mesh)
-        with matmul_precision(self.run.precision):
-            totals = self.programs.evaluate(params, stats, examples, zero, first, batches)
-        return float(totals.loss) / count, int(totals.correct) / count
+        totals, seen = replicate(Totals.zero(), self.mesh), 0
+        for examples, count in self.data[split].in_order():
+            where = self.numbers(0, -(-count // self.run.recipe.batch_size), count)
+            with matmul_precision(self.run.precision):
+                totals = self.programs.evaluate(params, stats, examples, totals, *where)
+            seen += count
+        return float(totals.loss) / seen, int(totals.correct) / seen
 
 
 def data_shape(run: Run, split: PackedSplit) -> DataShape:
@@ -139,26 +138,30 @@ def data_shape(run: Run, split: PackedSplit) -> DataShape:
     return DataShape(split.inputs.shape[-1], run.data.classes, 2 if split.inputs.ndim == 3 else 1, variable_length)
 
 
-def set_up(run: Run, data_folder: Path) -> tuple[Lab, TrainState]:
-    """Data on the device, the network initialised, the training program compiled (or found in the cache on disk)."""
+def set_up(run: Run, data_folder: Path, placement: Placement = "auto") -> tuple[Lab, TrainState]:
+    """Data at hand, the network initialised, the training program compiled (or found in the cache on disk)."""
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     mesh = data_mesh(run.recipe.batch_size)
     packed = {split: open_split(data_folder, split) for split in SPLITS}
-    data = {
-        name: replicate(Examples(*(jnp.asarray(column) for column in split)), mesh) for name, split in packed.items()
-    }
     n = len(packed["train"].labels)
     if n < run.recipe.batch_size:
         raise UserError(f"batch_size must not exceed the {n} training examples, got {run.recipe.batch_size}.")
+    data = make_feeds(packed, stream_key(run.seed, 1), mesh, run.recipe.batch_size, placement)
     network, params, stats = make_network(run, data_shape(run, packed["train"]))
     optimiser = make_optimiser(params, run.recipe, n // run.recipe.batch_size)
     state = initial_state(params, stats, optimiser, mesh)
-    programs = compile_programs(run, network, optimiser, state, data["train"], mesh)
+    programs = compile_programs(run, network, optimiser, state, data["train"].take(0, 0, 1).examples, mesh)
     return Lab(run, mesh, network, programs, data), state
 
 
-def train(run: Run, data_folder: Path, results_dir: Path, deadline: float | None = None) -> Record:
+def train(
+    run: Run,
+    data_folder: Path,
+    results_dir: Path,
+    deadline: float | None = None,
+    placement: Placement = "auto",
+) -> Record:
     """Train, choose the best checkpoint on validation, test it once, write the record. A finished run returns at once.
 
     Raises Interrupted (a signal) or OutOfTime (`deadline`, on the clock of `time.monotonic`) after saving, WorkError
@@ -170,7 +173,7 @@ def train(run: Run, data_folder: Path, results_dir: Path, deadline: float | None
     write_atomically(run.folder / "run.json", run.model_dump_json(indent=1) + "\n")
 
     with Stop(deadline) as stop:
-        lab, state = set_up(run, data_folder)
+        lab, state = set_up(run, data_folder, placement)
         majority = majority_share(lab.data["test"].labels)
         checkpoints = Checkpoints(run.folder / "checkpoints")
         account = Account(compile_seconds=lab.programs.cost.compile_seconds)
@@ -181,7 +184,7 @@ def train(run: Run, data_folder: Path, results_dir: Path, deadline: float | None
 
         def record(status: Any, test: Score | None, last_test: Score | None, note: str = "") -> Record:
             accuracy = accuracies(run, account, majority, test, last_test)
-            tokens = int(np.prod(lab.data["train"].inputs.shape[1:]))
+            tokens = int(np.prod(lab.data["train"].example_shape))
             speed = throughput(run, account, lab.programs.cost, tokens)
             return make_record(run, status, lab.network.parameters, account, accuracy, speed, note)
 
@@ -193,12 +196,11 @@ def train(run: Run, data_folder: Path, results_dir: Path, deadline: float | None
             while step < total:
                 epoch = step // per_epoch
                 epoch_start, epoch_end = epoch * per_epoch, min((epoch + 1) * per_epoch, total)
-                order = replicate(epoch_order(stream_key(run.seed, 1), epoch, lab.n_train), lab.mesh)
                 while step < epoch_end:
-                    n = pace.steps(epoch_end - step)
                     started = time.perf_counter()
-                    where = lab.numbers(step - epoch_start, n)
-                    state = lab.programs.train(state, lab.data["train"], order, dropout_key, *where)
+                    batches = lab.data["train"].take(epoch, step - epoch_start, pace.steps(epoch_end - step))
+                    n, where = batches.n, lab.numbers(batches.first, batches.n)
+                    state = lab.programs.train(state, batches.examples, batches.order, dropout_key, *where)
                     first_bad = int(state.first_bad)
                     seconds = time.perf_counter() - started
                     if first_bad >= 0:

@@ -25,7 +25,7 @@ LAYERS = [
     ["models"],
     ["run", "optim", "distributed", "checkpoint", "system"],
     ["steps"],
-    ["account", "synthetic", "measure"],
+    ["account", "feed", "synthetic", "measure"],
     ["train"],
     ["evaluate", "plan", "catalogue", "doctor", "bench", "carry"],
     ["quickstart"],

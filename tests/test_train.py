@@ -15,7 +15,9 @@ import pytest
 from lra_bench import Interrupted, UserError, WorkError, steps, train
 from lra_bench.checkpoint import Checkpoints
 from lra_bench.data.manifest import load_manifest
+from lra_bench.data.packed import PackedSplit
 from lra_bench.data.prepare import prepare
+from lra_bench.feed import Resident
 from lra_bench.results import load_record
 from lra_bench.run import make_run
 
@@ -137,10 +139,10 @@ def test_evaluation_counts_every_example_once(data, tmp_path):
     lab, state = train.set_up(small_run(data, batch_size=33), data)
     test = lab.data["test"]
     score = jax.jit(lab.network.apply_eval)
-    ones = [steps.Examples(*(column[i : i + 1] for column in test)) for i in range(40)]
+    ones = [steps.Examples(*(column[i : i + 1] for column in test.examples)) for i in range(40)]
     logits = [score(state.params, state.stats, one)[0] for one in ones]
-    few = steps.Examples(*(column[:40] for column in test))
-    lab.data["test"] = few
+    few = PackedSplit(*(np.asarray(column)[:40] for column in test.examples))
+    lab.data["test"] = Resident(few, steps.stream_key(0, 1), lab.mesh)
     correct = (np.argmax(np.stack(logits), axis=-1) == np.asarray(few.labels)).mean()
     assert lab.evaluate(state.params, state.stats, "test")[1] == correct
 
