@@ -10,6 +10,7 @@ work among processes, and any resume, gives the same bytes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -165,6 +166,16 @@ def generate(parameters: SnakeParameters, seed: int, start: int, stop: int) -> t
     return images, labels
 
 
+@functools.lru_cache
+def _darkest(parameters: SnakeParameters) -> Array:
+    """The least grey value of each pixel of a marker (as `markers`, uint8): in the image with the brightest paddle."""
+    discs = markers(parameters)
+    lines = max(float(paddles(parameters, margin).line.max()) for margin in parameters.margins)
+    contrast = max(parameters.target_contrast, parameters.distractor_contrast)
+    brightest = max(float(discs.max()), lines * contrast)
+    return np.maximum(discs / brightest * 255 - 1, 0).astype(np.uint8)
+
+
 def find_markers(image: Array, parameters: SnakeParameters) -> Array:
     """Places (y, x) of the marker in an image, int64 `(n, 2)`; n is 2 for an image of these parameters.
 
@@ -172,9 +183,4 @@ def find_markers(image: Array, parameters: SnakeParameters) -> Array:
     """
     from .snake_drawing import fits
 
-    discs = markers(parameters)
-    lines = max(float(paddles(parameters, margin).line.max()) for margin in parameters.margins)
-    contrast = max(parameters.target_contrast, parameters.distractor_contrast)
-    brightest = max(float(discs.max()), lines * contrast)
-    darkest = np.maximum(discs / brightest * 255 - 1, 0).astype(np.uint8)
-    return np.argwhere(fits(image, darkest))
+    return np.argwhere(fits(image, _darkest(parameters)))
