@@ -14,6 +14,9 @@ from PIL import Image
 
 from lra_bench import UserError
 from lra_bench.data.characters import Bytes, Characters
+from lra_bench.data.download import sha256_of
+from lra_bench.data.manifest import load_manifest
+from lra_bench.data.prepare import prepare
 from lra_bench.data.source import Request, Rows
 from lra_bench.data.splits import holdout, tfds_order, torch_permutation
 from lra_bench.registry import every_task_name, task_module
@@ -544,6 +547,36 @@ def test_pathfinder_bad_files(pathfinder, tmp_path, change, message):
     tree = {name: data for name, data in (PATHFINDER | change).items() if data is not None}
     with pytest.raises(UserError, match=message):
         everything(pathfinder.read(pack(tmp_path / "x", tree, "tar.gz"), request()))
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "tree"),
+    [
+        ("text", (4, 4, 4), REVIEWS),
+        ("retrieval", (3, 1, 2), AAN),
+        ("image", (45, 5, 10), CIFAR),
+        ("pathfinder", (16, 2, 2), PATHFINDER),
+    ],
+)
+def test_prepared_from_official_files(name, counts, tree, tmp_path, monkeypatch):
+    """The same set from the archive and from the folder, verified, with what it was read from."""
+    small(monkeypatch, name, *counts)
+    fingerprints = set()
+    for kind in ("tar.gz", "folder"):
+        path = pack(tmp_path / kind, tree, kind)
+        folder = prepare(name, source_path=path, jobs=1, verify=True)
+        manifest = load_manifest(folder)
+        fingerprints.add(manifest.fingerprint)
+        assert (manifest.source, manifest.size) == ("user", "full")
+        read = [file for file in tree if name in ("text", "pathfinder") or not file.endswith(".txt")]
+        within = {"text": "aclImdb/", "pathfinder": HARD}.get(name, "")
+        sizes = [len(tree[file]) for file in read if file.startswith(within)]
+        assert sum(raw.bytes for raw in manifest.raw) == (path.stat().st_size if kind == "tar.gz" else sum(sizes))
+        assert prepare(name, source_path=path, jobs=1) == folder
+    assert len(fingerprints) == 1
+    changed = next(iter(tmp_path.glob("folder/**/*" + next(iter(tree)).rpartition("/")[2])))
+    changed.write_bytes(changed.read_bytes() + b" ")
+    assert {file.sha256 for file in manifest.raw} != {sha256_of(file) for file in task_module(name).DATA.locate(path)}
 
 
 def test_pathx_reads_its_own_folder(tmp_path):

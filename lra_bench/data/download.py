@@ -277,11 +277,17 @@ def sha256_of(path: Path) -> str:
 
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all files below a folder."""
-    return _size(path) if path.is_file() else sum(_size(file) for file in _files_below(path))
+    return sum(_size(file) for file in _files_below(path))
 
 
-def _files_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+def newest_of(path: Path) -> int:
+    """When a file, or any below a folder, was last written, in nanoseconds."""
+    return max((file.stat().st_mtime_ns for file in _files_below(path)), default=0)
+
+
+def _files_below(path: Path) -> list[Path]:
+    """All files below a folder, sorted; a file alone."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
 def _digest(path: Path, progress: Progress) -> str:

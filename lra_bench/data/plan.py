@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.filesize import decimal
 
 from lra_bench import UserError
-from lra_bench.data.download import fetch, sha256_of
+from lra_bench.data.download import fetch, newest_of, sha256_of, size_of
 from lra_bench.data.manifest import FILE, RawFile
 from lra_bench.data.source import DataSource, Generator, Origin, Request, bytes_per_example, parse_size
 from lra_bench.home import data_folder, home
@@ -152,7 +152,7 @@ def _user_attempt(data: DataSource, request: Request, path: Path) -> Attempt:
         origin = pinned.get(sha256_of(located[0]))
         if origin is not None:
             return Attempt(origin.kind, folder_name(request, origin.kind), f"{origin.name}, your copy", path=path)
-    marks = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in located]
+    marks = [(str(file), size_of(file), newest_of(file)) for file in located]
     identity = hashlib.sha256(repr(marks).encode()).hexdigest()[:8]
     return Attempt("user", folder_name(request, "user", identity), f"your copy, {path.name}", path=path)
 
@@ -162,7 +162,7 @@ def obtain(attempt: Attempt, data: DataSource) -> tuple[Path, list[RawFile]]:
     if attempt.path is not None:
         located = data.locate(attempt.path)
         return attempt.path, [
-            RawFile(name=file.name, bytes=file.stat().st_size, sha256=sha256_of(file), url=None) for file in located
+            RawFile(name=file.name, bytes=size_of(file), sha256=sha256_of(file), url=None) for file in located
         ]
     assert attempt.origin is not None
     folder = home() / "downloads" / hashlib.sha256(attempt.origin.files[0].url.encode()).hexdigest()[:8]

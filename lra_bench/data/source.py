@@ -154,7 +154,8 @@ class DataSource(Protocol):
     def locate(self, path: Path) -> list[Path]:
         """The raw files of this task in or at `path`: an archive, or a folder in any layout found in the wild.
 
-        Quick: reads no content. The manifest records their sha256. Raises UserError saying what was looked for.
+        A folder of very many files stands for them all. Quick: reads no content. The manifest records their sha256.
+        Raises UserError saying what was looked for.
         """
 
     def read(self, path: Path, request: Request) -> Reading:
