@@ -147,20 +147,20 @@ def train_record(
     return Record.model_validate({**fields, **change})
 
 
-def measurement(seconds: float, batch: int, length: int, call: str = "train", **change: Any) -> dict[str, Any]:
+def measurement(median: float, batch: int, length: int, call: str = "train", **change: Any) -> dict[str, Any]:
     made = {
         "call": call,
         "input": "synthetic",
         "seconds": {
-            "median": seconds,
-            "q1": 0.9 * seconds,
-            "q3": 1.2 * seconds,
+            "median": median,
+            "q1": 0.9 * median,
+            "q3": 1.2 * median,
             "windows": 5,
             "calls": 10,
             "warmup": 20,
         },
-        "examples_per_second_per_device": None if call == "recurrent" else batch / seconds,
-        "tokens_per_second_per_device": batch * length / seconds if call != "recurrent" else batch / seconds,
+        "examples_per_second_per_device": None if call == "recurrent" else batch / median,
+        "tokens_per_second_per_device": batch * length / median if call != "recurrent" else batch / median,
         "compile_seconds": 9.5,
         "peak_memory_bytes": 2 * 2**30,
         "peak_memory_source": "device",

@@ -8,10 +8,15 @@ import sys
 import pytest
 from rich.console import Console
 
-from lra_bench import UserError
+from lra_bench import UserError, WorkError
 from lra_bench.report import report
+from lra_bench.report.choose import LRA
 from lra_bench.results import write_record
 from tests.made_records import bench_record, robustness_record, train_record
+
+
+def report_(folder, out=None, **options):
+    return report(folder, out, pictures=False, **options)
 
 
 def write(folder, *records):
@@ -37,7 +42,7 @@ def left_out(made):
 
 
 def test_mean_and_sample_deviation_over_seeds(tmp_path):
-    made = report(
+    made = report_(
         write(tmp_path, *(train_record("s5", seed=seed, test=test) for seed, test in enumerate((0.60, 0.62, 0.64))))
     )
     found = cell(made.table("accuracy-paper"), "published recipes", "s5", "ListOps")
@@ -48,7 +53,7 @@ def test_mean_and_sample_deviation_over_seeds(tmp_path):
 
 def test_best_is_bold_and_second_underlined_among_measured_rows_only(tmp_path):
     records = [train_record(model, test=test) for model, test in (("s4", 0.59), ("s5", 0.62), ("s5-ptd", 0.61))]
-    made = report(write(tmp_path, *records))
+    made = report_(write(tmp_path, *records))
     table = made.table("accuracy-paper")
     assert [cell(table, "published recipes", model, "ListOps").rank for model in ("s5", "s5-ptd", "s4")] == [
         "best",
@@ -62,7 +67,7 @@ def test_best_is_bold_and_second_underlined_among_measured_rows_only(tmp_path):
 
 
 def test_generated_data_is_marked_in_the_cell_and_never_called_official(tmp_path):
-    made = report(write(tmp_path, train_record(data={"source": "generated"})))
+    made = report_(write(tmp_path, train_record(data={"source": "generated"})))
     assert cell(made.table("accuracy-paper"), "published recipes", "s5", "ListOps").marks == "g"
     for name in ("leaderboard.md", "leaderboard.tex"):
         assert "not the official files" in made.files[name]
@@ -70,7 +75,7 @@ def test_generated_data_is_marked_in_the_cell_and_never_called_official(tmp_path
 
 
 def test_tiny_and_smoke_runs_never_enter_the_full_cell(tmp_path):
-    made = report(
+    made = report_(
         write(
             tmp_path,
             train_record(test=0.60),
@@ -90,12 +95,12 @@ def test_tiny_and_smoke_runs_never_enter_the_full_cell(tmp_path):
 
 
 def test_only_tiny_runs_still_give_a_table(tmp_path):
-    made = report(write(tmp_path, train_record(data={"size": "tiny"})))
+    made = report_(write(tmp_path, train_record(data={"size": "tiny"})))
     assert cell(made.table("reduced"), "reduced", "s5 [data tiny]", "ListOps").value == pytest.approx(60)
 
 
 def test_what_does_not_fit_is_left_out_with_its_reason(tmp_path):
-    made = report(
+    made = report_(
         write(
             tmp_path,
             *(train_record(seed=seed) for seed in (0, 1)),
@@ -125,7 +130,7 @@ def test_what_does_not_fit_is_left_out_with_its_reason(tmp_path):
 
 def test_official_data_is_the_column_where_both_are_there(tmp_path):
     generated = {"source": "generated", "fingerprint": "made"}
-    made = report(write(tmp_path, *(train_record("s4", seed=s, data=generated) for s in range(5)), train_record("s5")))
+    made = report_(write(tmp_path, *(train_record("s4", seed=s, data=generated) for s in range(5)), train_record("s5")))
     table = made.table("accuracy-paper")
     assert [row[0].text for row in table.blocks[0].rows] == ["s5"]
     assert len(left_out(made)) == 5
@@ -135,13 +140,13 @@ def test_a_failed_task_counts_as_the_majority_class_and_solved_is_counted(tmp_pa
     tests = {"listops": 0.60, "text": 0.90, "retrieval": 0.90, "image": 0.85, "pathfinder": 0.95}
     records = [train_record("s5", task, test=test) for task, test in tests.items()]
     records += [train_record("s5", "pathx", seed, test) for seed, test in ((0, 0.51), (1, 0.49))]
-    made = report(write(tmp_path, *records))
+    made = report_(write(tmp_path, *records))
     table = made.table("accuracy-paper")
     assert cell(table, "published recipes", "s5", "Path-X").text == "✗ 50.00 ± 1.41 (0/2)"
     assert cell(table, "published recipes", "s5", "Avg(5)").value == pytest.approx(84.0)
     assert cell(table, "published recipes", "s5", "Avg(6)").value == pytest.approx((5 * 84.0 + 50.0) / 6)
     write(tmp_path, train_record("s5", "pathx", 2, 0.98), train_record("s5", "pathx", 3, None, status="diverged"))
-    table = report(tmp_path).table("accuracy-paper")
+    table = report_(tmp_path).table("accuracy-paper")
     found = cell(table, "published recipes", "s5", "Path-X")
     assert found.text == "66.00 ± 27.73, median 51.00 (1/4)"
     assert found.marks == "d"
@@ -149,7 +154,7 @@ def test_a_failed_task_counts_as_the_majority_class_and_solved_is_counted(tmp_pa
 
 
 def test_text_chosen_on_test_and_on_held_out_data_never_share_a_column(tmp_path):
-    made = report(
+    made = report_(
         write(
             tmp_path,
             train_record("s5", "text", test=0.89),
@@ -183,7 +188,7 @@ def test_throughput_is_ranked_within_a_device_kind_and_a_shape_only(tmp_path):
         bench_record("s5", length=4096, seconds=0.03),
         train_record("s5"),
     )
-    made = report(tmp_path)
+    made = report_(tmp_path)
     blocks = {block.title: block.rows for block in made.table("throughput").blocks}
     assert set(blocks) == {"NVIDIA H200", "TPU v5e"}
     assert all(not found.rank for row in blocks["TPU v5e"] for found in row)
@@ -198,7 +203,7 @@ def test_throughput_is_ranked_within_a_device_kind_and_a_shape_only(tmp_path):
 
 
 def test_robustness_table(tmp_path):
-    made = report(
+    made = report_(
         write(
             tmp_path,
             robustness_record(seed=0),
@@ -211,7 +216,7 @@ def test_robustness_table(tmp_path):
 
 
 def test_csv_holds_bare_numbers(tmp_path):
-    made = report(write(tmp_path, train_record(test=0.6125), train_record(seed=1, test=0.6135)))
+    made = report_(write(tmp_path, train_record(test=0.6125), train_record(seed=1, test=0.6135)))
     rows = list(csv.DictReader(io.StringIO(made.files["leaderboard.csv"])))
     assert float(rows[0]["ListOps"]) == pytest.approx(61.3)
     assert rows[0]["Path-X"] == ""
@@ -226,25 +231,56 @@ def test_another_schema_is_an_error_or_left_out(tmp_path):
     bad.write_text('{"schema_version": 99}')
     with pytest.raises(UserError, match="schema version 99"):
         report(tmp_path)
-    assert "schema version 99" in left_out(report(tmp_path, skip_unreadable=True))["listops/s5/old-s1"]
+    assert "schema version 99" in left_out(report_(tmp_path, skip_unreadable=True))["listops/s5/old-s1"]
     with pytest.raises(UserError, match="no results folder"):
         report(tmp_path / "nothing")
 
 
 def test_an_empty_folder_gives_the_quoted_rows(tmp_path):
-    made = report(tmp_path)
+    made = report_(tmp_path)
     assert cell(made.table("accuracy-paper"), "Quoted", "S5", "ListOps").text == "62.15 (0.23)"
 
 
 def test_it_prints_and_reads_no_markup_in_names(tmp_path):
     write(tmp_path, train_record(note="[red]x", published_recipe=False))
     console = Console(width=100, record=True, file=io.StringIO())
-    report(tmp_path, console=console)
+    report_(tmp_path, console=console)
     text = console.export_text()
     assert "60.00 (1/1)" in text
     assert "[red]" in text
     assert "62.15 (0.23)" in text, "the quoted row of the same model is shown"
     assert "MEGA-chunk" not in text
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_a_terminal_of_any_width_shows_whole_numbers(tmp_path, width):
+    write(tmp_path, *(train_record(model, task, seed) for model in ("s4", "s5") for task in LRA for seed in range(3)))
+    console = Console(width=width, record=True, file=io.StringIO())
+    report_(tmp_path, console=console)
+    assert "…" not in console.export_text()
+
+
+def test_check_notices_every_change(tmp_path):
+    results, out = tmp_path / "results", tmp_path / "out"
+    write(results, train_record("s5"), train_record("s4"), bench_record())
+    made = report_(results, out)
+    assert {path.name for path in out.iterdir()} == set(made.files)
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    report(results, out, check=True)
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before, "a check writes nothing"
+    for name in made.files:
+        text = (out / name).read_text(encoding="utf-8")
+        (out / name).write_text(text.replace("s5", "s6", 1) if "s5" in text else text + " ", encoding="utf-8")
+        with pytest.raises(WorkError, match=f"{name} differs"):
+            report(results, out, check=True)
+        (out / name).write_text(text, encoding="utf-8")
+    (out / "leaderboard.csv").unlink()
+    (out / "reduced.csv").write_text("left from before")
+    with pytest.raises(WorkError, match=r"leaderboard.csv is missing.*reduced.csv has no records"):
+        report(results, out, check=True)
+    write(results, train_record("s5", seed=1, test=0.7))
+    with pytest.raises(WorkError, match=r"leaderboard.md differs"):
+        report(results, out, check=True)
 
 
 def test_no_jax_is_imported():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,18 +185,17 @@ def model_name(model: str) -> str:
 
 def _references(runs: Sequence[Run]) -> dict[tuple[str, str], tuple[str, str]]:
     """For each task and size the column's version and fingerprint: official before other sources, then most runs."""
-    found: dict[tuple[str, str], Counter[tuple[str, str]]] = defaultdict(Counter)
-    preference: dict[tuple[str, str], int] = {}
     order: dict[Source, int] = {"official": 0, "mirror": 0, "user": 1, "generated": 2}
+    found: dict[tuple[str, str], dict[tuple[str, str], list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         data = run.record.data
-        examples = (data.version, data.fingerprint)
-        found[data.task, data.size][examples] += 1
-        preference[examples] = min(order[data.source], preference.get(examples, 9))
-    return {
-        column: min(counts, key=lambda examples: (preference[examples], -counts[examples], examples))
-        for column, counts in found.items()
-    }
+        found[data.task, data.size][data.version, data.fingerprint].append(run)
+
+    def merit(item: tuple[tuple[str, str], list[Run]]) -> tuple[int, int, tuple[str, str]]:
+        examples, there = item
+        return min(order[run.record.data.source] for run in there), -len(there), examples
+
+    return {column: min(groups.items(), key=merit)[0] for column, groups in found.items()}
 
 
 def _one_configuration(runs: Sequence[Run], left_out: list[LeftOut]) -> list[Run]:

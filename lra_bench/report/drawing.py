@@ -12,6 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lra_bench.report.choose import Run
+from lra_bench.report.formats import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,6 +110,24 @@ def panels(width: float, height: float, rows: int, columns: int, **sharing: Any)
     return made, axes
 
 
+def plain(name: str) -> str:
+    """A name from a record as one short line."""
+    line = one_line(name)
+    return line if len(line) <= 32 else line[:31] + "…"
+
+
+def length_axis(axis: Axis) -> None:
+    """Lengths in powers of two: 512, 1k = 1,024, 1M = 1,048,576."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    def words(value: float, _: int) -> str:
+        return f"{value / 2**20:g}M" if value >= 2**20 else f"{value / 2**10:g}k" if value >= 2**10 else f"{value:g}"
+
+    axis.set_major_locator(LogLocator(base=2, numticks=12))
+    axis.set_major_formatter(FuncFormatter(words))
+    axis.set_minor_locator(NullLocator())
+
+
 def log_axis(axis: Axis) -> None:
     """Logarithmic ticks at 1, 2 and 5 of each decade, written as 500, 2k, 5M."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator
@@ -143,6 +162,7 @@ def render(name: str, title: str, caption: str, draw: Callable[[], Figure]) -> P
         "font.family": "DejaVu Sans",
         "font.size": 7.5,
         "text.hinting": "none",
+        "text.parse_math": False,  # a model's name may hold a $
         "axes.titlesize": 8,
         "axes.labelsize": 7.5,
         "legend.fontsize": 7,

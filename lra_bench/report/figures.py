@@ -21,6 +21,7 @@ from lra_bench.report.drawing import (
     legend,
     log_axis,
     panels,
+    plain,
     render,
     styles,
     thinned,
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 def pictures(chosen: Chosen, loaded: Sequence[Loaded]) -> list[Picture]:
     """Every picture there are records for."""
     published = [(place, runs) for place, runs in chosen.cells.items() if place[0].section == "published"]
-    cells: Cells = {(row_label(key), task): runs for (key, task), runs in published}
+    cells: Cells = {(plain(row_label(key)), task): runs for (key, task), runs in published}
     tasks = [task for task in chosen.tasks(("published",)) if any(place == task for _, place in cells)]
     noise = _noise(loaded)
-    benched = [model_name(item.record.model) for item in loaded if isinstance(item.record, BenchRecord)]
+    benched = [plain(model_name(item.record.model)) for item in loaded if isinstance(item.record, BenchRecord)]
     best = _featured(cells, [*benched, *(model for models in noise.values() for model in models)])
     found = []
     if cells:
@@ -161,7 +162,7 @@ def _noise(loaded: Sequence[Loaded]) -> Noise:
     for item in loaded:
         if isinstance(item.record, RobustnessRecord):
             for amplitude in sorted({point.amplitude for point in item.record.points}):
-                found[item.record.data.task, amplitude][model_name(item.record.model)].append(item.record)
+                found[item.record.data.task, amplitude][plain(model_name(item.record.model))].append(item.record)
     return {place: dict(models) for place, models in sorted(found.items())}
 
 

@@ -20,7 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from lra_bench.report.choose import Loaded, model_name, title
 from lra_bench.report.drawing import Picture, thinned
 from lra_bench.report.speed import number
-from lra_bench.report.table import Table
+from lra_bench.report.table import Cell, Table
 from lra_bench.results import BenchRecord, Record, RobustnessRecord, Timing
 
 FOLDED = ("cells", "paired", "training-speed", "coverage", "provenance", "left-out")
@@ -37,10 +37,9 @@ def page(tables: Sequence[Table], loaded: Sequence[Loaded], pictures: Sequence[P
     )
     numbers = {item.id: i for i, item in enumerate(loaded)}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number_of"] = lambda run: str(numbers[run])
     environment.filters["base64"] = lambda text: b64encode(text.encode()).decode()
     return environment.from_string(template).render(
-        tables=[_with_known_runs(table, numbers) for table in tables],
+        tables=[_with_run_numbers(table, numbers) for table in tables],
         pictures=pictures,
         folded=FOLDED,
         summary=f"Made by lra-bench from {len(loaded)} records, and quoted numbers from papers.",
@@ -69,18 +68,14 @@ def _json(value: object) -> str:
     return text
 
 
-def _with_known_runs(table: Table, numbers: dict[str, int]) -> Table:
-    """The table without links to files that could not be read."""
-    blocks = []
-    for block in table.blocks:
-        rows = [
-            tuple(
-                replace(cell, runs=tuple(run for run in cell.runs if run in numbers)) if cell.runs else cell
-                for cell in row
-            )
-            for row in block.rows
-        ]
-        blocks.append(replace(block, rows=tuple(rows)))
+def _with_run_numbers(table: Table, numbers: dict[str, int]) -> Table:
+    """The table whose cells name their runs by number; those in files that could not be read are dropped."""
+
+    def numbered(cell: Cell) -> Cell:
+        runs = tuple(str(numbers[run]) for run in cell.runs if run in numbers)
+        return Cell(cell.text, cell.value, cell.rank, cell.marks, runs) if cell.runs else cell
+
+    blocks = [replace(block, rows=tuple(tuple(map(numbered, row)) for row in block.rows)) for block in table.blocks]
     return replace(table, blocks=tuple(blocks))
 
 

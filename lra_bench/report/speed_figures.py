@@ -20,8 +20,10 @@ from lra_bench.report.drawing import (
     Cells,
     Picture,
     legend,
+    length_axis,
     log_axis,
     panels,
+    plain,
     render,
     styles,
 )
@@ -52,18 +54,19 @@ def accuracy_speed_pictures(
 ) -> list[Picture]:
     kinds = sorted({run.record.system.device_kind for runs in cells.values() for run in runs})
     found = []
-    for kind in kinds:
+    for i, kind in enumerate(kinds):
         points = {task: _points(cells, task, kind, loaded) for task in tasks}
         points = {task: there for task, there in points.items() if there}
         if not points:
             continue
-        name = "accuracy-throughput-" + re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")
+        slug = re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-") or f"device-{i}"
+        name = f"accuracy-throughput-{slug}"
         caption = (
-            f"Mean test accuracy against training throughput on {kind}, one panel per task. Circle: peak memory. The "
-            "line joins the models that none beats in both. Speeds of different device kinds are never compared."
+            f"Mean test accuracy against training throughput on {plain(kind)}, a panel per task. Circle: peak memory. "
+            "The line joins the models that none beats in both. Speeds of different device kinds are never compared."
         )
         draw = partial(_draw_speed, points=points, featured=featured)
-        found.append(render(name, f"Accuracy against throughput, {kind}", caption, draw))
+        found.append(render(name, f"Accuracy against throughput, {plain(kind)}", caption, draw))
     return found
 
 
@@ -91,7 +94,7 @@ def _benched(loaded: Sequence[Loaded], task: str, kind: str, lengths: set[int]) 
             for measured in record.measurements:
                 speed = measured.examples_per_second_per_device
                 if measured.call == "train" and speed is not None and record.length in lengths:
-                    found[model_name(record.model)] = (speed, measured.peak_memory_bytes)
+                    found[plain(model_name(record.model))] = (speed, measured.peak_memory_bytes)
     return found
 
 
@@ -221,7 +224,7 @@ def _scaling(loaded: Sequence[Loaded]) -> Series:
         for measured in record.measurements:
             if measured.call == "train" and measured.input == "synthetic" and measured.examples_per_second_per_device:
                 memory = None if measured.peak_memory_bytes is None else measured.peak_memory_bytes / GIB
-                line = model_name(record.model), record.system.device_kind
+                line = plain(model_name(record.model)), record.system.device_kind
                 found[line][record.length] = (1000 / measured.examples_per_second_per_device, memory)
     return {line: points for line, points in sorted(found.items()) if len(points) > 1}
 
@@ -231,7 +234,7 @@ def _draw_scaling(series: Series, featured: Sequence[str]) -> Figure:
     look = styles([model for model, _ in series], featured)
     kinds = sorted({kind for _, kind in series})
     for (model, kind), points in series.items():
-        name = model if len(kinds) == 1 else f"{model}, {kind}"
+        name = model if len(kinds) == 1 else f"{model}, {plain(kind)}"
         label = name if look[model].featured else "_other"
         style = {**look[model].points, "linestyle": LINES[kinds.index(kind) % len(LINES)]}
         axes[0].plot(sorted(points), [points[length][0] for length in sorted(points)], label=label, **style)
@@ -239,11 +242,12 @@ def _draw_scaling(series: Series, featured: Sequence[str]) -> Figure:
         axes[1].plot([length for length, _ in memory], [gib for _, gib in memory], label=label, **style)
     for ax, what in zip(axes, ("ms per example and device", "peak memory per device (GiB)"), strict=True):
         ax.set_xscale("log", base=2)
+        length_axis(ax.xaxis)
         ax.set_yscale("log")
         log_axis(ax.yaxis)
         ax.set_xlabel("length L")
         ax.set_ylabel(what)
     if len(kinds) == 1:
-        made.suptitle(f"training step, {kinds[0]}", fontsize=8, color=LIGHT.ink)
+        made.suptitle(f"training step, {plain(kinds[0])}", fontsize=8, color=LIGHT.ink)
     legend(made, axes, columns=3 if len(kinds) > 1 else 6)
     return made

@@ -1,0 +1,142 @@
+"""The pictures: the same bytes again, right in both modes, and no name from a record can break them."""
+
+import io
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lra_bench.report.choose import Loaded, choose
+from lra_bench.report.drawing import COLOURS, DARK, LIGHT, Picture, thinned
+from lra_bench.report.figures import pictures
+from lra_bench.report.speed_figures import Point, pareto
+from tests.made_records import bench_record, robustness_record, train_record
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def loaded(records):
+    return [Loaded(f"r{i}", record) for i, record in enumerate(records)]
+
+
+def some_records(model="s5"):
+    train = [
+        train_record(name, task, seed, 0.6 + 0.01 * seed)
+        for name in (model, "s4")
+        for task in ("listops", "pathx")
+        for seed in (0, 1)
+    ]
+    bench = [
+        bench_record(name, length=length, seconds=length / 1e5) for name in (model, "s4") for length in (1024, 4096)
+    ]
+    return loaded(
+        [*train, train_record(model, "listops", 7, None, status="diverged"), *bench, robustness_record(model)]
+    )
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, Picture]:
+    records = some_records()
+    return {picture.name: picture for picture in pictures(choose(records), records)}
+
+
+def test_every_picture_there_are_records_for(drawn):
+    assert list(drawn) == ["accuracy-throughput-nvidia-h200", "seeds", "curves", "scaling", "robustness"]
+    for picture in drawn.values():
+        assert set(picture.files) == {f"figures/{picture.name}{end}" for end in (".svg", ".png", "-dark.png")}
+    assert pictures(choose([]), []) == []
+
+
+def test_the_same_records_give_the_same_bytes(drawn):
+    records = some_records()
+    again = {picture.name: picture.files for picture in pictures(choose(records), records)}
+    assert again == {name: picture.files for name, picture in drawn.items()}
+    for picture in drawn.values():
+        assert b"matplotlib" not in picture.png.lower()
+        assert "dc:date" not in picture.svg
+
+
+def test_light_and_dark(drawn):
+    for picture in drawn.values():
+        light, dark = (
+            np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (picture.png, picture.png_dark)
+        )
+        assert light.shape == dark.shape
+        assert tuple(light[0, 0]) == tuple(bytes.fromhex(LIGHT.paper[1:]))
+        assert tuple(dark[0, 0]) == tuple(bytes.fromhex(DARK.paper[1:]))
+        ink = bytes.fromhex(LIGHT.ink[1:])
+        assert (light == np.frombuffer(ink, np.uint8)).all(axis=2).any(), "text is drawn in ink"
+        assert not (dark == np.frombuffer(ink, np.uint8)).all(axis=2).any(), "and not on a dark page"
+        style = ET.fromstring(picture.svg).find(f"{SVG}style").text
+        assert "prefers-color-scheme: dark" in style
+        for before, after in ((LIGHT.ink, DARK.ink), (LIGHT.paper, DARK.paper)):
+            assert f'[style*="fill: {before}"]{{fill:{after} !important}}' in style
+            assert f"fill: {before}" in picture.svg
+
+
+def test_colours_are_told_apart_in_grey_and_by_the_colour_blind():
+    """Distances in CIE Lab after Machado's (2009) matrices for full protanopia, deuteranopia and tritanopia."""
+    matrices = {
+        "normal": np.eye(3),
+        "protanopia": [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ],
+        "deuteranopia": [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ],
+        "tritanopia": [
+            [1.255528, -0.076749, -0.178779],
+            [-0.078411, 0.930809, 0.147602],
+            [0.004733, 0.691367, 0.303900],
+        ],
+    }
+    srgb = np.array([list(bytes.fromhex(colour[1:])) for colour in COLOURS]) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    xyz_of = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    for kind, matrix in matrices.items():
+        xyz = np.clip(linear @ np.array(matrix).T, 0, 1) @ xyz_of.T / np.array([0.9505, 1.0, 1.089])
+        f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+        lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+        distance = np.linalg.norm(lab[:, None] - lab[None], axis=2) + 1e9 * np.eye(len(lab))
+        assert distance.min() > 10, (kind, distance.min())
+
+
+def test_no_name_breaks_a_picture():
+    names = ("$x$ \\frac{", "<b>&amp;", "a" * 300, "new\nline", "_hidden", "ÄЖ")
+    train = [train_record(name, "listops") for name in names]
+    bench = [bench_record(name, length=length, digest=f"{length}") for name in names for length in (1024, 4096)]
+    records = loaded([*train, *bench, *(robustness_record(name) for name in names)])
+    for picture in pictures(choose(records), records):
+        ET.fromstring(picture.svg)
+        assert Image.open(io.BytesIO(picture.png)).width < 1300
+
+
+def test_pareto_front_by_brute_force():
+    draw = np.random.default_rng(0)
+    points = [Point(f"m{i}", float(a), float(s), None) for i, (a, s) in enumerate(draw.integers(0, 12, (60, 2)))]
+    front = pareto(points)
+    places = {(point.accuracy, point.speed) for point in front}
+    assert len(places) == len(front)
+    for point in points:
+        beaten = any(
+            other.accuracy >= point.accuracy
+            and other.speed >= point.speed
+            and (other.accuracy, other.speed) != (point.accuracy, point.speed)
+            for other in points
+        )
+        assert ((point.accuracy, point.speed) in places) == (not beaten)
+    assert pareto([]) == []
+
+
+@pytest.mark.parametrize("n", [0, 1, 59, 60, 61, 1000])
+def test_thinned_keeps_the_end_and_the_order(n):
+    found = thinned(range(n), 60)
+    assert len(found) <= 60
+    assert found == sorted(set(found))
+    assert found[-1:] == list(range(n))[-1:]
+    assert len(found) >= min(n, 30)

@@ -1,0 +1,99 @@
+"""The LaTeX tables: they compile, look like tables, and nothing in a record becomes a command."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from lra_bench.report import report
+from lra_bench.report.choose import LRA
+from lra_bench.report.formats import csv_text, latex_text, markdown_text
+from lra_bench.results import write_record
+from tests.made_records import bench_record, train_record
+
+HOSTILE = (
+    r"\input{/etc/passwd}",
+    r"\write18{id}",
+    "$$ x_1^2 $",
+    "100% & # {}~",
+    r"\end{tabular}",
+    "a\n\\b",
+    "|`*_[x](y)<b>",
+    "ü Ж 漢 ±✗",
+)
+DOCUMENT = r"""\documentclass[twocolumn]{article}
+\usepackage[T1]{fontenc}\usepackage{textcomp}\usepackage{booktabs}\usepackage{graphicx}
+\begin{document}
+Text before.
+\input{leaderboard.tex}
+\end{document}
+"""
+COMMANDS = re.findall(
+    r"\w+",
+    "begin end centering footnotesize resizebox ifdim width textwidth else fi toprule midrule bottomrule multicolumn "
+    "emph textbf underline textit textsuperscript caption pm times omega Delta textbackslash textasciicircum "
+    "textasciitilde textless textgreater textbar textquotedbl textasciigrave",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("results")
+    for model, base in (("s4", 0.58), ("s5", 0.62), ("s5_ptd", 0.61)):
+        for task in LRA:
+            for seed in range(3):
+                write_record(made, train_record(model, task, seed, base + 0.01 * seed + 0.3 * (task != "listops")))
+    for i, text in enumerate(HOSTILE):
+        write_record(made, train_record("s5", digest=f"h{i:011d}", published_recipe=False, overrides={"note": text}))
+    write_record(made, bench_record(system={"device_kind": HOSTILE[0]}))
+    report(made, pictures=False)
+    return made
+
+
+def test_only_known_commands(folder):
+    text = (folder / "leaderboard.tex").read_text(encoding="utf-8")
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    assert set(re.findall(r"\\([A-Za-z]+)", body)) <= set(COMMANDS)
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}")
+    assert re.findall(r"(?<!\\)%", body) == ["%"] * body.count("{!}{%\n")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_escapes(text):
+    assert not re.search(r"(?<!\\)[#%&]", latex_text(text))
+    assert latex_text(text).count("{") == latex_text(text).count("}")
+    assert "\n" not in latex_text(text) + markdown_text(text) + csv_text(text)
+    assert not re.search(r"(?<!\\)[|`*_\[\]]|<(?!/?sup>)", markdown_text(text).replace("\\\\", ""))
+
+
+def test_a_spreadsheet_sees_no_formula():
+    for text in ("=1+1", "+1", "-1+2", "@SUM(A1)"):
+        assert csv_text(text) == f"'{text}"
+    assert csv_text("s5-ptd") == "s5-ptd"
+
+
+@pytest.mark.skipif(
+    shutil.which("tectonic") is None and shutil.which("pdflatex") is None, reason="neither tectonic nor pdflatex here"
+)
+def test_it_compiles(folder, tmp_path):
+    shutil.copy(folder / "leaderboard.tex", tmp_path)
+    (tmp_path / "paper.tex").write_text(DOCUMENT)
+    command = ["tectonic", "paper.tex"]
+    if shutil.which("pdflatex"):
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:].decode("utf-8", errors="replace")
+    assert (tmp_path / "paper.pdf").stat().st_size > 10_000
+    if shutil.which("pdftotext"):
+        subprocess.run(["pdftotext", "-layout", "paper.pdf"], cwd=tmp_path, check=True)
+        text = (tmp_path / "paper.txt").read_text(encoding="utf-8")
+        for part in (
+            "63.00 ± 1.00 (3/3)",
+            "Path-X",
+            "\\input{/etc/passwd}",
+            "S4D-DFouT",
+            "root:x" * 0 + "Quoted from papers",
+        ):
+            assert part in text
+        assert "root:" not in text

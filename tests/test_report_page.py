@@ -1,0 +1,241 @@
+"""The HTML page in a real browser: it sorts, filters, shows a cell's runs, and asks for and runs nothing else."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from lra_bench.report import report
+from lra_bench.report.page import without_pictures
+from lra_bench.results import path_of, write_record
+from tests.browser import CHROMIUM, DRIVER, Browser
+from tests.made_records import bench_record, robustness_record, train_record
+
+HOSTILE = (
+    "<script>window.pwned = 1</script>",
+    "</script><script>window.pwned = 1</script>",
+    '"><img src=x onerror="window.pwned = 1">',
+    "<!--<script>",
+    "javascript:window.pwned=1",
+    "{{ 7 * 7 }}{% raw %}",
+    "\\u003cscript\\u003e ' \" & \u2028 \x00 \x1b[31m",
+)
+TAGS = re.findall(
+    r"\w+",
+    "html head meta link title style body header h1 h2 p nav a main section details summary div label input output "
+    "table thead tbody tr th td button sup span figure img figcaption dialog script",
+)
+
+
+def hostile_record(text, seed=0):
+    record = train_record(
+        "s5", "listops", seed, note=text, overrides={text: text}, published_recipe=False, digest=f"h{seed:011d}"
+    )
+    changed = {
+        "system": record.system.model_copy(update={"device_kind": text, "cpu": text, "versions": {text: text}}),
+        "provenance": record.provenance.model_copy(update={"command": text, "git_commit": text}),
+        "recipe": record.recipe.model_copy(update={"source": text, "notes": text, "layer": {text: text}}),
+    }
+    return record.model_copy(update=changed)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("results")
+    accuracy = {"s4": 0.58, "s5": 0.62, "s5_ptd": 0.61}
+    for model, base in accuracy.items():
+        for task in ("listops", "text", "pathx"):
+            for seed in range(3):
+                write_record(made, train_record(model, task, seed, base + 0.01 * seed + 0.3 * (task != "listops")))
+    for length in (1024, 4096):
+        write_record(made, bench_record(length=length))
+    write_record(made, robustness_record())
+    report(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def hostile_folder(tmp_path_factory):
+    """Hostile text in every free field, and in the model's name of records that were put there by hand."""
+    made = tmp_path_factory.mktemp("hostile")
+    for seed, text in enumerate(HOSTILE):
+        write_record(made, hostile_record(text, seed))
+        record = train_record("x", "image").model_copy(update={"model": text})
+        path = path_of(made, record.model_copy(update={"model": f"hostile{seed}"}))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(record.model_dump_json())
+    report(made)
+    return made
+
+
+class Reader(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+
+@pytest.mark.parametrize("which", ["folder", "hostile_folder"])
+def test_only_our_own_elements_and_no_handlers(which, request):
+    text = (request.getfixturevalue(which) / "report.html").read_text(encoding="utf-8")
+    reader = Reader()
+    reader.feed(text)
+    assert {tag for tag, _ in reader.found} <= set(TAGS)
+    assert not [name for _, attributes in reader.found for name in attributes if name.startswith("on")]
+    assert [attributes.get("type") for tag, attributes in reader.found if tag == "script"] == ["application/json", None]
+    for tag, attributes in reader.found:
+        for name in ("src", "href", "action"):
+            assert re.match(r"#|data:", attributes.get(name) or "#"), (tag, attributes)
+        assert "style" not in attributes
+    policy = next(attributes["content"] for _, attributes in reader.found if attributes.get("http-equiv"))
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_the_page_is_the_same_but_for_its_pictures(folder, tmp_path):
+    bare = report(folder, tmp_path, pictures=False).files["report.html"]
+    drawn = (folder / "report.html").read_text(encoding="utf-8")
+    assert bare != drawn
+    assert without_pictures(bare) == without_pictures(drawn)
+
+
+needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine")
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    with Browser(tmp_path_factory.mktemp("chromium") / "profile") as found:
+        yield found
+
+
+@pytest.fixture
+def browser(chromium, request):
+    """The page opened anew; which folder's is the test's `request.param`, by default the sound one."""
+    page = request.getfixturevalue(getattr(request, "param", "folder")) / "report.html"
+    chromium.width(1280)
+    chromium.scheme("light")
+    for kind in ("performance", "browser"):
+        chromium.log(kind)
+    chromium.open(page)
+    yield chromium
+    assert chromium.log("browser") == [], "nothing was said on the console"
+    assert not chromium.run("return 'pwned' in window"), "no text from a record ran"
+
+
+def column(browser, name, block=0):
+    """The texts of one column of the accuracy table's block, top to bottom, hidden rows left out."""
+    return browser.run(
+        """const table = document.getElementById("accuracy-paper");
+        const index = [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent === arguments[0]);
+        return [...table.tBodies[arguments[1]].rows].filter((row) => !row.hidden && !row.classList.contains("block"))
+            .map((row) => row.cells[index].textContent);""",
+        name,
+        block,
+    )
+
+
+@needs_browser
+def test_it_asks_for_nothing(browser, folder):
+    urls = []
+    for entry in browser.log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            urls.append(message["params"]["request"]["url"])
+    page = (folder / "report.html").resolve().as_uri()
+    assert page in urls
+    assert all(url == page or url.startswith(("data:", "chrome://")) for url in urls), urls
+    assert (
+        browser.run("return performance.getEntriesByType('resource').filter((e) => !e.name.startsWith('data:')).length")
+        == 0
+    )
+    loaded = browser.run("return [...document.images].map((image) => image.complete && image.naturalWidth > 100)")
+    assert len(loaded) == 5
+    assert all(loaded)
+
+
+@needs_browser
+def test_it_sorts_within_each_block(browser):
+    assert column(browser, "Model") == ["s4", "s5", "s5-ptd"]
+    heading = "#accuracy-paper thead th:nth-child(2) button"
+    browser.click(heading)
+    assert column(browser, "Model") == ["s5", "s5-ptd", "s4"]
+    last = browser.run("return document.getElementById('accuracy-paper').tBodies.length - 1")
+    quoted = [float(re.match(r"[\d.]+", text)[0]) for text in column(browser, "ListOps", last)]
+    assert quoted == sorted(quoted, reverse=True)
+    assert (
+        browser.run("return document.querySelector('#accuracy-paper [aria-sort]').getAttribute('aria-sort')")
+        == "descending"
+    )
+    browser.click(heading)
+    assert column(browser, "Model") == ["s4", "s5-ptd", "s5"]
+    browser.click("#accuracy-paper thead th:nth-child(1) button")
+    assert column(browser, "Model") == ["s4", "s5", "s5-ptd"]
+    browser.click("#accuracy-paper thead th:nth-child(7) button")
+    values = column(browser, "Path-X", last)
+    first_empty = next(i for i, text in enumerate(values) if text.startswith(("✗", "–")))
+    assert all(text.startswith(("✗", "–")) for text in values[first_empty:]), "rows without a number come last"
+
+
+@needs_browser
+def test_it_filters(browser):
+    browser.type("#section-accuracy-paper input", "S5")
+    assert column(browser, "Model") == ["s5", "s5-ptd"]
+    shown = browser.run("return document.querySelector('#section-accuracy-paper output').textContent")
+    assert re.fullmatch(r"\d+ of \d+ rows", shown)
+    browser.type("#section-accuracy-paper input", "nothing is called this")
+    assert browser.run("return [...document.querySelectorAll('#accuracy-paper .block')].every((row) => row.hidden)")
+
+
+@needs_browser
+def test_a_cell_opens_its_runs(browser):
+    browser.click("#accuracy-paper tbody tr:nth-child(3) button.runs")
+    assert browser.run("return document.getElementById('details').open")
+    text = browser.run("return document.getElementById('details').innerText")
+    assert text.startswith("s5 · ListOps · 63.00 ± 1.00 (3/3)")
+    for part in ("lra-bench train --model s5 --task listops --seed 0", "62.00 % (best on validation", "Fingerprint", "fp-listops",
+                 "ssm_lr", "0.001", "NVIDIA H200", "0123456789abcdef0123"):  # fmt: skip
+        assert part in text
+    summaries = "[...document.querySelectorAll('#details-body > details > summary')]"
+    runs = browser.run(f"return {summaries}.map((summary) => summary.textContent)")
+    assert [run.split(", ")[2] for run in runs] == ["seed 0: 62.00 %", "seed 1: 63.00 %", "seed 2: 64.00 %"]
+    assert browser.run("return document.querySelectorAll('#details polyline').length") == 3
+    browser.click("#close")
+    assert not browser.run("return document.getElementById('details').open")
+
+
+@needs_browser
+@pytest.mark.parametrize("browser", ["hostile_folder"], indirect=True)
+def test_hostile_text_is_only_text(browser):
+    assert browser.run("return document.scripts.length") == 2
+    pictures = browser.run("return document.querySelectorAll('figure').length")
+    for seed, text in enumerate(HOSTILE):
+        names = browser.run(
+            """const all = [...document.querySelectorAll("#accuracy-paper button.runs")];
+            const mine = all.find((button) => JSON.parse(document.getElementById("data").textContent)
+                .runs[Number(button.dataset.runs.split(" ")[0])].id.includes(arguments[0]));
+            mine.click();
+            return document.getElementById("details-body").innerText;""",
+            f"h{seed:011d}",
+        )
+        visible = text.replace("\x00", "").replace("\u2028", "")
+        assert visible[:12].strip() in names
+        browser.click("#close")
+    assert browser.run("return document.images.length") == pictures
+
+
+@needs_browser
+@pytest.mark.parametrize("pixels", [1280, 390])
+def test_it_fits_its_width_in_light_and_dark(browser, pixels):
+    browser.width(pixels, 844)
+    grounds = []
+    for scheme in ("light", "dark"):
+        browser.scheme(scheme)
+        grounds.append(browser.run("return getComputedStyle(document.body).backgroundColor"))
+        assert browser.run("return document.documentElement.scrollWidth") <= pixels
+    assert grounds == ["rgb(255, 255, 255)", "rgb(18, 22, 28)"]
+    browser.click("#accuracy-paper button.runs")
+    box = browser.run("const r = document.getElementById('details').getBoundingClientRect(); return [r.left, r.right]")
+    assert 0 <= box[0] < box[1] <= pixels
