@@ -7,8 +7,8 @@ with λ^T, which is solved in the same way, on a sequence T times shorter.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -23,23 +23,27 @@ CHUNK = 16
 product. With exponents counted from the middle of the chunk, λ^±8 stays in float32's range down to |λ| = 1.7e-4."""
 
 
+Polar = tuple[Array, Array]
+"""log |λ| and arg λ in float64 whatever the dtype of the states: one rounding in λ is 10⁴ roundings in λ^10⁴."""
+
+
 class Powers(NamedTuple):
-    """Powers of λ for one level, (count, P) parts in the dtype of the states; `to_the_T` stays in float64."""
+    """What one level needs of λ, in the dtype of the states: parts (count, P), or (P,) for a single power."""
 
     centred: Pair  # λ^(k − T // 2) at index k = 0 … 2 (T // 2) + 1
-    to_the_T: Pair
     first: Pair
-    fast: Array  # (P,): forgets within two steps
+    fast: Array  # forgets within two steps
 
 
+@partial(jax.jit, static_argnames="reverse")  # traced once for all layers of a model
 def chunked_states(Lambda_bar: Pair, b: Array, reverse: bool) -> Array:
-    """The same states as `sequential_states`, from log_T L levels of parallel work.
+    """The same states as `sequential_states`, from log_T L levels of parallel work."""
+    return _level(_polar(Lambda_bar), b, reverse)
 
-    Powers are taken in float64 whatever the dtype: an error of one rounding in λ is one of 10⁴ roundings in λ^10⁴.
-    """
-    with jax.enable_x64(True):
-        precise = tuple(lax.convert_element_type(part, np.float64) for part in Lambda_bar)
-    return _level(precise, b, reverse)
+
+def powers_of(Lambda_bar: Pair, exponents: Sequence[int]) -> Pair:
+    """λ^k for exponents k ≥ 0, parts (count, P) in Λ̄'s dtype."""
+    return _raised(_polar(Lambda_bar), exponents, Lambda_bar[0].dtype)
 
 
 def rotate(factor: Sequence[Array], x: Array) -> Array:
@@ -49,7 +53,7 @@ def rotate(factor: Sequence[Array], x: Array) -> Array:
     return jnp.concatenate([real * x_real - imag * x_imag, real * x_imag + imag * x_real], axis=-1)
 
 
-def _level(Lambda_bar: Pair, b: Array, reverse: bool) -> Array:
+def _level(Lambda_bar: Polar, b: Array, reverse: bool) -> Array:
     L, batch, width = b.shape
     T = min(CHUNK, L)
     n_chunks, middle = -(-L // T), T // 2
@@ -65,37 +69,37 @@ def _level(Lambda_bar: Pair, b: Array, reverse: bool) -> Array:
     if n_chunks > 1:
         last = 0 if reverse else T - 1
         ends = rotate([part[T - 1] for part in powers.centred], sums[:, last])
-        arriving = _shifted(_level(powers.to_the_T, ends, reverse), reverse)
+        with jax.enable_x64(True):
+            to_the_T = Lambda_bar[0] * T, Lambda_bar[1] * T
+        arriving = _shifted(_level(to_the_T, ends, reverse), reverse)
         sums += rotate([part[2 * middle + 1] for part in powers.centred], arriving)[:, None]
     x = rotate(forth, sums).reshape(n_chunks * T, batch, width)[:L]
     two_terms = b + rotate(powers.first, _shifted(b, reverse))
     return jnp.where(jnp.concatenate([powers.fast, powers.fast]), two_terms, x)
 
 
-def _powers(Lambda_bar: Pair, middle: int, dtype: np.dtype) -> Powers:
-    """Where |λ| is so small that λ^−middle would leave `dtype`'s range, λ² is below its precision."""
-    smallest = float(jnp.finfo(dtype).tiny) ** (1.6 / CHUNK)
+def _polar(Lambda_bar: Pair) -> Polar:
     with jax.enable_x64(True):
-        real, imag = Lambda_bar
-        square = real * real + imag * imag
-        fast = square < smallest**2
-        real, imag, square = jnp.where(fast, 1.0, real), jnp.where(fast, 0.0, imag), jnp.where(fast, 1.0, square)
-        one = jnp.ones_like(real), jnp.zeros_like(imag)
-        up = _ladder(one, (real, imag), middle + 1)
-        down = _ladder(one, (real / square, -imag / square), middle)
-        centred = [*down[:0:-1], *up]
-        to_the_T = _product(up[middle], up[middle])
-        narrow = tuple(lax.convert_element_type(jnp.stack(part), dtype) for part in zip(*centred, strict=True))
-        first = tuple(lax.convert_element_type(part, dtype) for part in Lambda_bar)
-    return Powers(narrow, to_the_T, first, fast)
+        real, imag = (lax.convert_element_type(part, np.float64) for part in Lambda_bar)
+        return jnp.log(jnp.hypot(real, imag)), jnp.arctan2(imag, real)
 
 
-def _ladder(one: Pair, factor: Pair, count: int) -> list[Pair]:
-    return list(itertools.accumulate([factor] * count, _product, initial=one))
+def _powers(Lambda_bar: Polar, middle: int, dtype: np.dtype) -> Powers:
+    """Where |λ| is so small that λ^−middle would leave `dtype`'s range, λ² is below its precision."""
+    with jax.enable_x64(True):
+        fast = Lambda_bar[0] < float(np.log(np.finfo(dtype).tiny)) * 1.6 / CHUNK
+        slow = jnp.where(fast, 0, Lambda_bar[0]), Lambda_bar[1]
+    first = tuple(part[0] for part in _raised(Lambda_bar, [1], dtype))
+    return Powers(_raised(slow, range(-middle, middle + 2), dtype), first, fast)
 
 
-def _product(a: Pair, b: Pair) -> Pair:
-    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
+def _raised(Lambda_bar: Polar, exponents: Sequence[int], dtype: np.dtype) -> Pair:
+    with jax.enable_x64(True):
+        k = np.array(exponents, np.float64)[:, None]
+        # 0^0 = 1: the logarithm of zero is minus infinity
+        magnitude = jnp.exp(k * jnp.maximum(Lambda_bar[0], -1e300))
+        parts = magnitude * jnp.cos(k * Lambda_bar[1]), magnitude * jnp.sin(k * Lambda_bar[1])
+        return lax.convert_element_type(parts[0], dtype), lax.convert_element_type(parts[1], dtype)
 
 
 def _shifted(x: Array, reverse: bool) -> Array:
