@@ -1,11 +1,15 @@
 """The contract over every task, and the readers of official files on tiny real ones, byte for byte."""
 
+import functools
 import gzip
+import http.server
 import io
 import pickle
 import shutil
 import tarfile
+import threading
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet
@@ -339,6 +343,29 @@ def test_too_many_characters(retrieval, tmp_path):
     with pytest.raises(UserError, match="301 different characters"):
         retrieval.read(pack(tmp_path / "x", tree, "folder"), request())
     assert len(Bytes.vocabulary) == 257
+
+
+def test_retrieval_from_its_mirror(retrieval, tmp_path, monkeypatch, capfd):
+    """The official archive is not there; the three files of the mirror are, in one folder after the download."""
+    pack(tmp_path / "served", AAN, "folder")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "served" / "tsv_data")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        here = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(
+            type(retrieval),
+            "origins",
+            [
+                replace(origin, files=tuple(replace(file, url=f"{here}/{file.name}") for file in origin.files))
+                for origin in retrieval.origins
+            ],
+        )
+        folder = prepare("retrieval", jobs=1, verify=True)
+        server.shutdown()
+    manifest = load_manifest(folder)
+    assert (manifest.source, manifest.counts) == ("mirror", {"train": 3, "val": 1, "test": 2})
+    assert [file.name for file in manifest.raw] == [f"new_aan_pairs.{part}.tsv" for part in ("train", "eval", "test")]
+    assert "answered 404 File not found. Next: OpenNLPLab/lra" in " ".join(capfd.readouterr().err.split())
 
 
 # --- Image ---

@@ -1,0 +1,46 @@
+"""What `--verify` knows of a full set without its raw files: published counts, balance of the classes, split orders."""
+
+import numpy as np
+import pytest
+
+from lra_bench import UserError
+from lra_bench.data import verify as module
+from lra_bench.data.manifest import load_manifest
+from lra_bench.data.packed import PackedSplit
+from lra_bench.data.prepare import prepare
+from lra_bench.data.verify import verify
+from lra_bench.registry import task_module
+
+
+@pytest.fixture
+def image():
+    folder = prepare("image", size="tiny", jobs=1)
+    return folder, load_manifest(folder), task_module("image").TASK
+
+
+def test_counts_of_a_full_set(image):
+    _, manifest, task = image
+    full = manifest.model_copy(update={"size": "full"})
+    assert module._count_problems(manifest, task) == []
+    assert module._count_problems(full.model_copy(update={"counts": task.splits}), task) == []
+    (problem,) = module._count_problems(full, task)
+    assert "'train': 45000" in problem
+
+
+@pytest.mark.parametrize(("labels", "fine"), [(np.arange(10_000) % 10, True), (np.arange(10_000) % 7, False)])
+def test_balance_of_a_full_set(image, labels, fine):
+    _, manifest, task = image
+    share = float(np.bincount(labels).max() / len(labels))
+    full = manifest.model_copy(update={"size": "full", "majority": {"train": share}})
+    split = PackedSplit(np.zeros(0, np.uint8), np.zeros(0, np.int32), labels.astype(np.int32))
+    problems = module._label_problems(full, task, "train", split)
+    assert problems == [] if fine else "about 10.0% are expected" in problems[0]
+    assert module._label_problems(full.model_copy(update={"size": "tiny"}), task, "train", split) == []
+
+
+def test_wrong_split_orders_are_told(image, monkeypatch):
+    folder, _, _ = image
+    assert any("agree" in line for line in verify(folder))
+    monkeypatch.setattr(module, "order_problems", lambda: ["the seed-42 order of 50,000 examples is not PyTorch's"])
+    with pytest.raises(UserError, match="seed-42 order"):
+        verify(folder)
