@@ -1,93 +1,104 @@
-"""Dense float64 form of a DPLR state space, on the host: folding C for a length, the recurrent mode, the oracle kernel.
+"""Dense form of a diagonal plus rank one (DPLR) state space: folding C for a length, the recurrent mode, the oracle.
 
-The conjugate pairs are written as one real state [Re x, Im x] of the same size N as the dense matrix, which halves the
-cost of a complex form and needs no inverse of a badly conditioned eigenvector matrix.
+The conjugate pairs are written as one real state [Re x, Im x], of the size N of the dense matrix: half the cost of the
+complex form, and no inverse of a badly conditioned eigenvector matrix. The dtype is that of the arguments.
 
 Sources: Gu, Goel, Ré 2022 (S4, appendix C.3); state-spaces/s4 `src/models/sequence/kernels/ssm.py` (`_setup_C`,
-`_setup_state`).
+`_setup_state`), which folds in complex64 too.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
 
-Real = NDArray[np.float64]
-Complex = NDArray[np.complex128]
+_PRECISION = lax.Precision.HIGHEST
 
 
 class Dense(NamedTuple):
     """x_k = A_bar x_{k-1} + B_bar u_k, y_k = C x_k, one system per channel, N real states each."""
 
-    A_bar: Real  # (H, N, N)
-    B_bar: Real  # (H, N)
-    C: Real  # (c, H, N)
+    A_bar: Array  # (H, N, N)
+    B_bar: Array  # (H, N)
+    C: Array  # (c, H, N)
 
 
-def bilinear(Lambda: Any, P: Any, B: Any, C: Any, step: Any) -> Dense:
-    """Discretise diag(Λ) - P Pᴴ: Ā = (I - ΔA/2)⁻¹ (I + ΔA/2), B̄ = (I - ΔA/2)⁻¹ Δ B.
+def discretise(Lambda: Array, P: Array, B: Array, C: Array, step: Array) -> Dense:
+    """Bilinear: Ā = (I - ΔA/2)⁻¹ (I + ΔA/2), B̄ = (I - ΔA/2)⁻¹ Δ B, for A = diag(Λ) - P Pᴴ on conjugate pairs.
 
-    Λ, P, B complex (H, N/2) or (N/2,), C complex (c, H, N/2), step real (H,); arrays of any kind.
+    Λ, P, B complex (H, N/2) or (N/2,), C complex (c, H, N/2), step Δ real (H,).
     """
-    Lambda, P, B, C = (np.asarray(x, np.complex128) for x in (Lambda, P, B, C))
-    step = np.asarray(step, np.float64)[:, None, None]
-    pairs = _pairs(P)
-    A = _rotations(Lambda) - 2.0 * pairs[..., :, None] * pairs[..., None, :]
-    identity = np.eye(A.shape[-1])
-    backward = identity - 0.5 * step * A
-    A_bar = np.linalg.solve(backward, identity + 0.5 * step * A)
-    B_bar = np.linalg.solve(backward, step * _pairs(B)[..., :, None])[..., 0]
-    return Dense(A_bar, np.broadcast_to(B_bar, A_bar.shape[:-1]), 2.0 * _pairs(C.conj()))
+    pairs, half_step = _pairs(P), 0.5 * step[:, None, None]
+    A = half_step * (_rotations(Lambda) - 2.0 * pairs[..., :, None] * pairs[..., None, :])
+    identity = jnp.eye(A.shape[-1], dtype=A.dtype)
+    driven = jnp.broadcast_to(_pairs(B), A.shape[:-1])[..., None] * (2.0 * half_step)
+    solved = jnp.linalg.solve(identity - A, jnp.concatenate([identity + A, driven], axis=-1))
+    return Dense(solved[..., :-1], solved[..., -1], output_row(C))
 
 
-def fold(system: Dense, L: int) -> Complex:
+def output_row(C: Array) -> Array:
+    """2 Re(C x) as a row acting on [Re x, Im x]: complex (…, N/2) → real (…, N)."""
+    return 2.0 * _pairs(C.conj())
+
+
+def fold(system: Dense, L: int) -> Array:
     """C̃ = C (I - Āᴸ), complex (c, H, N/2): what S4 stores, so that its kernel is exactly L long."""
-    return _unpaired(_apply(system.C, np.eye(system.A_bar.shape[-1]) - np.linalg.matrix_power(system.A_bar, L)))
+    return _unpaired(system.C - _times(system.C, _power(system.A_bar, L)))
 
 
-def unfold(system: Dense, L: int) -> Complex:
-    """C from a system whose C is a stored C̃ of length L, complex (c, H, N/2): for the recurrent mode."""
-    I_minus_power = np.eye(system.A_bar.shape[-1]) - np.linalg.matrix_power(system.A_bar, L)
-    C = np.linalg.solve(I_minus_power.swapaxes(-1, -2), np.moveaxis(system.C, 0, -1))
-    return _unpaired(np.moveaxis(C, -1, 0))
+def unfold(system: Dense, L: int) -> Array:
+    """C of a system whose C is a stored C̃ of length L, complex (c, H, N/2): for the recurrent mode."""
+    I_minus_power = jnp.eye(system.A_bar.shape[-1], dtype=system.A_bar.dtype) - _power(system.A_bar, L)
+    C = jnp.linalg.solve(I_minus_power.mT, jnp.moveaxis(system.C, 0, -1))
+    return _unpaired(jnp.moveaxis(C, -1, 0))
 
 
-def double(system: Dense, L: int) -> Complex:
+def double(system: Dense, L: int) -> Array:
     """The stored C̃ for length 2L from the one for length L: C̃ (I + Āᴸ), complex (c, H, N/2)."""
-    return _unpaired(_apply(system.C, np.eye(system.A_bar.shape[-1]) + np.linalg.matrix_power(system.A_bar, L)))
+    return _unpaired(system.C + _times(system.C, _power(system.A_bar, L)))
 
 
-def dense_kernel(system: Dense, L: int) -> Real:
-    """K[l] = C Āˡ B̄ by L products: the oracle, real (c, H, L)."""
-    x, K = system.B_bar[..., None], np.empty((*system.C.shape[:2], L))
-    for k in range(L):
-        K[..., k] = np.einsum("chn,hn->ch", system.C, x[..., 0])
-        x = system.A_bar @ x
-    return K
+def advance(system: Dense, x: Array, u_t: Array) -> tuple[Array, Array]:
+    """One step: states x (b, H, N) and inputs (b, H) → the next states and the first kernel's y_t (b, H)."""
+    x = jnp.einsum("hnm,bhm->bhn", system.A_bar, x, precision=_PRECISION) + system.B_bar * u_t[..., None]
+    return x, jnp.einsum("hn,bhn->bh", system.C[0], x, precision=_PRECISION)
 
 
-def _pairs(v: Complex) -> Real:
-    return np.concatenate([v.real, v.imag], axis=-1)
+@partial(jax.jit, static_argnames="L")
+def dense_kernel(system: Dense, L: int) -> Array:
+    """K[l] = C Āˡ B̄ by L products, real (c, H, L): the oracle of `cauchy`."""
+
+    def tap(x: Array, _: None) -> tuple[Array, Array]:
+        return jnp.einsum("hnm,hm->hn", system.A_bar, x), jnp.einsum("chn,hn->ch", system.C, x)
+
+    return jnp.moveaxis(lax.scan(tap, system.B_bar, None, length=L)[1], 0, -1)
 
 
-def _unpaired(C: Real) -> Complex:
-    """Complex (…, N/2) from the output row 2 [Re C, -Im C]."""
-    re, im = np.split(0.5 * C, 2, axis=-1)
-    return re - 1j * im
+def _power(A_bar: Array, L: int) -> Array:
+    with jax.default_matmul_precision("highest"):
+        return jnp.linalg.matrix_power(A_bar, L)
 
 
-def _rotations(Lambda: Complex) -> Real:
+def _pairs(v: Array) -> Array:
+    return jnp.concatenate([v.real, v.imag], axis=-1)
+
+
+def _unpaired(C: Array) -> Array:
+    """The inverse of `output_row`."""
+    re, im = jnp.split(0.5 * C, 2, axis=-1)
+    return lax.complex(re, -im)
+
+
+def _rotations(Lambda: Array) -> Array:
     """diag(Λ) acting on [Re x, Im x]: (…, N, N)."""
-    half = Lambda.shape[-1]
-    A = np.zeros((*Lambda.shape[:-1], 2 * half, 2 * half))
-    n = np.arange(half)
-    A[..., n, n] = A[..., half + n, half + n] = Lambda.real
-    A[..., n, half + n] = -Lambda.imag
-    A[..., half + n, n] = Lambda.imag
-    return A
+    diagonal = jnp.eye(Lambda.shape[-1], dtype=Lambda.real.dtype)
+    re, im = Lambda.real[..., None] * diagonal, Lambda.imag[..., None] * diagonal
+    return jnp.block([[re, -im], [im, re]])
 
 
-def _apply(C: Real, M: Real) -> Real:
-    return np.einsum("chn,hnm->chm", C, M)
+def _times(C: Array, M: Array) -> Array:
+    return jnp.einsum("chn,hnm->chm", C, M, precision=_PRECISION)

@@ -1,0 +1,49 @@
+"""S4-PTD: S4D whose Λ starts from a perturbed HiPPO matrix, without conjugate symmetry (Yu et al. 2024, arXiv
+2310.01698; AnnanYu/Approximate_Diagonal @ ec98d6a6 S4-PTD).
+
+A_HiPPO + E = V Λ V⁻¹ with all N modes stored; C starts as a real normal matrix times V, times V⁻¹ B, and there is no B
+afterwards. The kernel keeps S4D's factor 2. The perturbation E is our own and real (`ssm/ptd.py`; theirs is complex).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from pydantic import Field
+
+from lra_bench.layers import Block, ssm_parameter
+from lra_bench.models import s4
+from lra_bench.models.s4d import DiagonalLayer
+from lra_bench.spec import Recipe
+from lra_bench.ssm import discretise, hippo, ptd
+
+CONVENTIONS = s4.CONVENTIONS
+
+
+class Config(s4.Config):
+    """S4's settings, of which d_state are all stored here, and one of its own."""
+
+    gamma: float = Field(gt=0, description="weight of ‖E‖ against the condition number (`ssm/ptd.py`)")
+
+
+class S4PTDLayer(DiagonalLayer):
+    discretisation: discretise.Discretisation = "zoh"
+
+    def __init__(self, recipe: Recipe, config: Config, *, rngs: nnx.Rngs):
+        solved = ptd.ptd(config.d_state, config.gamma)
+        Lambda = -np.abs(solved.Lambda.real) + 1j * solved.Lambda.imag
+        super().__init__(recipe, config, Lambda, rngs=rngs)
+        output = jax.random.normal(rngs.params(), (self.channels, recipe.d_model, config.d_state))
+        B = solved.Vinv @ hippo.legs(config.d_state).B
+        C = [output @ jnp.asarray(part, jnp.float32) for part in ((solved.V * B).real, (solved.V * B).imag)]
+        self.C = ssm_parameter(jnp.stack(C, axis=-1), "output")
+
+    def inputs(self) -> Array:
+        return jnp.ones((1, 1), self.C.dtype)
+
+
+def block(recipe: Recipe, config: Config, *, rngs: nnx.Rngs) -> Block:
+    return s4.s4_block(recipe, S4PTDLayer(recipe, config, rngs=rngs), rngs=rngs)

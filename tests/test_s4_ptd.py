@@ -1,0 +1,51 @@
+"""S4-PTD's layer: what it starts from, and its recurrent form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lra_bench.models import s4, s4_ptd
+from lra_bench.ssm import hippo, ptd
+from tests.recipes import s5_recipe
+from tests.s4_layers import assert_sees, assert_steps_equal_the_convolution, in_float64, relative
+
+CONFIG = {"d_state": 8, "n_ssm": 1, "dt_min": 1e-2, "dt_max": 1e-1, "dt_transform": "softplus", "gamma": 0.3}
+
+
+def ptd_layer(bidirectional=False, H=4, **changes):
+    recipe = s5_recipe(d_model=H, bidirectional=bidirectional)
+    return s4_ptd.S4PTDLayer(recipe, s4_ptd.Config(**{**CONFIG, **changes}), rngs=nnx.Rngs(0))
+
+
+def test_steps_equal_the_convolution():
+    assert_steps_equal_the_convolution(ptd_layer)
+
+
+def test_directions():
+    assert_sees(ptd_layer(True), past=True, future=True)
+
+
+def test_starts_as_the_perturbed_hippo_system():
+    """K = 2 c e^{(A+E)Δl} … B for a real row c: V and V⁻¹ cancel, so the kernel follows from the dense real matrix."""
+    solved = ptd.ptd(8, 0.3)
+    A, B = hippo.legs(8)
+    assert (np.linalg.eigvals(A + solved.E).real < 0).all()
+    with jax.enable_x64(True):
+        layer = in_float64(ptd_layer(H=1))
+        C = np.asarray(s4.as_complex(layer.C))[0, 0]
+        c = (C / (solved.Vinv @ B)) @ solved.Vinv
+        assert np.abs(c.imag).max() < 1e-5
+        step = float(layer.steps()[0])
+        powers = [jax.scipy.linalg.expm(jnp.asarray((A + solved.E) * step * k)) for k in range(20)]
+        held = np.linalg.solve(A + solved.E, (powers[1] - np.eye(8)) @ B)
+        exact = np.array([2 * c.real @ np.asarray(power) @ held for power in powers])
+        assert relative(layer.kernel(20)[0, 0], exact) < 1e-5
+
+
+def test_all_states_are_stored_and_there_is_no_B():
+    layer = ptd_layer()
+    assert layer.A_imag.shape == (1, 8)
+    assert (np.asarray(layer.A_imag[...]) > 0).any()
+    assert (np.asarray(layer.A_imag[...]) < 0).any()
+    assert not hasattr(layer, "B")

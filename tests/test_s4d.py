@@ -1,0 +1,91 @@
+"""S4D's layer and block against numbers the reference printed."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lra_bench.layers import TORCH, GLUOutput
+from lra_bench.models import s4, s4d
+from tests.recipes import s5_recipe
+from tests.s4_layers import assert_sees, assert_steps_equal_the_convolution, in_float64, relative
+
+GOLDEN = Path(__file__).parent / "golden" / "s4_block_bidirectional_glu.npz"
+CONFIG = {
+    "d_state": 8,
+    "n_ssm": 1,
+    "dt_min": 1e-2,
+    "dt_max": 1e-1,
+    "dt_transform": "softplus",
+    "init": "legs",
+    "discretisation": "zoh",
+}
+
+
+def s4d_layer(bidirectional=False, H=4, **changes):
+    recipe = s5_recipe(d_model=H, bidirectional=bidirectional)
+    return s4d.S4DLayer(recipe, s4d.Config(**{**CONFIG, **changes}), rngs=nnx.Rngs(0))
+
+
+def test_reference_block():
+    """state-spaces/s4's S4Block: bidirectional S4D-Lin, D, exact GELU, Linear and GLU; copies of Λ for each channel."""
+    golden = dict(np.load(GOLDEN))
+    layer = s4d_layer(True, d_state=16, n_ssm=4, init="lin", dt_transform="exp")
+    np.testing.assert_allclose(layer.A_imag[...], golden["layer/kernel/A_imag"], rtol=1e-6)
+    values = {name: golden[f"layer/kernel/{name}"] for name in ("A_real", "A_imag", "C")}
+    values |= {
+        "B": golden["layer/kernel/B"][0],
+        "inv_dt": golden["layer/kernel/inv_dt"][:, 0],
+        "D": golden["layer/D"][0],
+    }
+    for name, value in values.items():
+        assert getattr(layer, name).shape == value.shape
+        getattr(layer, name)[...] = jnp.asarray(value)
+    assert relative(layer.kernel(64), golden["K"]) < 1e-5
+    output = GLUOutput(4, 0.0, TORCH, rngs=nnx.Rngs(0))
+    output.linear.kernel[...] = jnp.asarray(golden["output_linear/0/weight"].T)
+    output.linear.bias[...] = jnp.asarray(golden["output_linear/0/bias"])
+    y = output(layer(jnp.asarray(golden["u"].transpose(1, 0, 2))), None)
+    assert relative(y.transpose(1, 0, 2), golden["y"]) < 1e-5
+
+
+@pytest.mark.parametrize(("init", "rule"), [("legs", "zoh"), ("inv", "bilinear"), ("real", "zoh")])
+def test_steps_equal_the_convolution(init, rule):
+    assert_steps_equal_the_convolution(lambda: s4d_layer(init=init, discretisation=rule))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_directions(bidirectional):
+    assert_sees(s4d_layer(bidirectional), past=True, future=bidirectional)
+
+
+def test_B_starts_full_and_C_complex_normal():
+    """The code drops the theory's factor ½ in B (models.md §1.3)."""
+    layer = s4d_layer(H=512, d_state=64)
+    assert np.abs(s4.as_complex(layer.B)).max() > 2.0
+    C = np.asarray(s4.as_complex(layer.C))
+    assert np.mean(np.abs(C) ** 2) == pytest.approx(1.0, rel=0.05)
+    np.testing.assert_array_equal(s4.as_complex(s4d_layer(init="lin").B), np.ones((1, 4)))
+
+
+def test_s5_with_one_feature_is_s4d():
+    """Same Λ, B, C and one Δ for all states: the scan of S5 and the convolution of S4D are one map."""
+    from lra_bench.ssm import discretise, scan
+
+    with jax.enable_x64(True):
+        layer = in_float64(s4d_layer(H=1))
+        Lambda, B, C = layer.Lambda()[0], layer.inputs()[0], s4.as_complex(layer.C)[0, 0]
+        bar = discretise.zoh(Lambda.real, Lambda.imag, layer.steps())
+        B_bar = jax.lax.complex(bar.factor_re, bar.factor_im) * B
+        u = jnp.asarray(np.random.default_rng(1).normal(size=(40, 2, 1)))
+        y = scan.diagonal_ssm(
+            (bar.Lambda_bar_re, bar.Lambda_bar_im),
+            jnp.concatenate([B_bar.real, B_bar.imag])[None],
+            2.0 * jnp.concatenate([C.real, -C.imag])[:, None],
+            None,
+            u,
+        )
+        assert relative(layer(u), np.asarray(y + layer.D[...] * u)) < 1e-11
