@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from lra_bench.layers import Classifier, DataShape
 
 MODELS: dict[str, str] = {
+    "s4": "S4",
+    "s4d": "S4D",
+    "s4_ptd": "S4-PTD",
     "s5": "S5",
     "s5_ptd": "S5-PTD",
     "lru": "LRU",
