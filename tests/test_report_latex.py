@@ -31,7 +31,8 @@ Text before.
 """
 COMMANDS = re.findall(
     r"\w+",
-    "begin end centering footnotesize resizebox ifdim width textwidth else fi toprule midrule bottomrule multicolumn "
+    "begin end centering scriptsize setlength tabcolsep renewcommand arraystretch "
+    "resizebox ifdim width textwidth else fi toprule midrule bottomrule multicolumn "
     "emph textbf underline textit textsuperscript caption pm times omega Delta textbackslash textasciicircum "
     "textasciitilde textless textgreater textbar textquotedbl textasciigrave",
 )

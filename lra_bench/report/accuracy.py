@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lra_bench.report.choose import LRA, Chosen, RowKey, Run, Section, row_label, selected_on_test, threshold, title
 from lra_bench.report.published import published
@@ -38,7 +39,7 @@ def accuracy_table(chosen: Chosen) -> Table:
             *(Column(title(task)) for task in tasks),
             Column("Avg(5)"),
             Column("Avg(6)"),
-            Column("Source", numeric=False),
+            Column("Source", numeric=False, quoted_only=True),
         ),
         (
             Block("Measured here, published recipes", tuple(ranked)),
@@ -133,8 +134,7 @@ def _quoted_rows(tasks: Sequence[str]) -> tuple[tuple[Cell, ...], ...]:
     for row in book.rows:
         cells = [row.cells[task].cell if task in row.cells else Cell("–") for task in tasks]
         averages = [_average_cell(row.average_of(group)) for group in (FIVE, LRA)]
-        source = book.labels(row) + (f" ({row.note})" if row.note else "")
-        rows.append((Cell(row.name), *cells, *averages, Cell(source)))
+        rows.append((Cell(row.name), *cells, *averages, Cell(book.labels(row), note=row.note)))
     return tuple(rows)
 
 
@@ -150,7 +150,7 @@ def _ranked(rows: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
 
 
 def _with_rank(cell: Cell, rank: Rank) -> Cell:
-    return Cell(cell.text, cell.value, rank, cell.marks, cell.runs)
+    return replace(cell, rank=rank)
 
 
 def _marks(runs: Sequence[Run]) -> set[str]:

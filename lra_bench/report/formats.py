@@ -76,7 +76,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _markdown_cell(cell: Cell, quoted: bool) -> str:
-    text = markdown_text(cell.text)
+    text = markdown_text(cell.long)
     if cell.rank:
         text = f"**{text}**" if cell.rank == "best" else f"<u>{text}</u>"
     if quoted and text:
@@ -102,7 +102,7 @@ def wide_csv(table: Table) -> str:
 
 def _csv_cell(cell: Cell, column: Column) -> str:
     if not column.numeric:
-        return csv_text(cell.text)
+        return csv_text(cell.long)
     return "" if cell.value is None else f"{cell.value:.10g}"
 
 
@@ -114,11 +114,13 @@ def latex(table: Table) -> str:
 
 
 def _latex_float(table: Table, blocks: Sequence[Block]) -> str:
-    align = "".join("r" if column.numeric else "l" for column in table.columns)
-    head = " & ".join(latex_text(column.title) for column in table.columns)
+    quoted = blocks[0].quoted
+    kept = [i for i, column in enumerate(table.columns) if quoted or not column.quoted_only]
+    align = "".join("r" if table.columns[i].numeric else "l" for i in kept)
+    head = " & ".join(latex_text(table.columns[i].title) for i in kept)
     lines = [
         r"\begin{table*}[t]",
-        r"\centering\footnotesize",
+        r"\centering\scriptsize\setlength{\tabcolsep}{3pt}\renewcommand{\arraystretch}{1.2}",
         r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}",
         r"\toprule",
@@ -126,8 +128,7 @@ def _latex_float(table: Table, blocks: Sequence[Block]) -> str:
     ]
     for block in blocks:
         lines += [r"\midrule", rf"\multicolumn{{{len(align)}}}{{@{{}}l}}{{\emph{{{latex_text(block.title)}}}}} \\"]
-        lines += [" & ".join(_latex_cell(cell, block.quoted) for cell in row) + r" \\" for row in block.rows]
-    quoted = blocks[0].quoted
+        lines += [" & ".join(_latex_cell(row[i], quoted) for i in kept) + r" \\" for row in block.rows]
     notes = [latex_text(note) for note in ([block.note for block in blocks] if quoted else table.notes)]
     notes += [rf"\textsuperscript{{{mark}}} {latex_text(meaning)}." for mark, meaning in footnotes(blocks)]
     title = latex_text(table.title) + (" (quoted)" if quoted else "")

@@ -39,7 +39,7 @@ def _rows(table: Table) -> list[dict[str, Any]]:
                 {
                     "block": block.title,
                     "quoted": block.quoted,
-                    "text": {name: cell.text for name, cell in cells},
+                    "text": {name: cell.long for name, cell in cells},
                     "values": {name: cell.value for name, cell in cells if cell.value is not None},
                     "marks": {name: cell.marks for name, cell in cells if cell.marks},
                 }

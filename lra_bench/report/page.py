@@ -73,7 +73,7 @@ def _with_run_numbers(table: Table, numbers: dict[str, int]) -> Table:
 
     def numbered(cell: Cell) -> Cell:
         runs = tuple(str(numbers[run]) for run in cell.runs if run in numbers)
-        return Cell(cell.text, cell.value, cell.rank, cell.marks, runs) if cell.runs else cell
+        return replace(cell, runs=runs) if cell.runs else cell
 
     blocks = [replace(block, rows=tuple(tuple(map(numbered, row)) for row in block.rows)) for block in table.blocks]
     return replace(table, blocks=tuple(blocks))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import median
 
 from lra_bench.report.choose import LRA, Loaded, Run, model_name, row_key, row_label, title
@@ -159,4 +160,4 @@ def _bench_row(run: str, record: BenchRecord, measured: Measurement) -> tuple[Ce
 
 
 def _ranked(cell: Cell, rank: Rank) -> Cell:
-    return cell if cell.value is None else Cell(cell.text, cell.value, rank, cell.marks, cell.runs)
+    return cell if cell.value is None else replace(cell, rank=rank)

@@ -25,19 +25,30 @@ MARKS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """`value` is what the column sorts by; `runs` are the ids of the records behind the cell."""
+    """`value` is what the column sorts by; `runs` are the ids of the records behind the cell.
+
+    `note` stands in brackets after the text where there is room: not in LaTeX, not on a terminal.
+    """
 
     text: str
     value: float | None = None
     rank: Rank = ""
     marks: str = ""
     runs: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def long(self) -> str:
+        return f"{self.text} ({self.note})" if self.note else self.text
 
 
 @dataclass(frozen=True)
 class Column:
+    """`quoted_only`: in LaTeX the column is left out of the tables of measured rows."""
+
     title: str
     numeric: bool = True
+    quoted_only: bool = False
 
 
 @dataclass(frozen=True)
