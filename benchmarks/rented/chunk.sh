@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # There, on a bare machine: one chunk of training. State comes from BUNDLE and goes to OUT; carry OUT's parts to the next chunk.
+# Records of finished runs are in OUT/results.tar.
 #   benchmarks/rented/chunk.sh MINUTES BUNDLE OUT "listops pathx" --model s5 --task listops ...
 # Everything after the tasks is handed to `lra-bench train`. Data is made by the machine's own cores unless $LRA_BENCH_HOME has it.
 set -euo pipefail
@@ -21,6 +22,7 @@ lra doctor
 for task in $tasks; do lra prepare "$task" --source generated ${SIZE:+--size "$SIZE"}; done
 if compgen -G "$bundle/runs.tar.xz.*" >/dev/null; then lra carry in "$bundle"; fi
 spent=$(((SECONDS - started + 59) / 60))
-mkdir -p "$out/results"
-lra train --time-limit $((minutes > spent ? minutes - spent : 1)) --results-dir "$out/results" "$@"
+lra train --time-limit $((minutes > spent ? minutes - spent : 1)) --results-dir results "$@"
+mkdir -p "$out"
 lra carry out "$out"
+if [ -d results ]; then tar -cf "$out/results.tar" results; fi  # one file: ways out of such machines are narrow

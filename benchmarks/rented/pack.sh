@@ -9,7 +9,7 @@ shift || true
 rm -rf .whl build
 mkdir .whl
 lacking=(tensorflow-datasets array_record importlib_resources platformdirs dm-tree immutabledict simple-parsing
-  docstring-parser tensorflow-metadata googleapis-common-protos termcolor toml filelock threadpoolctl "$@")
+  docstring-parser tensorflow-metadata googleapis-common-protos termcolor toml six filelock threadpoolctl "$@")
 platforms=()
 for glibc in 2_17 2_24 2_27 2_28 2_31 2_34 2_35; do platforms+=(--platform "manylinux_${glibc}_x86_64"); done
 python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version "$version" --implementation cp \
