@@ -69,7 +69,53 @@ _S5 = families.s5(
     pixels="standard",
 )
 
+_S4: dict[str, Any] = {"embedding": None, "pixels": "standard", "examples": TASK.splits["train"]}
+
 RECIPES: dict[str, Recipe] = {
+    "s4": families.s4(
+        published=88.5,
+        prenorm=False,
+        d_model=512,
+        d_state=64,
+        dropout=0.1,
+        lr=0.01,
+        batch_size=50,
+        epochs=200.0,
+        steps=180_000,
+        warmup_steps=18_000,
+        groups=families.S4_GROUPS,
+        **_S4,
+    ),
+    "s4d": families.s4d(
+        published=88.19,
+        norm="layer",
+        prenorm=False,
+        d_model=512,
+        n_ssm=2,
+        dropout=0.1,
+        lr=0.01,
+        batch_size=50,
+        epochs=200.0,
+        steps=180_000,
+        warmup_steps=900,
+        groups=families.S4_GROUPS_DT_GLOBAL,
+        **_S4,
+    ),
+    "s4_ptd": families.s4_ptd(
+        published=88.27,
+        norm="layer",
+        prenorm=False,
+        d_model=128,
+        dropout=0.1,
+        lr=0.01,
+        batch_size=128,
+        epochs=2000.0,
+        steps=1_760_000,
+        warmup_steps=3_600,
+        weight_decay=0.01,
+        groups=families.S4_GROUPS,
+        **_S4,
+    ),
     "s5": _S5,
     "s5_ptd": families.s5_ptd(
         _S5,

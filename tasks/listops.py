@@ -67,7 +67,52 @@ _S5 = families.s5(
 
 CLASSES = tuple("0123456789")
 
+_S4: dict[str, Any] = {"embedding": 18, "pixels": None, "examples": TASK.splits["train"]}
+
 RECIPES: dict[str, Recipe] = {
+    "s4": families.s4(
+        published=59.5,
+        prenorm=False,
+        d_model=256,
+        d_state=4,
+        lr=0.01,
+        batch_size=32,
+        epochs=40.0,
+        steps=120_000,
+        warmup_steps=12_000,
+        groups=families.S4_GROUPS_DT_GLOBAL,
+        **_S4,
+    ),
+    "s4d": families.s4d(
+        published=60.47,
+        notes="The configuration names no warm-up; 1,000 steps are the repository's default.",
+        n_layers=8,
+        prenorm=False,
+        d_model=128,
+        n_ssm=128,
+        lr=0.01,
+        batch_size=50,
+        epochs=40.0,
+        steps=80_000,
+        warmup_steps=1_000,
+        groups=families.S4_GROUPS_DT_GLOBAL,
+        **_S4,
+    ),
+    "s4_ptd": families.s4_ptd(
+        published=60.65,
+        n_layers=8,
+        prenorm=False,
+        d_model=256,
+        dt_max=1.0,
+        lr=2e-3,
+        ssm_lr=4e-4,
+        batch_size=50,
+        epochs=80.0,
+        steps=1_200_000,
+        warmup_steps=12_000,
+        groups=families.S4_GROUPS,
+        **_S4,
+    ),
     "s5": _S5,
     "s5_ptd": families.s5_ptd(_S5, published=62.75, layer={"gamma": 1.0}, epochs=35.0, weight_decay=0.05),
     "lru": families.lru(

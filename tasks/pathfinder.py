@@ -66,7 +66,51 @@ _S5 = families.s5(
     pixels="signed",
 )
 
+_S4: dict[str, Any] = {"embedding": None, "pixels": "unit", "examples": TASK.splits["train"]}
+
 RECIPES: dict[str, Recipe] = {
+    "s4": families.s4(
+        published=94.0,
+        prenorm=True,
+        d_model=256,
+        d_state=64,
+        n_ssm=256,
+        lr=4e-3,
+        batch_size=64,
+        epochs=200.0,
+        steps=500_000,
+        warmup_steps=50_000,
+        groups=families.S4_GROUPS,
+        **_S4,
+    ),
+    "s4d": families.s4d(
+        published=93.06,
+        pooling="last",
+        prenorm=True,
+        d_model=256,
+        n_ssm=256,
+        lr=4e-3,
+        batch_size=64,
+        epochs=200.0,
+        steps=500_000,
+        warmup_steps=2_500,
+        weight_decay=0.03,
+        groups=families.S4_GROUPS,
+        **_S4,
+    ),
+    "s4_ptd": families.s4_ptd(
+        published=94.79,
+        prenorm=True,
+        d_model=256,
+        lr=4e-3,
+        batch_size=64,
+        epochs=300.0,
+        steps=800_000,
+        warmup_steps=150_000,
+        weight_decay=0.03,
+        groups=families.S4_GROUPS,
+        **_S4,
+    ),
     "s5": _S5,
     "s5_ptd": families.s5_ptd(
         _S5, published=95.54, layer={"gamma": 0.1}, epochs=230.0, warmup_epochs=10.0, weight_decay=0.05

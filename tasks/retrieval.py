@@ -82,7 +82,48 @@ _S5 = families.s5(
     pixels=None,
 )
 
+_S4: dict[str, Any] = {"embedding": 98, "pixels": None, "examples": TASK.splits["train"]}
+
 RECIPES: dict[str, Recipe] = {
+    "s4": families.s4(
+        published=91.0,
+        prenorm=True,
+        d_model=256,
+        d_state=4,
+        lr=0.01,
+        batch_size=64,
+        epochs=20.0,
+        steps=50_000,
+        warmup_steps=5_000,
+        groups=families.S4_GROUPS_DT_GLOBAL,
+        **_S4,
+    ),
+    "s4d": families.s4d(
+        published=89.46,
+        prenorm=True,
+        d_model=256,
+        n_ssm=256,
+        lr=0.01,
+        batch_size=64,
+        epochs=20.0,
+        steps=50_000,
+        warmup_steps=2_500,
+        groups=families.S4_GROUPS_DT_GLOBAL,
+        **_S4,
+    ),
+    "s4_ptd": families.s4_ptd(
+        published=91.07,
+        prenorm=True,
+        d_model=128,
+        lr=4e-3,
+        batch_size=64,
+        epochs=40.0,
+        steps=100_000,
+        warmup_steps=5_000,
+        weight_decay=0.03,
+        groups=families.S4_GROUPS_DT_GLOBAL,
+        **_S4,
+    ),
     "s5": _S5,
     "s5_ptd": families.s5_ptd(_S5, published=91.51, layer={"gamma": 0.3}),
     "lru": families.lru(

@@ -83,7 +83,50 @@ _S5 = families.s5(
     pixels=None,
 )
 
+_S4: dict[str, Any] = {"embedding": 135, "pixels": None, "examples": TASK.splits["train"]}
+
 RECIPES: dict[str, Recipe] = {
+    "s4": families.s4(
+        published=86.5,
+        notes=_S5.notes,
+        prenorm=True,
+        d_model=256,
+        d_state=4,
+        lr=0.01,
+        batch_size=16,
+        epochs=32.0,
+        steps=50_000,
+        warmup_steps=5_000,
+        groups=families.S4_GROUPS_DT_GLOBAL,
+        **_S4,
+    ),
+    "s4d": families.s4d(
+        published=86.18,
+        notes=f"{_S5.notes} The configuration names no warm-up; 1,000 steps are the repository's default.",
+        prenorm=True,
+        d_model=256,
+        n_ssm=256,
+        lr=0.01,
+        batch_size=16,
+        epochs=32.0,
+        steps=50_000,
+        warmup_steps=1_000,
+        groups=families.S4_GROUPS_DT_GLOBAL,
+        **_S4,
+    ),
+    "s4_ptd": families.s4_ptd(
+        published=88.32,
+        notes=_S5.notes,
+        prenorm=True,
+        d_model=256,
+        lr=0.01,
+        batch_size=16,
+        epochs=80.0,
+        steps=50_000,
+        warmup_steps=5_000,
+        groups=families.S4_GROUPS_DT_GLOBAL,
+        **_S4,
+    ),
     "s5": _S5,
     "s5_ptd": families.s5_ptd(
         _S5, published=89.41, notes=_S5.notes, layer={"gamma": 0.3}, epochs=40.0, warmup_epochs=5.0

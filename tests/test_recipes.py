@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from lra_bench.layers import DataShape, count_parameters
-from lra_bench.models import build, model_module
+from lra_bench.models import MODELS, build, model_module
 from lra_bench.optim import group_of, make_schedule
 from lra_bench.registry import task_module, task_names
 from lra_bench.spec import apply_overrides
@@ -21,10 +21,13 @@ GOLDEN = Path(__file__).parent / "golden"
 CELLS = [(model, task) for task in task_names() for model in task_module(task).RECIPES]
 
 COUNTS = {
+    "s4": (815_186, 843_594, 1_096_522, 3_564_682, 1_288_706, 1_288_706),
+    "s4d": (534_026, 1_224_450, 1_477_378, 3_565_066, 1_190_402, 1_190_402),
+    "s4_ptd": (1_593_354, 1_225_218, 477_314, 400_138, 1_191_170, 399_362),
     "s5": (188_490, 1_321_154, 772_098, 5_133_706, 1_113_602, 694_018),
     "s5_ptd": (237_834, 2_207_618, 1_364_226, 8_676_106, 2_000_642, 1_286_146),
 }
-"""Of the reference, instantiated for the six tasks in the order of the table."""
+"""For the six tasks in the order of the table: S5's instantiated from the reference, S4's from its shapes."""
 
 MILLIONS = {("lru", "listops"): 1.0, ("lru", "text"): 2.0}
 """As the LRU paper rounds them."""
@@ -60,9 +63,8 @@ def test_recipe_is_valid_and_builds_at_full_size(model, task):
         assert round(count / 1e6, 1) == MILLIONS[model, task]
 
 
-def test_every_family_of_s5_has_every_task():
-    have = {(model, task) for model, task in CELLS if model in ("s5", "s5_ptd", "lru", "transformer")}
-    assert len(have) == 4 * 6
+def test_every_model_has_every_task():
+    assert {(model, task) for model in MODELS for task in task_names()} <= set(CELLS)
 
 
 STANDARD = {"Lambda_re": "ssm", "Lambda_im": "ssm", "B": "ssm", "log_step": "ssm"}
@@ -74,7 +76,7 @@ S5_GROUPS = {
     "pathfinder": STANDARD,
     "pathx": {**STANDARD, "B": "ssm_decay"},
 }
-"""Leaf name → group under each task's --opt_config; every leaf that is not named is regular, norms, C and D included."""
+"""Leaf name → group under each task's --opt_config; every leaf not named is regular, norms, C and D included."""
 
 
 @pytest.mark.parametrize("task", task_names())
@@ -86,6 +88,34 @@ def test_s5_leaves_are_in_the_groups_of_opt_config(model, task):
     assert {*STANDARD, "C", "C_reverse", "D", "scale", "bias", "kernel"} == names
     for path, leaf in leaves:
         assert group_of(leaf, recipe) == S5_GROUPS[task].get(path[-1], "regular"), path
+
+
+S4_LEAVES = {"A_real": "ssm", "A_imag": "ssm", "B": "ssm", "P": "ssm", "inv_dt": "ssm"}
+DT_GLOBAL = {
+    "s4": {"listops", "text", "retrieval"},
+    "s4d": {"listops", "text", "retrieval", "image"},
+    "s4_ptd": {"text", "retrieval"},
+}
+"""Tasks whose `lr.dt` is null: Δ learns at the global rate, still without weight decay."""
+
+
+@pytest.mark.parametrize("task", task_names())
+@pytest.mark.parametrize("model", ["s4", "s4d", "s4_ptd"])
+def test_s4_leaves_are_in_the_references_groups(model, task):
+    recipe = task_module(task).RECIPES[model]
+    leaves = nnx.to_flat_state(nnx.state(abstract(model, task), nnx.Param))
+    missing = {"s4": set(), "s4d": {"P"}, "s4_ptd": {"P", "B"}}[model]
+    assert {path[-1] for path, _ in leaves} >= set(S4_LEAVES) - missing | {"C", "D", "kernel", "bias"}
+    expected = {**S4_LEAVES, **({"inv_dt": "regular_no_decay"} if task in DT_GLOBAL[model] else {})}
+    for path, leaf in leaves:
+        assert group_of(leaf, recipe) == expected.get(path[-1], "regular"), path
+
+
+def test_s4_schedules_count_steps_as_the_configurations_do():
+    recipe = task_module("image").RECIPES["s4"]
+    assert (recipe.warmup_epochs * 900, recipe.decay_epochs * 900) == (18_000, 180_000)
+    rate = jax.vmap(make_schedule(recipe, 900))(jnp.asarray([18_000.0, 99_000.0, 180_000.0]))
+    np.testing.assert_allclose(rate, [1, 0.5, 0], atol=1e-4)
 
 
 def test_lru_leaves_are_in_the_references_groups():
