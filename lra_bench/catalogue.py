@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lra_bench import UserError
 from lra_bench.data.manifest import prepared
-from lra_bench.models import MODELS, canonical
+from lra_bench.models import MODELS, as_typed, canonical, installed_layers
 from lra_bench.registry import every_task_name, task_module, task_names
 from lra_bench.results import load_record
 from lra_bench.run import all_runs, find_run, load_run
@@ -34,20 +34,22 @@ def _tasks() -> list[Row]:
 
 
 def _models() -> list[Row]:
-    return [
+    ours = [
         {
-            "model": name.replace("_", "-"),
+            "model": as_typed(name),
             "title": title,
             "recipes": ", ".join(task for task in task_names() if name in task_module(task).RECIPES) or "none",
         }
         for name, title in MODELS.items()
     ]
+    installed = installed_layers().items()
+    return ours + [{"model": as_typed(name), "title": path, "recipes": "default"} for name, path in installed]
 
 
 def _recipes() -> list[Row]:
     return [
         {
-            "recipe": f"{model.replace('_', '-')}/{task}",
+            "recipe": f"{as_typed(model)}/{task}",
             "layers": recipe.n_layers,
             "features": recipe.d_model,
             "batch": recipe.batch_size,

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lra_bench import UserError
-from lra_bench.data.manifest import choose, prepared
+from lra_bench.data.manifest import Manifest, choose, prepared
 from lra_bench.data.prepare import prepare
-from lra_bench.models import MODELS, canonical
+from lra_bench.models import canonical, own_path, title
 from lra_bench.registry import task_module, task_names
 from lra_bench.run import Placement, Precision, Run, make_run
 from lra_bench.spec import Protocol
@@ -59,14 +59,25 @@ def plan_runs(
         if smoke and size == "tiny":
             prepare(name, size="tiny", protocol=protocol or "s4")
         folder, manifest = choose(name, protocol, size)
-        planned += [
-            Planned(make_run(manifest.data_info, model, seed, overrides, precision, smoke), folder) for seed in seeds
-        ]
+        for seed in seeds:
+            run = make_run(manifest.data_info, model, seed, overrides, precision, smoke)
+            _check_vocabulary(run, manifest)
+            planned.append(Planned(run, folder))
     return planned
 
 
+def _check_vocabulary(run: Run, manifest: Manifest) -> None:
+    """Raises UserError for tokens without a row in the table: looked up, they would silently share the last one."""
+    rows, tokens = run.recipe.embedding, len(manifest.vocabulary or ())
+    if rows is not None and rows < tokens:
+        raise UserError(
+            f"the {run.data.protocol} data of {run.data.task} has {tokens} tokens, but embedding = {rows} rows. "
+            f"Type --set embedding={tokens}."
+        )
+
+
 def _tasks_without_being_asked(model: str, smoke: bool) -> list[str]:
-    have_recipe = [name for name in task_names() if model in task_module(name).RECIPES]
+    have_recipe = [name for name in task_names() if own_path(model) or model in task_module(name).RECIPES]
     names = have_recipe if smoke else [name for name in have_recipe if prepared(name)]
     if not names:
         raise UserError("no task is prepared. Type `lra-bench prepare listops`, or add --smoke to try on tiny data.")
@@ -82,18 +93,18 @@ def print_plan(planned: Sequence[Planned]) -> None:
         table.add_row(
             run.data.task,
             data,
-            MODELS[run.model],
+            title(run.model),
             str(run.seed),
             f"{run.recipe.epochs:g}",
             str(run.recipe.batch_size),
-            "changed" if run.overrides else "published",
+            "changed" if run.overrides else "published" if run.code is None else "default",
             item.state,
         )
     console = Console(stderr=True)
     console.print(table)
     if planned and planned[0].run.overrides:
         changed = ", ".join(f"{key}={value}" for key, value in planned[0].run.overrides.items())
-        console.print(f"Changed from the published recipe: {changed}.", highlight=False)
+        console.print(f"Changed from the recipe: {changed}.", highlight=False)
 
 
 def run_all(
@@ -110,7 +121,7 @@ def run_all(
         accuracy = record.accuracy
         path = record_path(results_dir, record.data.task, record.model, record.digest, record.seed)
         print(
-            f"{record.data.task} {MODELS[record.model]} seed {record.seed}: test accuracy {accuracy.test:.2%} "
+            f"{record.data.task} {title(record.model)} seed {record.seed}: test accuracy {accuracy.test:.2%} "
             f"(n = {record.data.counts['test']:,}; majority class {accuracy.majority:.2%}; best {accuracy.selection} "
             f"accuracy {accuracy.best_val:.2%} at epoch {accuracy.best_epoch:g})\n{path}",
             flush=True,

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from lra_bench import UserError
 from lra_bench.home import runs_folder
-from lra_bench.models import canonical, model_module
+from lra_bench.models import as_typed, canonical, model_module, own_path
 from lra_bench.registry import task_module
 from lra_bench.results import DataInfo
 from lra_bench.spec import Frozen, Recipe, apply_overrides, digest_of, unknown
@@ -36,11 +38,14 @@ class Run(Frozen):
     recipe: Recipe
     overrides: dict[str, Any]
     precision: Precision
+    code: str | None = Field(
+        default=None, description="of a user's own layer: first digits of the SHA-256 of the file it is defined in"
+    )
 
     @property
     def digest(self) -> str:
         """Over all that changes the numbers but the seed."""
-        fields = self.model_dump(mode="json", include={"model", "data", "precision"})
+        fields = self.model_dump(mode="json", include={"model", "data", "precision", "code"}, exclude_none=True)
         return digest_of({**fields, "recipe": self.recipe.model_dump(mode="json", exclude=TEXT_FIELDS)})
 
     @property
@@ -59,7 +64,7 @@ class Run(Frozen):
     @property
     def command(self) -> str:
         """What repeats this run."""
-        parts = ["lra-bench train", f"--model {self.model.replace('_', '-')}", f"--task {self.data.task}"]
+        parts = ["lra-bench train", f"--model {as_typed(self.model)}", f"--task {self.data.task}"]
         parts += [f"--protocol {self.data.protocol}", f"--size {self.data.size}", f"--seed {self.seed}"]
         parts += [f"--set {key}={value}" for key, value in self.overrides.items()]
         if self.precision != "float32":
@@ -68,13 +73,32 @@ class Run(Frozen):
 
 
 def recipe_for(task: str, model: str) -> Recipe:
-    """The published recipe of a cell. Raises UserError naming the models that have one for this task."""
+    """The published recipe of a cell, or the default one of a user's own layer.
+
+    Raises UserError naming the models that have one for this task.
+    """
     recipes = task_module(task).RECIPES
     name = canonical(model)
+    if own_path(name) is not None:
+        return default_recipe(recipes["s5"])
     if name not in recipes:
-        have = ", ".join(key.replace("_", "-") for key in recipes)
+        have = ", ".join(map(as_typed, recipes))
         raise UserError(f"there is no published recipe for {model} on {task}. Models with one: {have}.")
     return recipes[name]
+
+
+def default_recipe(s5: Recipe) -> Recipe:
+    """For a user's own layer: the sizes and the training of S5 on the task, with a plain schedule and plain groups."""
+    changes: dict[str, Any] = {
+        "source": "lra-bench's default for a layer of your own: depth, width and training of S5 on this task "
+        f"({s5.source}), but a linear warm-up and half a cosine, gate half_glu1; eigenvalues, input and step at ssm_lr",
+        "published": None,
+        "notes": "",
+        "schedule": "cosine",
+        "groups": {"eigenvalues": "ssm", "input": "ssm", "step": "ssm"},
+        "layer": {},
+    }
+    return s5.model_copy(update=changes)
 
 
 def make_run(
@@ -83,10 +107,11 @@ def make_run(
     """The run for a cell of the table, its overrides applied and checked against the model's own settings."""
     model = canonical(model)
     recipe = recipe_for(data.task, model)
-    config = model_module(model).Config
+    module = model_module(model)
     chosen = {**(SMOKE if smoke else {}), **overrides}
-    resolved = apply_overrides(recipe, chosen, config)
-    return Run(model=model, seed=seed, data=data, recipe=resolved, overrides=chosen, precision=precision)
+    resolved = apply_overrides(recipe, chosen, module.Config)
+    code = None if own_path(model) is None else module.code
+    return Run(model=model, seed=seed, data=data, recipe=resolved, overrides=chosen, precision=precision, code=code)
 
 
 def find_run(name: str) -> Path:
