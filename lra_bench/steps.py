@@ -90,13 +90,22 @@ class Network:
     def apply_train(self, params: Any, stats: Any, batch: Examples, key: Array) -> tuple[Array, Any]:
         model = nnx.merge(self.training, params, stats, self.fixed, copy=True)
         dropout_key, layer_key = jax.random.split(key)
-        nnx.reseed(model, default=layer_key, params=layer_key, dropout=layer_key)
+        reseed(model, layer_key)
         logits = model(batch.inputs, batch.lengths, train=True, key=dropout_key)
         return logits, nnx.state(model, nnx.BatchStat)
 
     def apply_eval(self, params: Any, stats: Any, batch: Examples) -> Array:
         model = nnx.merge(self.evaluation, params, stats, self.fixed, copy=True)
         return model(batch.inputs, batch.lengths, train=False, key=None)
+
+
+def reseed(model: nnx.Module, key: Array) -> None:
+    """Start each random stream in the model anew from `key`, no two alike: `nnx.reseed` would give the layers' dropout
+    one mask."""
+    streams = [node for _, node in nnx.iter_graph(model) if isinstance(node, nnx.RngStream)]
+    for index, stream in enumerate(streams):
+        stream.key[...] = jax.random.fold_in(key, index)
+        stream.count[...] = jnp.zeros_like(stream.count[...])
 
 
 def make_network(run: Run, shape: DataShape) -> tuple[Network, nnx.State, nnx.State]:
