@@ -139,18 +139,24 @@ def test_official_data_is_the_column_where_both_are_there(tmp_path):
 def test_a_failed_task_counts_as_the_majority_class_and_solved_is_counted(tmp_path):
     tests = {"listops": 0.60, "text": 0.90, "retrieval": 0.90, "image": 0.85, "pathfinder": 0.95}
     records = [train_record("s5", task, test=test) for task, test in tests.items()]
-    records += [train_record("s5", "pathx", seed, test) for seed, test in ((0, 0.51), (1, 0.49))]
+    records += [train_record("s5", "pathx", seed, test) for seed, test in ((0, 0.52), (1, 0.49))]
     made = report_(write(tmp_path, *records))
     table = made.table("accuracy-paper")
-    assert cell(table, "published recipes", "s5", "Path-X").text == "✗ 50.00 ± 1.41 (0/2)"
+    assert cell(table, "published recipes", "s5", "Path-X").text == "✗ 50.50 ± 2.12 (0/2)"
     assert cell(table, "published recipes", "s5", "Avg(5)").value == pytest.approx(84.0)
     assert cell(table, "published recipes", "s5", "Avg(6)").value == pytest.approx((5 * 84.0 + 50.0) / 6)
     write(tmp_path, train_record("s5", "pathx", 2, 0.98), train_record("s5", "pathx", 3, None, status="diverged"))
     table = report_(tmp_path).table("accuracy-paper")
     found = cell(table, "published recipes", "s5", "Path-X")
-    assert found.text == "66.00 ± 27.73, median 51.00 (1/4)"
+    assert found.text == "66.33 ± 27.47, median 52.00 (1/4)"
     assert found.marks == "d"
-    assert cell(table, "published recipes", "s5", "Avg(6)").value == pytest.approx((5 * 84.0 + 66.0) / 6)
+    assert cell(table, "published recipes", "s5", "Avg(6)").value == pytest.approx((5 * 84.0 + 199 / 3) / 6)
+
+
+def test_a_failed_cell_is_never_best(tmp_path):
+    made = report_(write(tmp_path, train_record("s4", "pathx", test=0.51), train_record("s5", "pathx", test=0.52)))
+    cells = [cell(made.table("accuracy-paper"), "published recipes", model, "Path-X") for model in ("s4", "s5")]
+    assert [(found.text[0], found.rank) for found in cells] == [("✗", ""), ("✗", "")]
 
 
 def test_text_chosen_on_test_and_on_held_out_data_never_share_a_column(tmp_path):
