@@ -51,15 +51,24 @@ def programs(side: Side, task: str, batch_size: int) -> dict[str, Program]:
     from benchmarks.reference_s5 import Reference, prepare
     from lra_bench.distributed import data_mesh
     from lra_bench.optim import make_optimiser
-    from lra_bench.steps import Totals, eval_chunk, initial_state, make_network, stream_key, train_chunk, train_step
-    from lra_bench.synthetic import synthetic_examples, synthetic_run
+    from lra_bench.steps import (
+        Examples,
+        Totals,
+        eval_chunk,
+        initial_state,
+        make_network,
+        stream_key,
+        train_chunk,
+        train_step,
+    )
+    from lra_bench.synthetic import synthetic_run, synthetic_split
 
     run, shape = synthetic_run("s5", task, None, {"batch_size": batch_size}, "float32")
     network, params, stats = make_network(run, shape)
     mesh = data_mesh(batch_size)
     optimiser = make_optimiser(params, run.recipe, 1000)
     state = initial_state(params, stats, optimiser, mesh)
-    examples = synthetic_examples(run.recipe, shape, 4 * batch_size)
+    examples = Examples(*map(jnp.asarray, synthetic_split(run.recipe, shape, 4 * batch_size)))
     key, zero, one = stream_key(0, 2), jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32)
     if side == "ours":
         order = jnp.arange(4 * batch_size, dtype=jnp.int32)

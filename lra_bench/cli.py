@@ -146,6 +146,39 @@ def evaluate(
 
 
 @app.command()
+def bench(
+    model: Annotated[list[str] | None, typer.Option(help="A model, or `all`; may be repeated. Default: s5.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="A task, or `all`; may be repeated. Default: all.")] = None,
+    lengths: Annotated[
+        str | None, typer.Option(help="Steps instead of the task's own, as in 1k,4k,16k,64k,256k,1M.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Examples in a batch. Default: the recipe's; on a CPU less.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe.")
+    ] = None,
+    precision: Annotated[Literal["float32", "tf32"], typer.Option(help="Of matrix products.")] = "float32",
+    data: Annotated[bool, typer.Option("--data", help="Measure prepared data too, beside synthetic.")] = False,
+    against: Annotated[
+        str | None, typer.Option(help="A run, a record, a results folder or --json output to give ratios to.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw time and memory against length (.svg or .png).")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure anew what has a record already.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="A small network, short windows: seconds a cell.")] = False,
+    results_dir: ResultsDir = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Measure throughput, memory and compile time on fixed shapes, and write result records."""
+    from lra_bench.bench import Asked, run_bench
+    from lra_bench.spec import parse_overrides
+
+    overrides = parse_overrides(settings or [])
+    asked = Asked(model or ["s5"], task or ["all"], lengths, batch, overrides, precision, data, smoke, again)
+    run_bench(asked, against=against, plot=plot, as_json=as_json, results_dir=results_dir)
+
+
+@app.command()
 def report(
     results_dir: ResultsDir = Path("results"),
     out_dir: Annotated[Path | None, typer.Option("--out", help="Where tables go; default: the results folder.")] = None,

@@ -12,16 +12,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import zip_longest
 from typing import NamedTuple, Protocol
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 from jax import Array
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from lra_bench.data.packed import PackedSplit
 from lra_bench.distributed import replicate
+from lra_bench.measure import free_memory
 from lra_bench.run import Placement
 from lra_bench.spec import SplitName
 from lra_bench.steps import Examples, epoch_order
@@ -153,12 +152,5 @@ def make_feeds(
 
 
 def fits_on_device(splits: list[PackedSplit]) -> bool:
-    """Whether the examples take no more than their share of what is free on the smallest local device."""
-    free = []
-    for device in jax.local_devices():
-        stats = device.memory_stats() or {}
-        if "bytes_limit" in stats:
-            free.append(stats["bytes_limit"] - stats["bytes_in_use"])
-        else:
-            free.append(psutil.virtual_memory().available)
-    return sum(column.nbytes for split in splits for column in split) <= SHARE_FOR_DATA * min(free)
+    """Whether the examples take no more than their share of what is free on the fullest local device."""
+    return sum(column.nbytes for split in splits for column in split) <= SHARE_FOR_DATA * free_memory()

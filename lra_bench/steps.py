@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -64,6 +64,9 @@ class Cost(NamedTuple):
     peak_bytes: int
     """Arguments, outputs and temporaries on one device: the compiler's estimate."""
     flops: float
+    bytes_accessed: float
+    """Of this and of `flops` the compiler counts each loop's body once: one step of the training program, and of a
+    recurrence one of L steps, whose work is about 1 % of the products around it."""
 
 
 def stream_key(seed: int, stream: int) -> Array:
@@ -234,21 +237,24 @@ def compile_programs(
     batch_size = run.recipe.batch_size
     order = jnp.zeros(examples.labels.shape[0], jnp.int32)
     number = jnp.zeros((), jnp.int32)
-    with matmul_precision(run.precision):
-        jitted = jax.jit(train_chunk(network, optimiser, batch_size, mesh), donate_argnums=0)
+    order, key, number = replicate((order, stream_key(run.seed, 2), number), mesh)
+    step = train_chunk(network, optimiser, batch_size, mesh)
+    train, cost = compile_now(step, (state, examples, order, key, number, number), run.precision, donate=0)
+    return Programs(train, jax.jit(eval_chunk(network, batch_size, mesh)), cost)
+
+
+def compile_now(
+    function: Callable[..., Any], args: Sequence[Any], precision: Precision, donate: int | tuple[int, ...] = ()
+) -> tuple[Any, Cost]:
+    """`function` compiled for arguments of these shapes, and what the compiler says of it."""
+    with matmul_precision(precision):
         started = time.perf_counter()
-        order, key, number = replicate((order, stream_key(run.seed, 2), number), mesh)
-        compiled = jitted.lower(state, examples, order, key, number, number).compile()
+        compiled = jax.jit(function, donate_argnums=donate).lower(*args).compile()
         seconds = time.perf_counter() - started
-    evaluate = jax.jit(eval_chunk(network, batch_size, mesh))
-    return Programs(compiled, evaluate, cost_of(compiled, seconds))
-
-
-def cost_of(compiled: Any, seconds: float) -> Cost:
-    memory = compiled.memory_analysis()
+    memory, analysis = compiled.memory_analysis(), compiled.cost_analysis() or {}
     peak = 0
     if memory is not None:
         peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
         peak -= memory.alias_size_in_bytes
-    analysis = compiled.cost_analysis() or {}
-    return Cost(seconds, int(peak), float(analysis["flops"]) if "flops" in analysis else 0.0)
+    flops, traffic = (float(analysis[name]) if name in analysis else 0.0 for name in ("flops", "bytes accessed"))
+    return compiled, Cost(seconds, int(peak), flops, traffic)

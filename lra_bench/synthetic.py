@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
+from lra_bench.data.packed import PackedSplit
 from lra_bench.layers import DataShape
 from lra_bench.registry import task_module
 from lra_bench.results import DataInfo
 from lra_bench.run import Precision, Run, make_run
 from lra_bench.spec import Recipe
-from lra_bench.steps import Examples
 
 
 def synthetic_run(
@@ -40,10 +39,10 @@ def synthetic_run(
     return make_run(data, model, 0, overrides, precision), shape
 
 
-def synthetic_examples(recipe: Recipe, shape: DataShape, n: int) -> Examples:
+def synthetic_split(recipe: Recipe, shape: DataShape, n: int) -> PackedSplit:
     """`n` examples of full length, tokens uniform over the recipe's vocabulary or pixels over 0 … 255."""
     rng = np.random.default_rng(0)
     documents = () if shape.documents == 1 else (shape.documents,)
     inputs = rng.integers(0, recipe.embedding or 256, (n, *documents, shape.length), np.uint8)
     lengths = np.full((n, *documents), shape.length, np.int32)
-    return Examples(jnp.asarray(inputs), jnp.asarray(lengths), jnp.asarray(rng.integers(0, shape.classes, n, np.int32)))
+    return PackedSplit(inputs, lengths, rng.integers(0, shape.classes, n, np.int32))

