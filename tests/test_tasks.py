@@ -408,6 +408,11 @@ def test_grey_of_every_shade_is_exact():
     shades = np.repeat(np.arange(256, dtype=np.uint8)[None, None], 3, axis=1)
     assert np.array_equal(grey_pil(shades)[0], np.arange(256))
     assert np.abs(grey_tf(shades)[0].astype(int) - np.arange(256)).max() <= 1
+    colours = COLOURS.astype(np.float64)
+    exact = 255.5 * (0.2989 * colours[:, 0] + 0.587 * colours[:, 1] + 0.114 * colours[:, 2]) / 255
+    sure = np.abs(exact - np.rint(exact)) > 1e-4  # elsewhere float32 may fall on either side of the whole number
+    assert np.array_equal(grey_tf(COLOURS)[sure], np.floor(exact)[sure])
+    assert sure.mean() > 0.999
 
 
 def test_image_subset_is_the_beginning_of_the_whole(image, tmp_path):
