@@ -192,7 +192,7 @@ def grey_pil(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def grey_tf(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(n, 3, pixels) to (n, pixels) as `tf.image.rgb_to_grayscale`, which the official LRA uses: float32, cut down.
 
-    In its order: to [0, 1], weighted, to [0, 255.5]. Another order of these steps changes 8 colours in a million by one.
+    In its order: to [0, 1], weighted, to [0, 255.5]. Another order of these changes 8 colours in a million by one.
     """
     red, green, blue = (colours.astype(np.float32) * np.float32(1 / 255)).swapaxes(0, 1)
     mixed = np.float32(0.2989) * red + np.float32(0.587) * green + np.float32(0.114) * blue
