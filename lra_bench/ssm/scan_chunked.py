@@ -89,8 +89,8 @@ def _powers(Lambda_bar: Polar, middle: int, dtype: np.dtype) -> Powers:
     with jax.enable_x64(True):
         fast = Lambda_bar[0] < float(np.log(np.finfo(dtype).tiny)) * 1.6 / CHUNK
         slow = jnp.where(fast, 0, Lambda_bar[0]), Lambda_bar[1]
-    first = tuple(part[0] for part in _raised(Lambda_bar, [1], dtype))
-    return Powers(_raised(slow, range(-middle, middle + 2), dtype), first, fast)
+    real, imag = _raised(Lambda_bar, [1], dtype)
+    return Powers(_raised(slow, range(-middle, middle + 2), dtype), (real[0], imag[0]), fast)
 
 
 def _raised(Lambda_bar: Polar, exponents: Sequence[int], dtype: np.dtype) -> Pair:

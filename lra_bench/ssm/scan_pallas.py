@@ -9,6 +9,7 @@ rows; a product with a matrix that has ones on one off-diagonal does it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -54,7 +55,9 @@ def fused_forward(
 
     tokens = pl.BlockSpec((T, None, H), lambda b, c: (c, b, 0))
     states = pl.BlockSpec((directions, 2, None, None, P), lambda b, c: (0, 0, c, b, 0))
-    call = partial(pl.pallas_call, grid=(batch, L // T), interpret=interpret, **_compiler_options(interpret))
+    call: Callable[..., Callable[..., Array]] = partial(
+        pl.pallas_call, grid=(batch, L // T), interpret=interpret, **_compiler_options(interpret)
+    )
 
     # λ^(T−1−t) for the state at the end, λ^t for the state at the start of the reversed run.
     weights = jnp.stack([power[:, T - 1 :: -1], power[:, :T]][:directions])
@@ -135,7 +138,8 @@ def _exactly_moved(move: Array, state: Array) -> Array:
         return jnp.dot(move, state, precision=lax.Precision.HIGHEST)
     high = state.astype(move.dtype)
     low = (state - high.astype(state.dtype)).astype(move.dtype)
-    return sum(jnp.dot(move, part, preferred_element_type=state.dtype) for part in (high, low))
+    product = partial(jnp.dot, preferred_element_type=state.dtype)
+    return product(move, high) + product(move, low)
 
 
 def _times(a: Any, b: Any) -> Pair:
@@ -160,10 +164,10 @@ def _filled_up(Lambda_bar: Pair, B: Array, *readouts: Array) -> tuple:
     P = Lambda_bar[0].shape[0]
     extra = -P % STATE_BLOCK
     H = B.shape[0]
-    Lambda_bar = tuple(jnp.pad(part, (0, extra)) for part in Lambda_bar)
+    eigenvalues = jnp.pad(Lambda_bar[0], (0, extra)), jnp.pad(Lambda_bar[1], (0, extra))
     B = jnp.pad(B.reshape(H, 2, P), ((0, 0), (0, 0), (0, extra))).reshape(H, -1)
     filled = (jnp.pad(r.reshape(2, P, H), ((0, 0), (0, extra), (0, 0))).reshape(-1, H) for r in readouts)
-    return Lambda_bar, B, *filled
+    return eigenvalues, B, *filled
 
 
 def _whole(array: Array) -> pl.BlockSpec:
