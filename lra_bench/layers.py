@@ -321,6 +321,8 @@ class Classifier(nnx.Module):
         else:
             self.head = Dense(recipe.d_model, shape.classes, conventions, rngs=rngs)
         self.pooling = recipe.pooling
+        self.ignores_padding = conventions.mask_before_layer
+        """In evaluation. In training BatchNorm's statistics see padding in either case."""
         self.features = recipe.d_model
         self.shape = shape
 

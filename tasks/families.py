@@ -209,13 +209,15 @@ def s4_block(
     )
 
 
-def s4(*, published: float, d_state: int, n_ssm: int = 1, dt_min: float = 1e-3, notes: str = "", **own: Any) -> Recipe:
+def s4(
+    *, published: float, d_state: int, n_ssm: int | None = 1, dt_min: float = 1e-3, notes: str = "", **own: Any
+) -> Recipe:
     """S4 as the repository recommends it now: LegS, its fourth version."""
     layer = {"d_state": d_state, "n_ssm": n_ssm, "dt_min": dt_min}
     return s4_block(source=S4_CODE, published=published, notes=notes, layer=layer, **own)
 
 
-def s4d(*, published: float, n_ssm: int, dt_min: float = 1e-3, notes: str = "", **own: Any) -> Recipe:
+def s4d(*, published: float, n_ssm: int | None, dt_min: float = 1e-3, notes: str = "", **own: Any) -> Recipe:
     """S4D-LegS on the third version's settings, with 64 states and zero-order hold."""
     layer = {"d_state": 64, "n_ssm": n_ssm, "dt_min": dt_min, "dt_transform": "exp"}
     layer |= {"init": "legs", "discretisation": "zoh"}

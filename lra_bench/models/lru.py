@@ -18,6 +18,7 @@ from jax import Array
 from pydantic import Field, model_validator
 
 from lra_bench.layers import FLAX, Block, Gate, refuse_steps_if, ssm_parameter
+from lra_bench.models.s5 import Recurrence
 from lra_bench.spec import Frozen, Recipe
 from lra_bench.ssm import scan
 
@@ -88,12 +89,12 @@ class LRULayer(nnx.Module):
             scan.diagonal_ssm(self.eigenvalues(), self._input(), self._output(self.C), C_reverse, u) + self.D[...] * u
         )
 
-    def initial_state(self, batch: int) -> Array:
+    def initial_state(self, batch: int) -> Recurrence:
         refuse_steps_if(self.C_reverse is not None)
-        return jnp.zeros((batch, 2 * self.nu_log.shape[0]), self.nu_log.dtype)
+        return Recurrence.at_rest(self.eigenvalues(), self._input(), self._output(self.C), batch)
 
-    def step(self, state: Array, u_t: Array) -> tuple[Array, Array]:
-        state, y_t = scan.step(self.eigenvalues(), self._input(), self._output(self.C), state, u_t)
+    def step(self, state: Recurrence, u_t: Array) -> tuple[Recurrence, Array]:
+        state, y_t = state.step(u_t)
         return state, y_t + self.D[...] * u_t
 
 

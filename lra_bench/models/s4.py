@@ -33,7 +33,9 @@ class Config(Frozen):
     """Settings of the S4 layer, named as the reference's."""
 
     d_state: int = Field(ge=2, multiple_of=2, description="N, states of each channel, of which N/2 are stored")
-    n_ssm: int = Field(ge=1, description="S, different Λ, P, B; channel h uses number h modulo S")
+    n_ssm: int | None = Field(
+        ge=1, description="S, different Λ, P, B; channel h uses number h modulo S. None: one for each channel"
+    )
     dt_min: float = Field(gt=0)
     dt_max: float = Field(gt=0)
     dt_transform: Literal["softplus", "exp"] = Field(description="from the parameter to Δ")
@@ -59,8 +61,9 @@ class S4Base(nnx.Module):
 
     def __init__(self, recipe: Recipe, config: Config, Lambda: np.ndarray, *, rngs: nnx.Rngs):
         H = recipe.d_model
-        if H % config.n_ssm:
-            raise UserError(f"n_ssm must divide d_model = {H}, got {config.n_ssm}.")
+        self.n_ssm = config.n_ssm or H
+        if H % self.n_ssm:
+            raise UserError(f"n_ssm must divide d_model = {H}, got {self.n_ssm}.")
         self.config = config
         self.channels = 2 if recipe.bidirectional else 1
         self.A_real = ssm_parameter(self._copies(np.log(np.maximum(-Lambda.real, SMALLEST))), "eigenvalues")
@@ -74,7 +77,7 @@ class S4Base(nnx.Module):
 
     def _copies(self, values: np.ndarray | Array) -> Array:
         """The same values for each of the S systems, stacked."""
-        return jnp.stack([jnp.asarray(values, jnp.float32)] * self.config.n_ssm)
+        return jnp.stack([jnp.asarray(values, jnp.float32)] * self.n_ssm)
 
     def _per_channel(self, x: Array) -> Array:
         """(S, N) → (H, N), or (1, N) left to broadcast."""

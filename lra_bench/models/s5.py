@@ -48,6 +48,23 @@ class Modes(NamedTuple):
     Vinv: np.ndarray
 
 
+class Recurrence(NamedTuple):
+    """The discretised system, made once, and the states x (b, 2P) of each document, in the layout of `scan.step`."""
+
+    Lambda_bar: scan.Pair
+    B: Array
+    C: Array
+    x: Array
+
+    @classmethod
+    def at_rest(cls, Lambda_bar: scan.Pair, B: Array, C: Array, batch: int) -> Recurrence:
+        return cls(Lambda_bar, B, C, jnp.zeros((batch, C.shape[0]), C.dtype))
+
+    def step(self, u_t: Array) -> tuple[Recurrence, Array]:
+        x, y_t = scan.step(self.Lambda_bar, self.B, self.C, self.x, u_t)
+        return self._replace(x=x), y_t
+
+
 def repeat_blocks(Lambda: np.ndarray, V: np.ndarray, Vinv: np.ndarray, blocks: int) -> Modes:
     """`blocks` copies of one block's modes, block-diagonal."""
     eye = np.eye(blocks)
@@ -133,13 +150,13 @@ class S5Layer(nnx.Module):
         Lambda_bar, B, C, C_reverse = self.discretised()
         return scan.diagonal_ssm(Lambda_bar, B, C, C_reverse, u) + self.D[...] * u
 
-    def initial_state(self, batch: int) -> Array:
+    def initial_state(self, batch: int) -> Recurrence:
         refuse_steps_if(self.C_reverse is not None)
-        return jnp.zeros((batch, 2 * self.log_step.shape[0]), self.log_step.dtype)
-
-    def step(self, state: Array, u_t: Array) -> tuple[Array, Array]:
         Lambda_bar, B, C, _ = self.discretised()
-        state, y_t = scan.step(Lambda_bar, B, C, state, u_t)
+        return Recurrence.at_rest(Lambda_bar, B, C, batch)
+
+    def step(self, state: Recurrence, u_t: Array) -> tuple[Recurrence, Array]:
+        state, y_t = state.step(u_t)
         return state, y_t + self.D[...] * u_t
 
 

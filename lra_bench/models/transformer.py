@@ -131,6 +131,8 @@ class Head(nnx.Module):
 class Transformer(nnx.Module):
     """The whole network, called as `layers.Classifier` is: inputs (b, L) or (b, 2, L) uint8 → logits (b, classes)."""
 
+    ignores_padding = True
+
     def __init__(self, recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs):
         H = recipe.d_model
         assert recipe.embedding is not None
