@@ -95,7 +95,11 @@ def test_tiny_and_smoke_runs_never_enter_the_full_cell(tmp_path):
 
 
 def test_only_tiny_runs_still_give_a_table(tmp_path):
-    made = report_(write(tmp_path, train_record(data={"size": "tiny"})))
+    console = Console(width=120, record=True, file=io.StringIO())
+    made = report_(write(tmp_path, train_record(data={"size": "tiny"})), console=console)
+    text = console.export_text()
+    assert "s5 [data tiny]" in text
+    assert "Quoted" not in text, "published numbers do not stand above a run that cannot be compared with them"
     assert cell(made.table("reduced"), "reduced", "s5 [data tiny]", "ListOps").value == pytest.approx(60)
 
 

@@ -1,11 +1,14 @@
 """Result records: written once, atomically, path-safe; read back equal; other schemas refused or lifted."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from lra_bench import UserError, results
+from lra_bench.report import report
 from lra_bench.results import load_any, load_record, load_records, parse_record, path_of, record_files, write_record
+from lra_bench.validation import validate
 from tests.made_records import bench_record, robustness_record, train_record
 
 KINDS = {"train": train_record, "bench": bench_record, "robustness": robustness_record}
@@ -96,3 +99,29 @@ def test_older_schema_versions_are_lifted_step_by_step(monkeypatch):
 
     monkeypatch.setattr(results, "MIGRATIONS", {-1: to_0, 0: lambda data: {**data, "schema_version": 1}})
     assert parse_record(json.dumps(old), "old") == train_record()
+
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def test_the_committed_schema_is_the_models():
+    """`lra-bench report` writes it anew."""
+    assert json.loads((RESULTS / "schema.json").read_text(encoding="utf-8")) == results.schema()
+
+
+def test_the_schema_and_the_models_accept_and_refuse_the_same():
+    schema = results.schema()
+    assert set(schema["discriminator"]["mapping"]) == {"train", "bench", "robustness"}
+    for kind, make in KINDS.items():
+        part = schema["$defs"][schema["discriminator"]["mapping"][kind].rsplit("/", 1)[1]]
+        fields = make().model_dump(mode="json")
+        assert set(part["required"]) <= set(fields) == set(part["properties"])
+        assert part["additionalProperties"] is False
+
+
+def test_the_committed_tables_are_what_the_committed_records_give():
+    report(RESULTS, check=True)
+
+
+def test_the_committed_records_have_no_errors():
+    assert [str(problem) for problem in validate(RESULTS) if problem.severity == "error"] == []

@@ -86,7 +86,7 @@ def report(
     if console is not None:
         quoted = frozenset(row.name for row in published().rows if row.model in made.models)
         for table in made.tables:
-            if table.name in ON_TERMINAL:
+            if table.name in ON_TERMINAL and (table.measured or not loaded):
                 show(table, console, models=quoted)
         if pictures and not check and not have_matplotlib():
             console.print(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lra_bench import UserError
 from lra_bench.results import BenchRecord, Record, RobustnessRecord, load_any, record_files
@@ -163,7 +163,7 @@ def _unfit(record: Record, protocol: Protocol, selection: Selection) -> str:
 
 
 def row_key(record: Record) -> RowKey:
-    settings = ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(record.overrides.items()))
+    settings = settings_of(record.overrides)
     if record.data.size != "full":
         return RowKey(
             "reduced", record.model, "; ".join(part for part in (f"data {record.data.size}", settings) if part)
@@ -176,6 +176,11 @@ def row_key(record: Record) -> RowKey:
 
 def row_label(key: RowKey) -> str:
     return f"{model_name(key.model)} [{key.settings}]" if key.settings else model_name(key.model)
+
+
+def settings_of(overrides: Mapping[str, Any]) -> str:
+    """What was overridden, as it is typed after `--set`."""
+    return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(overrides.items()))
 
 
 def model_name(model: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from lra_bench.report.choose import Loaded, model_name, title
+from lra_bench.report.choose import Loaded, model_name, settings_of, title
 from lra_bench.report.drawing import Picture, thinned
 from lra_bench.report.speed import number
 from lra_bench.report.table import Cell, Table
@@ -119,7 +119,7 @@ def _training(record: Record) -> dict[str, Any]:
         ("Throughput", f"{number(speed.examples_per_second_per_device)} examples/s/device"),
         (
             "Overrides",
-            ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(record.overrides.items())) or "none",
+            settings_of(record.overrides) or "none",
         ),
     ]
     examples: Facts = [

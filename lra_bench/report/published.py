@@ -30,13 +30,14 @@ class Quoted(Frozen):
     status: Literal["read", "secondary", "memory"]
     marks: str
 
-    @property
-    def cell(self) -> Cell:
+    def cell(self, sources: dict[str, Reference]) -> Cell:
+        """As it stands in the table, with the full references as a hint."""
         marks = {"read": "", "secondary": "s", "memory": "n"}[self.status] + self.marks
+        hint = "; ".join(sources[key].reference for key in self.sources)
         if self.value is None:
-            return Cell("✗", marks=marks)
+            return Cell("✗", marks=marks, hint=hint)
         deviation = "" if self.std is None else f" ({self.std:.2f})"
-        return Cell(f"{self.value:.2f}{deviation}", self.value, marks=marks)
+        return Cell(f"{self.value:.2f}{deviation}", self.value, marks=marks, hint=hint)
 
 
 class QuotedRow(Frozen):

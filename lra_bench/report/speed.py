@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import median
 
-from lra_bench.report.choose import LRA, Loaded, Run, model_name, row_key, row_label, title
+from lra_bench.report.choose import LRA, Loaded, RowKey, Run, row_key, row_label, settings_of, title
 from lra_bench.report.table import Block, Cell, Column, Rank, Table, ranks
 from lra_bench.results import BenchRecord, Measurement, Record
 
@@ -141,7 +141,7 @@ def _bench_row(run: str, record: BenchRecord, measured: Measurement) -> tuple[Ce
     peak = None if measured.peak_memory_bytes is None else measured.peak_memory_bytes / GIB
     call = CALLS[measured.call] + (", real data" if measured.input == "data" else "")
     return (
-        Cell(model_name(record.model), runs=(run,)),
+        Cell(row_label(RowKey("settings", record.model, settings_of(record.overrides))), runs=(run,)),
         Cell(title(record.task)),
         whole(record.length),
         whole(record.batch_size),

@@ -90,12 +90,19 @@ def _benched(loaded: Sequence[Loaded], task: str, kind: str, lengths: set[int]) 
     found = {}
     for item in loaded:
         record = item.record
-        if isinstance(record, BenchRecord) and (record.task, record.system.device_kind) == (task, kind):
+        if not isinstance(record, BenchRecord) or not _as_published(record):
+            continue
+        if (record.task, record.system.device_kind) == (task, kind):
             for measured in record.measurements:
                 speed = measured.examples_per_second_per_device
                 if measured.call == "train" and speed is not None and record.length in lengths:
                     found[plain(model_name(record.model))] = (speed, measured.peak_memory_bytes)
     return found
+
+
+def _as_published(record: BenchRecord) -> bool:
+    """Nothing but the batch is overridden, which a rate per example allows."""
+    return set(record.overrides) <= {"batch_size"}
 
 
 def _trained_speed(runs: Sequence[Run]) -> tuple[float, int | None]:
@@ -219,7 +226,7 @@ def _scaling(loaded: Sequence[Loaded]) -> Series:
     found: Series = defaultdict(dict)
     for item in loaded:
         record = item.record
-        if not isinstance(record, BenchRecord):
+        if not isinstance(record, BenchRecord) or not _as_published(record):
             continue
         for measured in record.measurements:
             if measured.call == "train" and measured.input == "synthetic" and measured.examples_per_second_per_device:

@@ -27,7 +27,8 @@ MARKS = {
 class Cell:
     """`value` is what the column sorts by; `runs` are the ids of the records behind the cell.
 
-    `note` stands in brackets after the text where there is room: not in LaTeX, not on a terminal.
+    `note` stands in brackets after the text where there is room: not in LaTeX, not on a terminal. `hint` is told by the
+    HTML page to who points at the cell.
     """
 
     text: str
@@ -36,6 +37,7 @@ class Cell:
     marks: str = ""
     runs: tuple[str, ...] = ()
     note: str = ""
+    hint: str = ""
 
     @property
     def long(self) -> str:
@@ -76,6 +78,11 @@ class Table:
     @property
     def footnotes(self) -> list[tuple[str, str]]:
         return footnotes(self.blocks)
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a row that is not quoted."""
+        return any(block.rows for block in self.blocks if not block.quoted)
 
     @property
     def empty(self) -> bool:
