@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -11,23 +14,24 @@ from lra_bench.report.table import Cell, Table
 
 
 def show(table: Table, console: Console, *, models: frozenset[str] | None = None) -> None:
-    """Print one table. Quoted rows are dim; where `models` is given, only the quoted rows of these names."""
-    shown = RichTable(title=Text(table.title, style="bold"), title_justify="left", header_style="bold", pad_edge=False)
+    """Print one table, a part per block. Quoted rows are dim; where `models` is given, only those of these names."""
+    console.print(Text(table.title, style="bold"))
     keep = _filled(table)
-    for column in keep:
-        numeric = table.columns[column].numeric
-        shown.add_column(Text(table.columns[column].title), justify="right" if numeric else "left", overflow="fold")
     hidden = 0
     for block in (block for block in table.blocks if block.rows):
         rows = [row for row in block.rows if not block.quoted or models is None or row[0].text in models]
         hidden += len(block.rows) - len(rows)
         if not rows:
             continue
-        shown.add_section()
-        shown.add_row(Text(block.title, style="italic"))
+        shown = RichTable(title=Text(block.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for column in keep:
+            title = table.columns[column].title
+            justify: Literal["left", "right"] = "right" if table.columns[column].numeric else "left"
+            least = max(map(len, title.split()))
+            shown.add_column(Text(title), justify=justify, overflow="fold", no_wrap=column == 0, min_width=least)
         for row in rows:
             shown.add_row(*(_text(row[column], block.quoted) for column in keep))
-    console.print(shown)
+        console.print(shown)
     for note in (*table.notes, *(block.note for block in table.blocks if block.note and block.rows)):
         console.print(Text(note, style="dim"))
     for mark, meaning in table.footnotes:
