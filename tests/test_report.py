@@ -262,12 +262,25 @@ def test_it_prints_and_reads_no_markup_in_names(tmp_path):
     assert "MEGA-chunk" not in text
 
 
-@pytest.mark.parametrize("width", [60, 200])
-def test_a_terminal_of_any_width_shows_whole_numbers(tmp_path, width):
-    write(tmp_path, *(train_record(model, task, seed) for model in ("s4", "s5") for task in LRA for seed in range(3)))
+@pytest.mark.parametrize("width", [50, 80, 100, 120, 160, 220])
+def test_a_terminal_of_any_width_shows_every_number_whole(tmp_path, width):
+    for model in ("s4", "s5", "my_package.my_layer:MyLayer"):
+        write(tmp_path, *(train_record(model, task, seed, 0.6 + seed / 9) for task in LRA for seed in range(3)))
+    settings = {"batch_size": 20, "d_model": 32, "decay_epochs": 2.0, "n_layers": 2, "warmup_epochs": 1.0}
+    tiny = {"data": {"size": "tiny"}, "digest": "t" * 12, "published_recipe": False, "overrides": settings}
+    write(tmp_path, train_record("s5_ptd", **tiny), bench_record(), robustness_record())
     console = Console(width=width, record=True, file=io.StringIO())
-    report_(tmp_path, console=console)
-    assert "…" not in console.export_text()
+    made = report_(tmp_path, console=console)
+    text = console.export_text()
+    assert all(len(line) <= width for line in text.splitlines())
+    words = set(text.replace(";", " ").split())
+    for name in ("accuracy-paper", "reduced", "throughput", "training-speed", "robustness"):
+        table = made.table(name)
+        for block in (block for block in table.blocks if not block.quoted):
+            for row in block.rows:
+                for column, found in zip(table.columns, row, strict=True):
+                    if column.numeric and found.text != "–":
+                        assert set(found.text.split()) <= words, (name, column.title, found.text)
 
 
 def test_check_notices_every_change(tmp_path):

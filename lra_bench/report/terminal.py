@@ -2,49 +2,79 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from lra_bench.report.formats import one_line
-from lra_bench.report.table import Cell, Table
+from lra_bench.report.table import Block, Cell, Table, footnotes
+
+LONGEST_WORD = 16
+"""Letters of a text column that are kept on one line; a number is never broken."""
 
 
 def show(table: Table, console: Console, *, models: frozenset[str] | None = None) -> None:
     """Print one table, a part per block. Quoted rows are dim; where `models` is given, only those of these names."""
     console.print(Text(table.title, style="bold"))
     keep = _filled(table)
-    hidden = 0
-    for block in (block for block in table.blocks if block.rows):
-        rows = [row for row in block.rows if not block.quoted or models is None or row[0].text in models]
-        hidden += len(block.rows) - len(rows)
-        if not rows:
-            continue
-        shown = RichTable(title=Text(block.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-        for column in keep:
-            title = table.columns[column].title
-            justify: Literal["left", "right"] = "right" if table.columns[column].numeric else "left"
-            least = max(map(len, title.split()))
-            shown.add_column(Text(title), justify=justify, overflow="fold", no_wrap=column == 0, min_width=least)
-        for row in rows:
-            shown.add_row(*(_text(row[column], block.quoted) for column in keep))
-        console.print(shown)
-    for note in (*table.notes, *(block.note for block in table.blocks if block.note and block.rows)):
+    shown = [_only(block, models) for block in table.blocks]
+    for block in shown:
+        if block.rows:
+            _show_block(table, block, keep, console)
+    for note in (*table.notes, *(block.note for block in shown if block.note and block.rows)):
         console.print(Text(note, style="dim"))
-    for mark, meaning in table.footnotes:
+    for mark, meaning in footnotes(shown):
         console.print(Text(f"{mark}: {meaning}", style="dim"))
+    hidden = sum(len(block.rows) for block in table.blocks) - sum(len(block.rows) for block in shown)
     if hidden:
         console.print(Text(f"{hidden} more quoted rows are in leaderboard.md.", style="dim"))
     console.print()
+
+
+def _only(block: Block, models: frozenset[str] | None) -> Block:
+    """The block with only the quoted rows of these models."""
+    if not block.quoted or models is None:
+        return block
+    return replace(block, rows=tuple(row for row in block.rows if row[0].text in models))
 
 
 def _filled(table: Table) -> list[int]:
     """The columns with something in a measured row: a terminal has no room for the rest."""
     measured = [row for block in table.blocks if not block.quoted for row in block.rows]
     return [i for i in range(len(table.columns)) if not measured or any(row[i].text != "–" for row in measured)]
+
+
+def _show_block(table: Table, block: Block, keep: Sequence[int], console: Console) -> None:
+    """As a table where every number has room, else row by row as a list."""
+    made = RichTable(title=Text(block.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for i in keep:
+        column = table.columns[i]
+        words = [
+            word
+            for text in (column.title, *(_text(row[i], False).plain for row in block.rows))
+            for word in text.split()
+        ]
+        least = max(map(len, words))
+        width = least if column.numeric else min(least, LONGEST_WORD)
+        made.add_column(
+            Text(column.title), justify="right" if column.numeric else "left", overflow="fold", min_width=width
+        )
+    for row in block.rows:
+        made.add_row(*(_text(row[i], block.quoted) for i in keep))
+    if Measurement.get(console, console.options.update(max_width=10_000), made).minimum <= console.width:
+        console.print(made)
+        return
+    console.print(Text(block.title, style="italic"))
+    for row in block.rows:
+        line = Text("  ").append_text(_text(row[keep[0]], block.quoted))
+        for i in keep[1:]:
+            line.append(f"; {table.columns[i].title} ", style="dim").append_text(_text(row[i], block.quoted))
+        console.print(line)
 
 
 def _text(cell: Cell, quoted: bool) -> Text:
