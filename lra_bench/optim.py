@@ -44,7 +44,8 @@ def cosine_schedule(steps_per_epoch: int, decay_epochs: float, warmup_epochs: fl
 
 
 def torch_cosine_schedule(steps_per_epoch: int, decay_epochs: float, warmup_epochs: float) -> Schedule:
-    """`CosineWarmup` of state-spaces/s4: as above, but it rises again when training goes on past `decay_epochs`."""
+    """What state-spaces/s4 calls `cosine_warmup` (`get_cosine_schedule_with_warmup` of huggingface/transformers): as
+    above, but it rises again when training goes on past `decay_epochs`."""
     warmup, total = warmup_epochs * steps_per_epoch, decay_epochs * steps_per_epoch
 
     def schedule(update: Array) -> Array:
