@@ -5,10 +5,11 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from lra_bench.report.choose import Loaded, choose
-from lra_bench.report.drawing import COLOURS, DARK, LIGHT, Picture, thinned
+from lra_bench.report.drawing import COLOURS, DARK, LIGHT, Picture, darken, panels, thinned
 from lra_bench.report.figures import pictures
 from lra_bench.report.speed_figures import Point, pareto
 from tests.made_records import bench_record, robustness_record, train_record
@@ -73,6 +74,37 @@ def test_light_and_dark(drawn):
         for before, after in ((LIGHT.ink, DARK.ink), (LIGHT.paper, DARK.paper)):
             assert f'[style*="fill: {before}"]{{fill:{after} !important}}' in style
             assert f"fill: {before}" in picture.svg
+
+
+def test_nothing_of_the_light_page_stays_in_the_dark():
+    """Text, its background, lines, patches and collections, each in the ink, grey or paper of the light page."""
+    made, (ax,) = panels(3, 2, 1, 1)
+    ax.text(0, 0, "a", color=LIGHT.ink, bbox={"facecolor": LIGHT.paper, "edgecolor": LIGHT.muted})
+    ax.plot([0, 1], color=LIGHT.muted)
+    ax.scatter([0], [1], facecolor=LIGHT.ink, edgecolor=COLOURS[0], alpha=0.5)
+    darken(made)
+    (text,), line, dots = ax.texts, ax.lines[0], ax.collections[0]
+    found = [
+        text.get_color(),
+        text.get_bbox_patch().get_facecolor(),
+        text.get_bbox_patch().get_edgecolor(),
+        line.get_color(),
+    ]
+    found += [dots.get_facecolor()[0], dots.get_edgecolor()[0], ax.patch.get_facecolor(), made.patch.get_facecolor()]
+    assert [to_hex(colour) for colour in found] == [
+        DARK.ink,
+        DARK.paper,
+        DARK.muted,
+        DARK.muted,
+        DARK.ink,
+        COLOURS[0],
+        DARK.paper,
+        DARK.paper,
+    ]
+    assert dots.get_facecolor()[0][3] == 0.5
+    ax.text(0, 0, "b", bbox={"facecolor": LIGHT.paper, "edgecolor": "none", "alpha": 0.6})
+    darken(made)
+    assert ax.texts[1].get_bbox_patch().get_edgecolor()[3] == 0, "what was not drawn is not drawn now"
 
 
 def test_colours_are_told_apart_in_grey_and_by_the_colour_blind():

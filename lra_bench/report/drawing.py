@@ -120,22 +120,25 @@ def length_axis(axis: Axis) -> None:
     """Lengths in powers of two: 512, 1k = 1,024, 1M = 1,048,576."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    def words(value: float, _: int) -> str:
-        return f"{value / 2**20:g}M" if value >= 2**20 else f"{value / 2**10:g}k" if value >= 2**10 else f"{value:g}"
-
-    axis.set_major_locator(LogLocator(base=2, numticks=12))
-    axis.set_major_formatter(FuncFormatter(words))
+    axis.set_major_locator(LogLocator(base=2, numticks=7))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value, 2**10)))
     axis.set_minor_locator(NullLocator())
 
 
 def log_axis(axis: Axis) -> None:
-    """Logarithmic ticks at 1, 2 and 5 of each decade, written as 500, 2k, 5M."""
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator
+    """Logarithmic ticks at 1, 2 and 5 of each decade, written as 0.5, 500, 2k, 5M."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=5))
-    axis.set_major_formatter(EngFormatter(sep=""))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value, 10**3)))
     axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())
+
+
+def _short(value: float, kilo: int) -> str:
+    for letter, unit in (("G", kilo**3), ("M", kilo**2), ("k", kilo)):
+        if value >= unit:
+            return f"{value / unit:g}{letter}"
+    return f"{value:g}"
 
 
 def legend(made: Figure, axes: Sequence[Axes], columns: int = 6) -> None:
@@ -174,11 +177,11 @@ def render(name: str, title: str, caption: str, draw: Callable[[], Figure]) -> P
         made.draw_without_rendering()  # the room for long tick labels is known only after the first pass
         made.set_layout_engine("none")  # laid out once for all three files
         svg, png = _svg(made, title), _png(made)
-        _darken(made)
+        darken(made)
         return Picture(name, title, caption, svg, png, _png(made))
 
 
-def _darken(made: Figure) -> None:
+def darken(made: Figure) -> None:
     """Turn ink, greys and paper of everything drawn into those of dark mode; the models' colours stay."""
     from matplotlib.collections import Collection
     from matplotlib.colors import to_hex, to_rgba
@@ -189,9 +192,12 @@ def _darken(made: Figure) -> None:
     dark = dict(zip(astuple(LIGHT), astuple(DARK), strict=True))
 
     def turned(colour: Any) -> Any:
-        return to_rgba(dark.get(to_hex(colour), to_hex(colour)), to_rgba(colour)[3])
+        alpha = to_rgba(colour)[3]
+        return to_rgba(dark.get(to_hex(colour), to_hex(colour)), alpha) if alpha > 0 else "none"
 
-    for artist in made.findobj():
+    artists = made.findobj()
+    behind = [artist.get_bbox_patch() for artist in artists if isinstance(artist, Text)]  # findobj does not find these
+    for artist in [*artists, *(patch for patch in behind if patch is not None)]:
         if isinstance(artist, Text | Line2D):
             artist.set_color(turned(artist.get_color()))
         elif isinstance(artist, Patch):

@@ -57,8 +57,8 @@ def pictures(chosen: Chosen, loaded: Sequence[Loaded]) -> list[Picture]:
 
 
 SEEDS = (
-    "Each dot is one seed's test accuracy, the bar the mean, the dashed line the accuracy from which a task counts as "
-    "solved, the hollow diamond the published number of the recipe; × a diverged seed."
+    "Each dot is one seed's test accuracy, the bar their mean, the dashed line the accuracy from which a task counts "
+    "as solved, the hollow diamond the published number of the recipe; × a diverged seed."
 )
 CURVES = (
     "Validation accuracy while training, a line per seed; dotted the published test accuracy of the recipe. Models in "
@@ -104,10 +104,11 @@ def _draw_seeds(cells: Cells, tasks: Sequence[str], featured: Sequence[str]) -> 
 
 def _draw_cell(ax: Axes, y: int, runs: Sequence[Run], style: Style) -> None:
     finished = [run for run in runs if run.accuracy is not None]
-    spread = [y + 0.22 * ((i % 3) - 1) for i in range(len(finished))]
+    rows = min(3, len(finished))
+    spread = [y + 0.22 * (i % rows - (rows - 1) / 2) for i in range(len(finished))]
     values = [100 * run.accuracy for run in finished if run.accuracy is not None]
     ax.scatter(values, spread, s=9, color=style.colour, alpha=0.8, linewidth=0, zorder=3)
-    if values:
+    if len(values) > 1:
         ax.vlines(fmean(values), y - 0.4, y + 0.4, color=LIGHT.ink, linewidth=1.0, zorder=4)
     diverged = [100 * run.record.accuracy.majority for run in runs if run.record.status == "diverged"]
     ax.scatter(diverged, [y] * len(diverged), s=14, marker="x", color=LIGHT.ink, linewidth=0.9, zorder=3)
@@ -145,7 +146,7 @@ def _draw_curve(ax: Axes, model: str, runs: Sequence[Run], style: Style) -> None
         points = thinned(run.record.curve)
         epochs, values = [point.epoch for point in points], [100 * point.val_accuracy for point in points]
         look = {"color": style.colour, "linestyle": style.line, "linewidth": width, "zorder": 2 + style.featured}
-        ax.plot(epochs, values, label=label, alpha=0.8, **look)
+        ax.plot(epochs, values, label=label, **look)
     published = runs[0].record.recipe.published
     if style.featured and published is not None:
         ax.axhline(published, color=style.colour, linewidth=0.7, linestyle=":", zorder=1)
