@@ -21,6 +21,22 @@ from .snake_paddles import HALO, Array, SnakeParameters, disc, markers, paddles
 __all__ = ["PARAMETERS", "Sketch", "SnakeParameters", "find_markers", "generate", "render", "sketches"]
 
 PARAMETERS: dict[int, SnakeParameters] = {
+    25: SnakeParameters(
+        window=25,
+        padding=1,
+        paddle_length=2,
+        paddle_thickness=0.5,
+        margins=(1,),
+        marker_radius=1.5,
+        seed_distance=6,
+        antialias=2,
+        continuity=1.0,
+        contour_length=3,
+        distractors=0,
+        distractor_length=2,
+        target_contrast=1.5,
+        distractor_contrast=2.0,
+    ),
     32: SnakeParameters(
         window=32,
         padding=1,
@@ -86,9 +102,9 @@ PARAMETERS: dict[int, SnakeParameters] = {
         distractor_contrast=1.0,
     ),
 }
-"""By side of the image. 32, 64 and 256: the docstrings of google-research/long-range-arena @ cd31e5c6
-`data/pathfinder.py`. 128: recovered from released images of Path-X, which hold more and fainter distractors than the
-docstring says (18 and 0.82; it says 8 and 0.9)."""
+"""By side of the image. 25: short curves alone, for the tiny sets. 32, 64 and 256: the docstrings of
+google-research/long-range-arena @ cd31e5c6 `data/pathfinder.py`. 128: recovered from released images of Path-X, which
+hold more and fainter distractors than the docstring says (18 and 0.82; it says 8 and 0.9)."""
 
 
 class Sketch(NamedTuple):

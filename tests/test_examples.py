@@ -54,7 +54,7 @@ def test_texts(task, capsys):
 
 
 def test_one_column_for_one_example():
-    folder = prepare("pathfinder", size="tiny", jobs=1)
+    folder = prepare("pathfinder", size="10", jobs=1)
     (example,) = examples_of(folder, load_manifest(folder), "test", 1)
     assert sheet([example]).size == (256 + 24, 256 + 28 + 24)
 

@@ -19,6 +19,7 @@ LAYERS = [
     ["results", "home", "progress"],
     ["statistics"],
     ["data", "registry", "tasks"],
+    ["validation"],
     ["report"],
     ["ssm", "allocator"],
     ["layers"],
