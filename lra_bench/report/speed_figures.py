@@ -177,12 +177,13 @@ def _name_points(ax: Axes, points: Sequence[Point], named: set[str], largest: in
         x, y = to_axes.transform((point.speed, point.accuracy))
         radius = math.sqrt(_area(point, largest)) / 2
         circles[point.model] = (x - radius / 140, y - radius / 120, x + radius / 140, y + radius / 120)
-    taken = list(circles.values())
+    names: list[Box] = []
     for name in sorted(named, key=lambda name: (-circles[name][1], name)):
+        others = [*names, *(circle for other, circle in circles.items() if other != name)]
         boxes = [_name_box(circles[name], len(name), *place) for place in NAME_PLACES]
-        free = [box for box in boxes if _inside(box) and not any(_overlap(box, other) for other in taken)]
+        free = [box for box in boxes if _inside(box) and not any(_overlap(box, other) for other in others)]
         box = (free or boxes)[0]
-        taken.append(box)
+        names.append(box)
         middle = (box[1] + box[3]) / 2
         behind = {"facecolor": LIGHT.paper, "edgecolor": "none", "alpha": 0.6, "pad": 0.5}
         look: dict[str, Any] = {"fontsize": 6, "color": LIGHT.ink, "va": "center", "bbox": behind, "zorder": 3}
