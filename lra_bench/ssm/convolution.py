@@ -13,6 +13,7 @@ Layout (H, b, L): channels lead, time is contiguous.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Literal
 
@@ -22,31 +23,43 @@ import numpy as np
 from jax import Array, lax
 from scipy.fft import next_fast_len
 
-Form = Literal["auto", "real", "right_angle"]
-_Form = Literal["real", "right_angle"]
+Form = Literal["real", "right_angle"]
 
 
 _Residuals = tuple[tuple[Array, ...], Array, Array]
 """The kernels, and the spectra of input and kernel."""
 
 
-def convolve(u: Array, k: Array, k_future: Array | None = None, form: Form = "auto") -> Array:
+def convolve(u: Array, k: Array, k_future: Array | None = None, form: Form = "right_angle") -> Array:
     """u (H, b, L) convolved with k (H, L) and, over the strict future, k_future (H, L): (H, b, L). Reverse mode only.
 
-    Computed in float32 or float64, returned in u's dtype. `auto` takes the form that measures fastest on a CPU
-    (`benchmarks/kernels.py`): right-angle where a gradient is taken, real where none is.
+    Computed in float32 or float64, returned in u's dtype. The right-angle form is the faster on a CPU at every length
+    of the tasks, with a gradient and without (`benchmarks/kernels.py`).
     """
     dtype = jnp.promote_types(u.dtype, jnp.float32)
     kernels = (k.astype(dtype),) if k_future is None else (k.astype(dtype), k_future.astype(dtype))
-    forms: tuple[_Form, _Form] = ("real", "right_angle") if form == "auto" else (form, form)
-    return _convolve(u.astype(dtype), kernels, forms).astype(u.dtype)
+    return _convolve(u.astype(dtype), kernels, form).astype(u.dtype)
 
 
+@jax.custom_vjp
 def channel_major(x: Array) -> Array:
-    """(L, b, H) ⇄ (H, b, L). The barrier keeps XLA's CPU compiler from fusing the transposition into a transform's
-    twiddles, where it runs five times slower than by itself.
+    """(L, b, H) ⇄ (H, b, L).
+
+    On a CPU, where no gradient is taken, in blocks of the leading axis by a loop: XLA fuses a plain transposition with
+    the arithmetic beside it and walks through memory against the grain. In training the loop measures slower.
     """
-    return lax.optimization_barrier(x.transpose(2, 1, 0))
+    block = math.gcd(len(x), 64)
+    if jax.default_backend() != "cpu" or block < 8:
+        return _reversed_axes(x)
+    blocks = lax.map(_reversed_axes, x.reshape(-1, block, *x.shape[1:]))
+    return blocks.transpose(1, 2, 0, 3).reshape(x.shape[::-1])
+
+
+def _reversed_axes(x: Array) -> Array:
+    return x.transpose(2, 1, 0)
+
+
+channel_major.defvjp(lambda x: (_reversed_axes(x), None), lambda _, dy: (_reversed_axes(dy),))
 
 
 def convolve_direct(u: np.ndarray, k: np.ndarray, k_future: np.ndarray | None = None) -> np.ndarray:
@@ -61,19 +74,21 @@ def convolve_direct(u: np.ndarray, k: np.ndarray, k_future: np.ndarray | None = 
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve(u: Array, kernels: tuple[Array, ...], forms: tuple[_Form, _Form]) -> Array:
-    """forms: the one used when nothing is differentiated, and the one that the derivative uses."""
-    return _apply(u, kernels, forms[0])[0]
+def _convolve(u: Array, kernels: tuple[Array, ...], form: Form) -> Array:
+    return _forward(u, kernels, form)[0]
 
 
-def _forward(u: Array, kernels: tuple[Array, ...], forms: tuple[_Form, _Form]) -> tuple[Array, _Residuals]:
-    return _apply(u, kernels, forms[1])
+def _forward(u: Array, kernels: tuple[Array, ...], form: Form) -> tuple[Array, _Residuals]:
+    n = _points(u.shape[-1], form)
+    U, K = _spectrum(u, n, form), _kernel_spectrum(kernels, n, form)
+    return _inverse(U * K[:, None], n, form)[..., : u.shape[-1]].real, (kernels, U, K)
 
 
-def _backward(forms: tuple[_Form, _Form], residuals: _Residuals, dy: Array) -> tuple[Array, tuple[Array, ...]]:
+def _backward(form: Form, residuals: _Residuals, dy: Array) -> tuple[Array, tuple[Array, ...]]:
     """Both adjoints are correlations: the same transforms with conjugate spectra."""
     kernels, U, K = residuals
-    L, n, form = dy.shape[-1], _points(dy.shape[-1], forms[1]), forms[1]
+    L = dy.shape[-1]
+    n = _points(L, form)
     D = _spectrum(dy, n, form)
     du = _inverse(D * K.conj()[:, None], n, form)[..., :L].real
     correlation = _inverse((D * U.conj()).sum(1), n, form)
@@ -85,16 +100,10 @@ def _backward(forms: tuple[_Form, _Form], residuals: _Residuals, dy: Array) -> t
     return du, (dk, jnp.pad(dk_future, ((0, 0), (0, 1))))
 
 
-def _apply(u: Array, kernels: tuple[Array, ...], form: _Form) -> tuple[Array, _Residuals]:
-    n = _points(u.shape[-1], form)
-    U, K = _spectrum(u, n, form), _kernel_spectrum(kernels, n, form)
-    return _inverse(U * K[:, None], n, form)[..., : u.shape[-1]].real, (kernels, U, K)
-
-
 _convolve.defvjp(_forward, _backward)
 
 
-def _points(L: int, form: _Form) -> int:
+def _points(L: int, form: Form) -> int:
     """The cheapest length: a product of small primes not below what the form needs."""
     return next_fast_len(L) if form == "right_angle" else next_fast_len(2 * L - 1, real=True)
 
@@ -104,19 +113,19 @@ def _turn(n: int, dtype: jnp.dtype) -> Array:
     return jnp.asarray(np.exp(0.5j * np.pi * np.arange(n) / n), jnp.result_type(dtype, jnp.complex64))
 
 
-def _spectrum(x: Array, n: int, form: _Form) -> Array:
+def _spectrum(x: Array, n: int, form: Form) -> Array:
     if form == "real":
         return jnp.fft.rfft(x, n)
     return jnp.fft.fft(x * _turn(n, x.real.dtype)[: x.shape[-1]], n)
 
 
-def _inverse(X: Array, n: int, form: _Form) -> Array:
+def _inverse(X: Array, n: int, form: Form) -> Array:
     if form == "real":
         return jnp.fft.irfft(X, n)
     return jnp.fft.ifft(X) * _turn(n, X.real.dtype).conj()
 
 
-def _kernel_spectrum(kernels: tuple[Array, ...], n: int, form: _Form) -> Array:
+def _kernel_spectrum(kernels: tuple[Array, ...], n: int, form: Form) -> Array:
     """Spectrum (H, …) of the two-sided kernel: lag j ≥ 0 at index j, lag -1-j at index n-1-j. Lag -L meets no input."""
     past = kernels[0]
     L = past.shape[-1]
