@@ -67,5 +67,13 @@ class Checkpoints:
             return None
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore())
-        restored = manager.restore(step, args=args)
+        try:
+            restored = manager.restore(step, args=args)
+        except jax.errors.JaxRuntimeError:
+            raise  # the device's memory, not the file
+        except Exception as error:  # Orbax and TensorStore have no common error; each means the same here
+            raise WorkError(
+                f"the checkpoint in {manager.directory} cannot be read ({type(error).__name__}). It was damaged, or "
+                "written by other versions; remove the run's folder to train it anew."
+            ) from error
         return restored["state"], restored["progress"]

@@ -255,6 +255,18 @@ def _fail(message: str, code: int) -> None:
     raise SystemExit(code)
 
 
+def _disk_trouble(error: OSError) -> str:
+    """What the disk refuses, in one sentence; an error that is not about that is raised again."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the disk is full{f' at {error.filename}' if error.filename else ''}. Make room and type the same again."
+        )
+    refused = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+    if error.errno in refused and error.filename is not None:
+        return f"{error.filename} cannot be used: {error.strerror}."
+    raise error
+
+
 def main() -> None:
     """`lra-bench`: a user's mistake ends in one sentence and exit code 2, a failure while working in 1, a signal in
     128 + its number."""
@@ -268,12 +280,7 @@ def main() -> None:
     except WorkError as error:
         _fail(str(error), 1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        _fail(
-            f"the disk is full{f' at {error.filename}' if error.filename else ''}. Make room and type the same again.",
-            1,
-        )
+        _fail(_disk_trouble(error), 1)
     except OutOfTime as error:
         typer.echo(str(error), err=True)
     except Interrupted as error:

@@ -49,8 +49,10 @@ def _disk() -> Finding:
     existing = next(parent for parent in [folder, *folder.parents] if parent.exists())
     free = shutil.disk_usage(existing).free
     what = f"{free / 2**30:.0f} GiB free at {folder}"
-    if not os.access(existing, os.W_OK):
-        return Finding("problem", f"{folder} is not writable", "Set LRA_BENCH_HOME to a folder of yours.")
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        return Finding(
+            "problem", f"{folder} is not a folder that can be written to", "Set LRA_BENCH_HOME to a folder of yours."
+        )
     if free < SPACE_NEEDED:
         return Finding("note", what, "All six tasks take about 20 GiB; set LRA_BENCH_HOME to a larger disk.")
     return Finding("ok", what, "")

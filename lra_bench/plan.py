@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +12,12 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from lra_bench import UserError
+from lra_bench import OutOfTime, UserError, WorkError
 from lra_bench.data.manifest import Manifest, choose, prepared
 from lra_bench.data.prepare import prepare
 from lra_bench.models import canonical, own_path, title
 from lra_bench.registry import task_module, task_names
+from lra_bench.results import Record, record_path
 from lra_bench.run import Placement, Precision, Run, make_run
 from lra_bench.spec import Protocol
 
@@ -110,19 +113,47 @@ def print_plan(planned: Sequence[Planned]) -> None:
 def run_all(
     planned: Sequence[Planned], results_dir: Path, minutes: float | None = None, placement: Placement = "auto"
 ) -> None:
-    """Train each run and print its result; the last line of each is the record's file. After `minutes`, stop and
-    save."""
-    from lra_bench.results import record_path
+    """Train each run and print its result; the last line of each is the record's file. After `minutes`, stop and save.
+
+    A run that fails does not keep the others from being trained. Raises what a single run raises; with several,
+    WorkError at the end naming those that failed.
+    """
     from lra_bench.train import train
 
+    _check_writable(results_dir)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    for item in planned:
-        record = train(item.run, item.data_folder, results_dir, deadline, placement)
-        accuracy = record.accuracy
-        path = record_path(results_dir, record.data.task, record.model, record.digest, record.seed)
-        print(
-            f"{record.data.task} {title(record.model)} seed {record.seed}: test accuracy {accuracy.test:.2%} "
-            f"(n = {record.data.counts['test']:,}; majority class {accuracy.majority:.2%}; best {accuracy.selection} "
-            f"accuracy {accuracy.best_val:.2%} at epoch {accuracy.best_epoch:g})\n{path}",
-            flush=True,
-        )
+    failed = []
+    for number, item in enumerate(planned):
+        if number and deadline is not None and time.monotonic() >= deadline:
+            raise OutOfTime(f"the time limit is reached after {number} of {len(planned)} runs. The same continues.")
+        try:
+            _print_result(train(item.run, item.data_folder, results_dir, deadline, placement), results_dir)
+        except WorkError as error:
+            if len(planned) == 1:
+                raise
+            print(f"{item.run.name}: {error}", file=sys.stderr, flush=True)
+            failed.append(item.run.name)
+    if failed:
+        raise WorkError(f"{len(failed)} of {len(planned)} runs failed: {', '.join(failed)}; see above.")
+
+
+def _check_writable(results_dir: Path) -> None:
+    """Raises UserError now rather than after hours of training."""
+    try:
+        results_dir.mkdir(parents=True, exist_ok=True)
+        why = None if os.access(results_dir, os.W_OK) else "permission denied"
+    except OSError as error:
+        why = error.strerror
+    if why:
+        raise UserError(f"no record can be written to {results_dir}: {why}. Name another folder with --results-dir.")
+
+
+def _print_result(record: Record, results_dir: Path) -> None:
+    accuracy = record.accuracy
+    print(
+        f"{record.data.task} {title(record.model)} seed {record.seed}: test accuracy {accuracy.test:.2%} "
+        f"(n = {record.data.counts['test']:,}; majority class {accuracy.majority:.2%}; best {accuracy.selection} "
+        f"accuracy {accuracy.best_val:.2%} at epoch {accuracy.best_epoch:g})\n"
+        f"{record_path(results_dir, record.data.task, record.model, record.digest, record.seed)}",
+        flush=True,
+    )

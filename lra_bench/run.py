@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from lra_bench import UserError
 from lra_bench.home import runs_folder
 from lra_bench.models import as_typed, canonical, model_module, own_path
 from lra_bench.registry import task_module
 from lra_bench.results import DataInfo
-from lra_bench.spec import Frozen, Recipe, apply_overrides, digest_of, unknown
+from lra_bench.spec import Frozen, Recipe, apply_overrides, as_override, digest_of, explain, unknown
 
 Precision = Literal["float32", "tf32"]
 """float32: exact products everywhere. tf32: matrix products in the accelerator's fast float32 mode; changes numbers."""
@@ -66,7 +67,7 @@ class Run(Frozen):
         """What repeats this run."""
         parts = ["lra-bench train", f"--model {as_typed(self.model)}", f"--task {self.data.task}"]
         parts += [f"--protocol {self.data.protocol}", f"--size {self.data.size}", f"--seed {self.seed}"]
-        parts += [f"--set {key}={value}" for key, value in self.overrides.items()]
+        parts += [f"--set {shlex.quote(as_override(key, value))}" for key, value in self.overrides.items()]
         if self.precision != "float32":
             parts.append(f"--precision {self.precision}")
         return " ".join(parts)
@@ -139,4 +140,10 @@ def all_runs() -> list[Path]:
 
 
 def load_run(folder: Path) -> Run:
-    return Run.model_validate_json((folder / "run.json").read_text(encoding="utf-8"))
+    """Raises UserError where run.json is damaged or of a lra-bench with other settings."""
+    path = folder / "run.json"
+    try:
+        return Run.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        why = explain(error) if isinstance(error, ValidationError) else "it is not UTF-8 text."
+        raise UserError(f"{path} describes no run of this lra-bench ({why}) Remove {folder}.") from None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, get_args
 
@@ -110,7 +111,7 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
     """`["n_layers=4", "norm=layer"]` → `{"n_layers": 4, "norm": "layer"}`; values are JSON where they parse as JSON,
     else text.
 
-    Raises UserError when an item has no `=` or a key is given twice.
+    Raises UserError when an item has no `=`, a key is given twice, or a number is not finite.
     """
     overrides: dict[str, Any] = {}
     for pair in pairs:
@@ -124,7 +125,17 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
             overrides[key] = json.loads(text)
         except json.JSONDecodeError:
             overrides[key] = text
+        if isinstance(overrides[key], float) and not math.isfinite(overrides[key]):
+            raise UserError(f"--set {key} takes finite numbers; got {text}.")
     return overrides
+
+
+def as_override(key: str, value: Any) -> str:
+    """KEY=VALUE that `parse_overrides` reads back as this value: JSON, but for text that needs no quotes."""
+    pair = f"{key}={value}"
+    if isinstance(value, str) and parse_overrides([pair]) == {key: value}:
+        return pair
+    return f"{key}={json.dumps(value)}"
 
 
 _FIXED = {"source", "published", "notes", "layer"}

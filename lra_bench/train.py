@@ -3,8 +3,10 @@ bit."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -13,9 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from filelock import FileLock, Timeout
 from jax.sharding import Mesh
 
-from lra_bench import Interrupted, OutOfTime, UserError
+from lra_bench import Interrupted, OutOfTime, UserError, WorkError
 from lra_bench.account import Account, Score, accuracies, deliver, majority_share, make_record, throughput
 from lra_bench.checkpoint import Checkpoints
 from lra_bench.data.packed import PackedSplit, open_split
@@ -75,11 +78,13 @@ class Stop:
     def raise_if_wanted(self, run: Run) -> None:
         """Everything is saved: leave. Raises Interrupted for a signal, OutOfTime for the deadline."""
         continues = f"all is saved. The same command continues: {run.command}"
-        if self.received is not None:
-            name = signal.Signals(self.received).name
-            raise Interrupted(self.received, f"stopped by {name}; {continues}")
+        self.raise_if_signalled(continues)
         if self.wanted:
             raise OutOfTime(f"the time limit is reached; {continues}")
+
+    def raise_if_signalled(self, state: str) -> None:
+        if self.received is not None:
+            raise Interrupted(self.received, f"stopped by {signal.Signals(self.received).name}; {state}")
 
 
 class Pace:
@@ -155,6 +160,40 @@ def set_up(run: Run, data_folder: Path, placement: Placement = "auto") -> tuple[
     return Lab(run, mesh, network, programs, data), state
 
 
+@contextlib.contextmanager
+def alone(run: Run) -> Iterator[None]:
+    """Holds the run's lock; the system lets go of it when the process dies.
+
+    Raises WorkError while another process trains the same run: two would write each other's checkpoints.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run.folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise WorkError(
+            f"another process is training {run.name}. Wait for it, or stop it and type the same again."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def memory_in_words(run: Run) -> Iterator[None]:
+    """A device that runs out of memory is no bug of ours: WorkError says what needs less."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise WorkError(
+            f"the device has too little memory for {run.name}. Keep the examples on the host (--data-on host), or "
+            f"take fewer at once, as in --set batch_size={max(1, run.recipe.batch_size // 2)}."
+        ) from None
+
+
 def train(
     run: Run,
     data_folder: Path,
@@ -165,14 +204,13 @@ def train(
     """Train, choose the best checkpoint on validation, test it once, write the record. A finished run returns at once.
 
     Raises Interrupted (a signal) or OutOfTime (`deadline`, on the clock of `time.monotonic`) after saving, WorkError
-    when the loss stops being finite.
+    when the loss stops being finite, the device's memory does not suffice, or another process trains the same run.
     """
-    finished = run.folder / "result.json"
-    if finished.exists():
-        return deliver(load_record(finished), run, results_dir)
-    write_atomically(run.folder / "run.json", run.model_dump_json(indent=1) + "\n")
-
-    with Stop(deadline) as stop:
+    with alone(run), memory_in_words(run), Stop(deadline) as stop:
+        finished = run.folder / "result.json"
+        if finished.exists():
+            return deliver(load_record(finished), run, results_dir)
+        write_atomically(run.folder / "run.json", run.model_dump_json(indent=1) + "\n")
         lab, state = set_up(run, data_folder, placement)
         majority = majority_share(lab.data["test"].labels)
         checkpoints = Checkpoints(run.folder / "checkpoints")
@@ -181,6 +219,7 @@ def train(
         if resumed is not None:
             state, account = resumed[0], Account.model_validate(resumed[1])
         account.write_metrics(run)
+        stop.raise_if_signalled(f"nothing was trained yet. Type the same again: {run.command}")
 
         def record(status: Any, test: Score | None, last_test: Score | None, note: str = "") -> Record:
             accuracy = accuracies(run, account, majority, test, last_test)
@@ -221,6 +260,9 @@ def train(
                         stop.raise_if_wanted(run)
 
                 val_loss, val_accuracy = lab.evaluate(state.params, state.stats, "val")
+                if not np.isfinite(val_loss):
+                    note = f"the validation loss after step {step} was not finite"
+                    return deliver(record("diverged", None, None, note), run, results_dir)
                 point = CurvePoint(
                     epoch=step / per_epoch,
                     step=step,
@@ -245,4 +287,6 @@ def train(
         best_params, best_stats = best[0]
         test = lab.evaluate(best_params, best_stats, "test")
         checkpoints.close()
-        return deliver(record("completed", test, last_test), run, results_dir)
+        delivered = deliver(record("completed", test, last_test), run, results_dir)
+        stop.raise_if_signalled(f"{run.name} had just ended, and its record is written.")
+        return delivered

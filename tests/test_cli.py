@@ -169,6 +169,7 @@ BAD = [
     (["train", "--model", "s5", "--seed", "1", "--seed", "1"], "each seed once"),
     (["train", "--model", "s5", "--task", "listops", "--set", "n_layers"], "--set takes KEY=VALUE"),
     (["prepare", "listop"], "unknown task 'listop'"),
+    (["prepare", "listops", "textt", "--size", "tiny"], "unknown task 'textt'. Did you mean 'text'?"),
     (["prepare", "listops", "--size", "huge"], "--size takes full, tiny or a number"),
     (["prepare", "listops", "--from", "nowhere"], "nowhere"),
     (["evaluate", "nothing"], "there is no run 'nothing'"),
@@ -189,6 +190,11 @@ SETTINGS = [
     ("n_layers=four", "n_layers: Input should be a valid integer"),
     ("n_layers=0", "n_layers: Input should be greater than or equal to 1"),
     ("dropout=1.5", "dropout: Input should be less than 1"),
+    ("epochs=Infinity", "--set epochs takes finite numbers; got Infinity"),
+    ("lr=1e999", "--set lr takes finite numbers; got 1e999"),
+    ("groups=null", "groups: Input should be a valid dictionary, got None"),
+    ('groups={"steps": "ssm"}', "Input should be 'eigenvalues', 'input'"),
+    ("layer={}", "unknown setting 'layer'"),
     ("schedule=linear", "schedule: Input should be 'reference'"),
     ("d_state=15", "d_state must be a multiple of 2·blocks = 16"),
     ("activation=relu", "activation: Input should be 'full_glu'"),
@@ -211,3 +217,17 @@ def test_arrays_that_disagree_with_the_manifest_are_refused(type_in):
     code, _, err = type_in("train", "--model", "s5", "--task", "listops", "--set", "epochs=0.1")
     assert code == 2
     assert "labels" in one_sentence(err)
+
+
+def test_what_the_disk_refuses_is_one_sentence(type_in, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = type_in("train", "--model", "s5", "--task", "listops", "--smoke", "--results-dir", "file")
+    assert code == 2
+    assert "no record can be written to file" in one_sentence(err)
+    folder = type_in("prepare", "listops", "--size", "tiny", "--jobs", "1")[1].strip().splitlines()[-1]
+    runs = tmp_path / "home" / "runs"
+    runs.write_text("")
+    code, _, err = type_in("train", "--model", "s5", "--task", "listops")
+    assert code == 1
+    assert one_sentence(err).startswith(f"{runs}/listops/s5/")
+    assert folder

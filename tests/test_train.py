@@ -173,6 +173,85 @@ def test_divergence_is_recorded_and_said(data, tmp_path, monkeypatch):
     assert record.accuracy.test is None
 
 
+def test_validation_that_is_not_finite_is_divergence_and_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch):
+    """Training losses can all be finite while the running statistics, or a longer example, are beyond float32."""
+    run = small_run(data, epochs=2.0)
+    evaluate, scored = train.Lab.evaluate, []
+
+    def overflows_in_epoch_2(lab, params, stats, split):
+        scored.append(split)
+        return (float("nan"), 0.5) if len(scored) == 2 else evaluate(lab, params, stats, split)
+
+    monkeypatch.setattr(train.Lab, "evaluate", overflows_in_epoch_2)
+    with pytest.raises(WorkError, match="the validation loss after step 100 was not finite"):
+        train.train(run, data, tmp_path / "results")
+    assert scored == ["val", "val"]
+    record = load_record(tmp_path / f"results/listops/s5/{run.digest}-s0.json")
+    assert record.status == "diverged"
+    assert [point.step for point in record.curve] == [50]
+    assert [int(folder.name) for folder in (run.folder / "checkpoints/last").iterdir()] == [50]
+
+
+def test_two_processes_do_not_train_the_same_run(data, tmp_path):
+    """The second is told at once; another seed is free; the lock goes with whoever held it."""
+    run = small_run(data, epochs=0.1)
+    with train.alone(run):
+        with pytest.raises(WorkError, match=f"another process is training {run.name}"):
+            train.train(run, data, tmp_path)
+        assert not list(run.folder.glob("checkpoints"))
+        train.train(small_run(data, seed=1, epochs=0.1), data, tmp_path)
+    assert train.train(run, data, tmp_path).status == "completed"
+
+
+@pytest.mark.parametrize("moment", ["while compiling", "while testing"])
+def test_a_signal_outside_the_steps_is_not_lost(data, tmp_path, monkeypatch, moment):
+    """Ctrl-C before the first step or in the last test must not let the next run of a plan begin."""
+    run = small_run(data, epochs=0.1)
+
+    def interrupted(function):
+        def call(*arguments):
+            os.kill(os.getpid(), signal.SIGINT)
+            return function(*arguments)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        if moment == "while compiling":
+            patch.setattr(train, "set_up", interrupted(train.set_up))
+        else:
+            patch.setattr(train, "make_record", interrupted(train.make_record))
+        with pytest.raises(Interrupted) as caught:
+            train.train(run, data, tmp_path)
+    assert caught.value.signum == signal.SIGINT
+    finished = (run.folder / "result.json").exists()
+    assert finished == (moment == "while testing")
+    assert ("its record is written" if finished else "nothing was trained yet") in str(caught.value)
+    assert train.train(run, data, tmp_path).status == "completed"
+
+
+def test_too_little_memory_on_the_device_is_one_sentence(data, tmp_path, monkeypatch):
+    def exhausted(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.")
+
+    monkeypatch.setattr(train, "set_up", exhausted)
+    with pytest.raises(WorkError, match=r"too little memory for .*--data-on host.*--set batch_size=20"):
+        train.train(small_run(data), data, tmp_path)
+
+
+def test_a_damaged_checkpoint_is_one_sentence(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
+    run = small_run(data)
+    with monkeypatch.context() as patch:
+        stop_at_step(patch, 20)
+        with pytest.raises(Interrupted):
+            train.train(run, data, tmp_path)
+    for file in (run.folder / "checkpoints/last/20/state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(WorkError, match=r"the checkpoint in .*last cannot be read"):
+        train.train(run, data, tmp_path)
+
+
 def test_batch_larger_than_the_data_is_a_users_mistake(data):
     with pytest.raises(UserError, match="batch_size must not exceed the 2000 training examples, got 5000"):
         train.set_up(small_run(data, batch_size=5000), data)

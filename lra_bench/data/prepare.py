@@ -27,7 +27,7 @@ from lra_bench.data.source import Generator, Layout, Reading, Request, bytes_per
 from lra_bench.data.tfds_builder import write_dataset
 from lra_bench.data.verify import verify as verify_folder
 from lra_bench.home import data_folder
-from lra_bench.registry import task_module, task_names
+from lra_bench.registry import task_module
 from lra_bench.results import write_atomically
 from lra_bench.spec import SPLITS, SplitName, Task
 
@@ -85,12 +85,14 @@ def prepare_each(tasks: Sequence[str], **options: Any) -> None:
 
     Raises what a single task raises; with several, WorkError at the end naming those that failed.
     """
+    for task in tasks:
+        task_module(task)  # a name that does not exist is said before hours of work on those that do
     failed = []
     for task in tasks:
         try:
             print(prepare(task, **options), flush=True)
         except (UserError, WorkError) as error:
-            if len(tasks) == 1 or task not in task_names():
+            if len(tasks) == 1:
                 raise
             say(f"{task}: {error}")
             failed.append(task)

@@ -1,0 +1,86 @@
+"""What `train` does with several runs: one that fails does not take the others along; repeated, it goes on."""
+
+import os
+import re
+import shlex
+import time
+
+import pytest
+
+from lra_bench import OutOfTime, UserError, WorkError, plan, train
+from lra_bench.data.manifest import load_manifest
+from lra_bench.data.prepare import prepare
+from lra_bench.run import load_run, make_run
+from lra_bench.spec import parse_overrides
+
+
+@pytest.fixture
+def data():
+    return prepare("listops", size="tiny", jobs=1)
+
+
+def planned(data, seeds, **overrides):
+    info = load_manifest(data).data_info
+    return [plan.Planned(make_run(info, "s5", seed, overrides, "float32"), data) for seed in seeds]
+
+
+def test_a_run_that_fails_does_not_keep_others_from_being_trained(data, tmp_path, monkeypatch, capsys):
+    tried = []
+
+    def fails_for_seed_1(run, *_):
+        tried.append(run.seed)
+        if run.seed == 1:
+            raise WorkError("training diverged: as it was told to.")
+        raise OutOfTime("enough") if run.seed == 2 else WorkError("so did this.")
+
+    monkeypatch.setattr(train, "train", fails_for_seed_1)
+    with pytest.raises(OutOfTime):
+        plan.run_all(planned(data, [1, 0, 2]), tmp_path)
+    assert tried == [1, 0, 2]
+    assert "s1: training diverged" in capsys.readouterr().err
+    with pytest.raises(WorkError, match=r"2 of 2 runs failed: listops/s5/\w+-s1, listops/s5/\w+-s0; see above"):
+        plan.run_all(planned(data, [1, 0]), tmp_path)
+    with pytest.raises(WorkError, match="as it was told to"):
+        plan.run_all(planned(data, [1]), tmp_path)
+
+
+def test_no_further_run_is_begun_after_the_time_limit(data, tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(train, "train", lambda run, *_: (begun.append(run.seed), time.sleep(0.02)))
+    monkeypatch.setattr(plan, "_print_result", lambda *_: None)
+    with pytest.raises(OutOfTime, match="after 1 of 2 runs"):
+        plan.run_all(planned(data, [0, 1]), tmp_path, minutes=0.01 / 60)
+    assert begun == [0]
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_a_results_folder_that_cannot_be_written_is_said_before_training(data, tmp_path, monkeypatch, folder):
+    monkeypatch.setattr(train, "train", lambda *_: pytest.fail("it must not come to training"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"no record can be written to .*Name another folder with --results-dir"):
+        plan.run_all(planned(data, [0]), tmp_path / folder)
+    if os.geteuid():
+        (tmp_path / "closed").mkdir(mode=0o500)
+        with pytest.raises(UserError, match="permission denied"):
+            plan.run_all(planned(data, [0]), tmp_path / "closed")
+
+
+def test_the_recorded_command_repeats_the_run(data):
+    """Typed into a shell, it gives the same overrides and so the same digest."""
+    changes = {"embedding": 20, "norm": "layer", "prenorm": False, "lr": 0.01, "groups": {"step": "ssm_decay"}}
+    (item,) = planned(data, [3], **changes)
+    words = shlex.split(item.run.command)
+    given = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    assert parse_overrides(given) == changes
+    (again,) = planned(data, [int(words[words.index("--seed") + 1])], **parse_overrides(given))
+    assert again.run == item.run
+    assert {"s5", "listops", "s4", "tiny"} <= set(words)
+
+
+def test_a_run_of_another_version_is_named(data):
+    (item,) = planned(data, [0])
+    item.run.folder.mkdir(parents=True)
+    for content in ("{}", "not JSON", '{"model": "s5", "layers": 3}'):
+        (item.run.folder / "run.json").write_text(content)
+        with pytest.raises(UserError, match=re.escape(f"{item.run.folder / 'run.json'} describes no run")):
+            load_run(item.run.folder)
