@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from lra_bench.report.choose import (
     LRA,
@@ -119,7 +120,8 @@ def average(chosen: Chosen, key: RowKey, tasks: Sequence[str]) -> float | None:
     """Mean over the tasks; None unless the row has a cell for every one of them."""
     if any((key, task) not in chosen.cells for task in tasks):
         return None
-    return sum(counted(chosen.cells[key, task]) for task in tasks) / len(tasks)
+    # fmean, not sum: Python 3.12 adds floats otherwise than 3.11, and the tables are compared byte by byte
+    return fmean(counted(chosen.cells[key, task]) for task in tasks)
 
 
 def _rows(chosen: Chosen, section: Section, tasks: Sequence[str]) -> list[tuple[Cell, ...]]:

@@ -19,7 +19,7 @@ def json_text(tables: Sequence[Table], cells: Mapping[str, Sequence[CellStatisti
         "{",
         f'"format": {FORMAT},',
         f'"protocol": {_line(protocol)},',
-        f'"cells": {_lines({name: [as_json(cell) for cell in found] for name, found in cells.items()})},',
+        f'"cells": {_lines({name: [_digits(as_json(cell)) for cell in found] for name, found in cells.items()})},',
         f'"tables": {_lines({table.name: _rows(table) for table in tables})},',
         f'"notes": {_line({table.name: _notes(table) for table in tables})},',
         f'"published": {_lines(_published())}',
@@ -40,7 +40,7 @@ def _rows(table: Table) -> list[dict[str, Any]]:
                     "block": block.title,
                     "quoted": block.quoted,
                     "text": {name: cell.long for name, cell in cells},
-                    "values": {name: cell.value for name, cell in cells if cell.value is not None},
+                    "values": {name: _digits(cell.value) for name, cell in cells if cell.value is not None},
                     "marks": {name: cell.marks for name, cell in cells if cell.marks},
                 }
             )
@@ -61,6 +61,13 @@ def _lines(lists: dict[str, list[Any]]) -> str:
     """An object of lists, an item to a line: readable, and a changed number is one changed line."""
     parts = [f"{_line(name)}: [\n" + ",\n".join(_line(item) for item in items) + "\n]" for name, items in lists.items()]
     return "{\n" + ",\n".join(parts) + "\n}"
+
+
+def _digits(value: Any) -> Any:
+    """Floats to 12 digits, which every platform agrees on."""
+    if isinstance(value, dict):
+        return {key: _digits(part) for key, part in value.items()}
+    return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
 def _line(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 from lra_bench.report.choose import Chosen, LeftOut, Loaded, RowKey, Section, model_name, row_label, title
 from lra_bench.report.table import Block, Cell, Column, Table
@@ -125,7 +126,7 @@ def _robustness_row(
 ) -> tuple[Cell, ...]:
     record = group[0][1]
     ids = tuple(run for run, _ in group)
-    clean = 100 * sum(found.clean for _, found in group) / len(group)
+    clean = 100 * fmean(found.clean for _, found in group)
     cells = []
     for frequency in frequencies:
         values = [
@@ -134,7 +135,7 @@ def _robustness_row(
             for point in found.points
             if point.frequency == frequency and point.amplitude == amplitude
         ]
-        mean = sum(values) / len(values) if values else None
+        mean = fmean(values) if values else None
         cells.append(Cell("–") if mean is None else Cell(f"{mean:.2f}", mean, runs=ids))
     settings = "" if record.published_recipe else f" [{record.digest}]"
     return (

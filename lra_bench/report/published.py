@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
+from statistics import fmean
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -52,7 +53,7 @@ class QuotedRow(Frozen):
         if any(task not in self.cells for task in tasks):
             return None
         values = [self.cells[task].value for task in tasks]
-        return sum(FAILED if value is None else value for value in values) / len(values)
+        return fmean(FAILED if value is None else value for value in values)
 
 
 class Published(Frozen):
