@@ -321,7 +321,7 @@ class Classifier(nnx.Module):
         else:
             self.head = Dense(recipe.d_model, shape.classes, conventions, rngs=rngs)
         self.pooling = recipe.pooling
-        self.ignores_padding = conventions.mask_before_layer
+        self.ignores_padding = conventions.mask_before_layer or not recipe.bidirectional
         """In evaluation. In training BatchNorm's statistics see padding in either case."""
         self.features = recipe.d_model
         self.shape = shape

@@ -1,0 +1,221 @@
+"""What every model of the table must hold, on a tiny form of its published ListOps recipe. A model added to the table
+is tested here without writing a test; only its golden training step must be recorded: `python -m tests.test_contract`.
+
+That every recipe passes its model's checks and builds at full size is in test_recipes.py.
+"""
+
+import json
+from functools import cache, partial
+from pathlib import Path
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lra_bench import UserError, models, steps
+from lra_bench.distributed import data_mesh
+from lra_bench.layers import DataShape, RecurrentLayer
+from lra_bench.optim import group_labels, make_optimiser
+from lra_bench.results import DataInfo
+from lra_bench.run import make_run
+from lra_bench.spec import Group
+
+GOLDEN = Path(__file__).parent / "golden" / "training_step.json"
+SHAPE = DataShape(length=16, classes=10, documents=1, variable_length=True)
+BATCH = 8
+TINY = {"n_layers": 1, "d_model": 8, "batch_size": BATCH}
+TOY = {"schedule": "constant", "lr": 1e-2, "ssm_lr": 1e-3, "dropout": 0.1}
+DATA = DataInfo(
+    task="listops",
+    version="0",
+    protocol="s4",
+    source="generated",
+    size="tiny",
+    fingerprint="0",
+    length=SHAPE.length,
+    classes=SHAPE.classes,
+    counts={"train": 100, "val": 10, "test": 10},
+    validation_is_test=False,
+)
+
+every_model = pytest.mark.parametrize("model", models.MODELS)
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+"""Nearly all the time here is compilation, so each test is one program, initialisation included."""
+
+
+@cache
+def tiny_run(model, **changes):
+    return make_run(DATA, model, 0, {**TINY, **changes}, "float32")
+
+
+def network(model, **changes):
+    """The tiny form, in evaluation; called inside jit."""
+    built = models.build(model, tiny_run(model, **changes).recipe, SHAPE, rngs=nnx.Rngs(0))
+    built.eval()
+    return built
+
+
+@cache
+def abstract(model):
+    return nnx.eval_shape(lambda: network(model, bidirectional=True))
+
+
+def is_a_stack_of_layers(model):
+    return hasattr(abstract(model).blocks[0], "layer")
+
+
+@cache
+def examples():
+    """Tokens whose first one is the class, of different lengths."""
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(1, 18, (BATCH, SHAPE.length)).astype(np.uint8)
+    lengths = np.array([16, 16, 12, 5, 16, 9, 3, 16], np.int32)
+    inputs[np.arange(SHAPE.length) >= lengths[:, None]] = 0
+    return steps.Examples(*map(jnp.asarray, (inputs, lengths, inputs[:, 0].astype(np.int32) % 10)))
+
+
+@cache
+def training(model):
+    """The toy training run: run, states after 0, 1, … updates, and how often the step was traced."""
+    run = tiny_run(model, **TOY)
+    taken_apart, params, stats = steps.make_network(run, SHAPE)
+    optimiser = make_optimiser(params, run.recipe, 10)
+    state = steps.initial_state(params, stats, optimiser, data_mesh(BATCH))
+    step, traces = steps.train_step(taken_apart, optimiser), []
+
+    def counted(state, batch, key):
+        traces.append(model)
+        return step(state, batch, key)
+
+    jitted, states = quick_jit(counted), [state]
+    for _ in range(25):
+        states.append(jitted(states[-1], examples(), jax.random.key(0)))
+    return run, states, traces
+
+
+@every_model
+def test_logits_are_finite_and_padding_has_the_declared_effect(model):
+    """In evaluation, tokens beyond the true length change an example's logits just where the network says so."""
+    batch = examples()
+    beyond = jnp.arange(SHAPE.length) >= batch.lengths[:, None]
+    both = jnp.stack([batch.inputs, jnp.where(beyond, 7, batch.inputs)])
+
+    @quick_jit
+    def score(both):
+        built = network(model, bidirectional=True)
+        return jnp.stack([built(inputs, batch.lengths, train=False, key=None) for inputs in both])
+
+    logits = score(both)
+    assert logits.shape == (2, BATCH, SHAPE.classes)
+    assert logits.dtype == jnp.float32
+    assert np.isfinite(logits).all()
+    changed = np.abs(np.asarray(logits[0] - logits[1])).max(axis=1) > 1e-5
+    padded = np.asarray(batch.lengths) < SHAPE.length
+    assert not changed[~padded].any()
+    assert (changed[padded] != abstract(model).ignores_padding).all()
+
+
+@every_model
+def test_causal_and_bidirectional_layers_see_what_they_say(model):
+    """By the gradient of y_8: all inputs up to it, and those after it just where the layer is bidirectional. A model
+    without a causal form must refuse to be one."""
+    if not is_a_stack_of_layers(model):
+        with pytest.raises(UserError, match="bidirectional"):
+            nnx.eval_shape(lambda: network(model, bidirectional=False))
+        return
+
+    @quick_jit
+    def gradients(u):
+        layers = [network(model, bidirectional=way).blocks[0].layer for way in (False, True)]
+        return [jax.grad(lambda u, layer=layer: jnp.sum(jnp.sin(layer(u)[8])))(u) for layer in layers]
+
+    u = jax.random.normal(jax.random.key(0), (SHAPE.length, 1, TINY["d_model"]))
+    for gradient, bidirectional in zip(gradients(u), (False, True), strict=True):
+        seen = np.abs(np.asarray(gradient)).max((1, 2)) > 1e-6 * np.abs(gradient).max()
+        assert seen[:9].all()
+        assert (seen[9:] == bidirectional).all()
+
+
+@every_model
+def test_steps_equal_the_whole_sequence(model):
+    """A causal network fed one token at a time ends at the logits of evaluation, with statistics that are not the
+    initial ones; a bidirectional one refuses."""
+    if not is_a_stack_of_layers(model):
+        assert not hasattr(abstract(model), "step")
+        return
+    assert isinstance(abstract(model).blocks[0].layer, RecurrentLayer)
+    with pytest.raises(UserError, match=r"--set bidirectional=false"):
+        abstract(model).initial_state(1)
+
+    @quick_jit
+    def read(inputs):
+        built = network(model, bidirectional=False)
+        nnx.update(built, jax.tree.map(lambda x: x + 0.3, nnx.state(built, nnx.BatchStat)))
+        whole = built(inputs, jnp.full(BATCH, SHAPE.length), train=False, key=None)
+        return whole, jax.lax.scan(built.step, built.initial_state(BATCH), inputs.T)[1][-1]
+
+    whole, stepped = read(examples().inputs)
+    np.testing.assert_allclose(stepped, whole, rtol=1e-4, atol=1e-5)
+
+
+@every_model
+def test_every_parameter_is_in_one_optimiser_group(model):
+    run, (state, *_), _ = training(model)
+    params = state.params
+    labels = jax.tree.leaves(group_labels(params, run.recipe))
+    assert len(labels) == len(jax.tree.leaves(params))
+    assert set(labels) <= set(get_args(Group))
+    moments = jax.eval_shape(make_optimiser(params, run.recipe, 10).init, params)
+    sizes = [leaf.size for leaf in jax.tree.leaves(moments) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    assert sum(sizes) == 2 * sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+@every_model
+def test_loss_falls_and_the_step_is_compiled_once(model):
+    _, states, traces = training(model)
+    losses = np.diff([float(state.totals.loss) / BATCH for state in states])
+    assert losses[-1] < 0.7 * losses[0]
+    assert int(states[-1].first_bad) == -1
+    assert traces == [model]
+
+
+@every_model
+def test_one_step_moves_every_parameter_that_the_loss_depends_on(model):
+    """All but the rows of tokens that are not in the batch, and what starts at a point without slope."""
+    _, (before, after, *_), _ = training(model)
+    for (path, old), (_, new) in zip(*(nnx.to_flat_state(state.params) for state in (before, after)), strict=True):
+        assert not np.array_equal(old[...], new[...]), ".".join(map(str, path))
+
+
+def measure_step(model):
+    """Loss and gradient norm of the first training step; Adam's first moment is then a tenth of the gradient."""
+    _, (_, state, *_), _ = training(model)
+    moments = [
+        leaf[...]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.optimiser)
+        if ".mu" in jax.tree_util.keystr(path)
+    ]
+    norm = np.sqrt(sum(float(jnp.sum(jnp.square(moment))) for moment in moments))
+    return {"loss": float(state.totals.loss) / BATCH, "gradient_norm": 10 * norm}
+
+
+@every_model
+def test_first_training_step_is_the_golden_one(model):
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    measured = measure_step(model)
+    advice = f"{model}: {measured}. If a change of these numbers is meant, type: python -m tests.test_contract"
+    assert model in golden, advice
+    assert measured == pytest.approx(golden[model], rel=1e-4), advice
+
+
+def test_golden_steps_are_of_models_that_exist():
+    assert set(json.loads(GOLDEN.read_text(encoding="utf-8"))) <= set(models.MODELS)
+
+
+if __name__ == "__main__":
+    steps_of = {name: measure_step(name) for name in models.MODELS}
+    GOLDEN.write_text(json.dumps(steps_of, indent=1) + "\n", encoding="utf-8")
+    print(GOLDEN)
