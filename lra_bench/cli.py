@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -247,6 +248,8 @@ def doctor(as_json: Json = False) -> None:
 
 
 def _leave(signum: int, _: FrameType | None) -> None:
+    # Not print: a signal may come in the middle of one.
+    os.write(2, f"\nStopped by {signal.Signals(signum).name}. What is done is kept: type the same to go on.\n".encode())
     raise SystemExit(128 + signum)
 
 
