@@ -184,15 +184,51 @@ def report(
     results_dir: ResultsDir = Path("results"),
     out_dir: Annotated[Path | None, typer.Option("--out", help="Where tables go; default: the results folder.")] = None,
     protocol: Annotated[Literal["s4", "lra"], typer.Option(help="Which protocol's records the tables show.")] = "s4",
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="List damaged records as left out.")
+    ] = False,
+    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="They need the extra `plots`.")] = True,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the tables are out of date.")] = False,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Pack records, tables and recipes into this file instead.")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Of the bundle; default all. May be repeated.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Of the bundle; default all. May be repeated.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Write the accuracy and throughput tables from the result records alone, and print them."""
-    from rich.console import Console
+    """Make tables, pictures and a page from the result records alone, and print the tables."""
+    from lra_bench.models import canonical
+    from lra_bench.registry import task_module
+    from lra_bench.report.command import make_bundle, make_report
 
-    from lra_bench.report import report as make_report
+    if bundle:
+        tasks = [task_module(name).TASK.name for name in task or []]
+        make_bundle(results_dir, bundle, [canonical(name) for name in model or []], tasks)
+    else:
+        make_report(results_dir, out_dir, protocol, skip_unreadable, pictures, check, as_json)
 
-    made = make_report(results_dir, out_dir, protocol=protocol, console=Console())
-    for name in made.files:
-        typer.echo((out_dir or results_dir) / name)
+
+@app.command()
+def receive(
+    bundle: Annotated[Path, typer.Argument(help="A file that `report --bundle` made.")],
+    results_dir: ResultsDir = Path("results"),
+) -> None:
+    """Take in somebody else's records, after validating them."""
+    from lra_bench.report.bundle import receive as receive_bundle
+
+    for path in receive_bundle(bundle, results_dir):
+        typer.echo(path)
+
+
+@app.command()
+def validate(
+    results_dir: Annotated[Path, typer.Argument(help="A folder of result records.")] = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Check records: schema, duplicates, fingerprints, and values too good or too bad to be true."""
+    from lra_bench.report.command import print_problems
+
+    print_problems(results_dir, as_json)
 
 
 @app.command()

@@ -30,7 +30,7 @@ def run_quickstart(results_dir: Path, seed: int) -> None:
     planned = [Planned(run, folder)]
     print_plan(planned)
     run_all(planned, results_dir)
-    report(results_dir, console=Console())
+    report(results_dir, pictures=False, console=Console())
     print(
         "\nThis was the tiny ListOps. The real one: lra-bench prepare listops, "
         "then lra-bench train --model s5-ptd --task listops, then lra-bench report."

@@ -79,7 +79,18 @@ def test_version_and_help(type_in):
     assert type_in("--version")[1].strip() == "0.1.0"
     code, out, _ = type_in("--help")
     assert code == 0
-    for command in ("quickstart", "prepare", "train", "evaluate", "report", "ls", "show", "doctor"):
+    for command in (
+        "quickstart",
+        "prepare",
+        "train",
+        "evaluate",
+        "report",
+        "validate",
+        "receive",
+        "ls",
+        "show",
+        "doctor",
+    ):
         assert command in out
         assert type_in(command, "--help")[0] == 0
 
@@ -139,9 +150,23 @@ def test_smoke_goes_from_data_to_table(type_in, tmp_path):
     assert json.loads(type_in("show", name.rsplit("/", 1)[1][:8], "--json")[1])["seed"] == 0
     code, out, _ = type_in("report")
     assert code == 0
-    assert "Accuracy" in out
+    assert "Reduced data (not the benchmark)" in out
     for file in ("leaderboard.md", "leaderboard.csv", "leaderboard.tex"):
         assert (tmp_path / "results" / file).exists()
+
+    assert type_in("report", "--check")[0] == 0
+    (tmp_path / "results" / "leaderboard.md").write_text("by hand")
+    code, _, err = type_in("report", "--check")
+    assert code == 1
+    assert "leaderboard.md" in one_sentence(err)
+    assert json.loads(type_in("report", "--json", "--no-pictures")[1])
+    assert type_in("validate")[0] == 0
+    assert type_in("report", "--bundle", "b.zip", "--model", "s5-ptd")[1].strip().endswith("b.zip")
+    assert type_in("receive", "b.zip", "--results-dir", "theirs")[0] == 0
+    theirs = tmp_path / "theirs" / path.removeprefix("results/")
+    assert json.loads(theirs.read_text()) == record
+    theirs.write_text("{}")
+    assert type_in("validate", "theirs")[0] == 1
 
     edited = {**record, "schema_version": 99}
     (tmp_path / path).write_text(json.dumps(edited))
@@ -174,6 +199,8 @@ BAD = [
     (["prepare", "listops", "--from", "nowhere"], "nowhere"),
     (["evaluate", "nothing"], "there is no run 'nothing'"),
     (["report", "--results-dir", "nowhere"], "nowhere"),
+    (["validate", "nowhere"], "nowhere"),
+    (["receive", "nowhere.zip"], "nowhere.zip"),
     (["show", "nothing"], "`show` takes a task"),
 ]
 
