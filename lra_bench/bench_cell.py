@@ -171,11 +171,12 @@ def measure_recurrent(cell: Cell) -> list[Measurement]:
     def model(params: Any, stats: Any) -> Any:
         return nnx.merge(network.evaluation, params, stats, network.fixed, copy=True)
 
-    try:
-        state = jax.eval_shape(lambda params, stats: model(params, stats).initial_state(rows), params, stats)
-    except (UserError, AttributeError):  # bidirectional, or no recurrent form at all
+    if not has_step(model(params, stats)):
         return []
-    state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state)
+    try:
+        state = jax.jit(lambda params, stats: model(params, stats).initial_state(rows))(params, stats)
+    except UserError:  # a layer that looks ahead
+        return []
     tokens = jnp.asarray(synthetic_split(cell.run.recipe, cell.shape, rows).inputs.reshape(-1, rows))
 
     def steps(state: Any, params: Any, stats: Any, tokens: Array, n: Array) -> Any:
@@ -199,8 +200,12 @@ def measure_recurrent(cell: Cell) -> list[Measurement]:
             latest, _ = jax.block_until_ready(program(latest, params, stats, tokens, jnp.asarray(n, jnp.int32)))
 
         timing = time_in_turn({"recurrent": calls}, cell.effort)["recurrent"]
-    moved = nbytes((params, stats)) + 2 * nbytes(state)
-    return [measurement(cell, "recurrent", "synthetic", timing, cost, peak, moved, None)]
+    return [measurement(cell, "recurrent", "synthetic", timing, cost, peak, nbytes(state), None)]
+
+
+def has_step(network: Any) -> bool:
+    """The Transformer has none, and a user's own layer need not."""
+    return hasattr(network, "step") and all(hasattr(block.layer, "step") for block in network.blocks)
 
 
 def measurement(
