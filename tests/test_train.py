@@ -1,6 +1,7 @@
 """Training: resumed equals uninterrupted, bit for bit; the best checkpoint is the one tested; divergence is told, not
 hidden."""
 
+import errno
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from orbax.checkpoint import CheckpointManager
 
 from lra_bench import Interrupted, UserError, WorkError, steps, train
 from lra_bench.checkpoint import Checkpoints
@@ -236,6 +238,23 @@ def test_too_little_memory_on_the_device_is_one_sentence(data, tmp_path, monkeyp
     monkeypatch.setattr(train, "set_up", exhausted)
     with pytest.raises(WorkError, match=r"too little memory for .*--data-on host.*--set batch_size=20"):
         train.train(small_run(data), data, tmp_path)
+
+
+def test_a_full_disk_at_a_checkpoint_is_one_sentence_and_the_run_goes_on(data, tmp_path, monkeypatch):
+    run, save, saves = small_run(data, epochs=2.0), CheckpointManager.save, []
+
+    def fills_up(manager, *arguments, **options):
+        saves.append(manager)
+        if len(saves) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return save(manager, *arguments, **options)
+
+    monkeypatch.setattr(CheckpointManager, "save", fills_up)
+    with pytest.raises(WorkError, match=r"step 100 could not be written to .*: the disk is full\. The one before it"):
+        train.train(run, data, tmp_path)
+    assert [int(folder.name) for folder in (run.folder / "checkpoints/last").iterdir()] == [50]
+    record = train.train(run, data, tmp_path)
+    assert [point.step for point in record.curve] == [50, 100]
 
 
 def test_a_damaged_checkpoint_is_one_sentence(data, tmp_path, monkeypatch):
