@@ -73,6 +73,10 @@ class Floor(NamedTuple):
     flops_per_second: float
     bytes_per_second: float
 
+    def or_better(self, other: Floor | None) -> Floor:
+        """The best seen of each: another process may have held the device back."""
+        return self if other is None else Floor(*map(max, self, other))
+
     def seconds(self, flops: float, bytes_moved: float) -> float:
         """No faster than this: the products at the rate of the product, or the bytes at the rate of the copy."""
         return max(flops / self.flops_per_second, bytes_moved / self.bytes_per_second)

@@ -71,6 +71,8 @@ def test_floor_is_the_larger_of_products_and_copies():
     floor = Floor(flops_per_second=100.0, bytes_per_second=10.0)
     assert floor.seconds(200.0, 5.0) == 2.0
     assert floor.seconds(200.0, 50.0) == 5.0
+    assert floor.or_better(Floor(50.0, 20.0)) == Floor(100.0, 20.0)
+    assert floor.or_better(None) == floor
 
 
 def test_measured_floor_is_that_of_a_machine(monkeypatch):
