@@ -26,6 +26,9 @@ Changes no number, so it is no part of a run."""
 TEXT_FIELDS = {"source", "published", "notes"}
 """Of a recipe: they describe it and change no number."""
 
+SEEDS = 2**32
+"""JAX keeps the last 32 bits of a seed only: 2³² would repeat run 0 under another name."""
+
 SMOKE = {"n_layers": 2, "d_model": 32, "batch_size": 20, "epochs": 2.0, "warmup_epochs": 1.0, "decay_epochs": 2.0}
 """What `--smoke` overrides: every stage of a run in seconds, on the tiny data."""
 
@@ -106,6 +109,8 @@ def make_run(
     data: DataInfo, model: str, seed: int, overrides: Mapping[str, Any], precision: Precision, smoke: bool = False
 ) -> Run:
     """The run for a cell of the table, its overrides applied and checked against the model's own settings."""
+    if not 0 <= seed < SEEDS:
+        raise UserError(f"--seed takes a number from 0 to {SEEDS - 1}; got {seed}.")
     model = canonical(model)
     recipe = recipe_for(data.task, model)
     module = model_module(model)

@@ -13,7 +13,7 @@ import pytest
 
 from lra_bench import cli
 from lra_bench.models import MODELS
-from lra_bench.registry import every_task_name
+from lra_bench.registry import every_task_name, task_names
 
 
 @pytest.fixture
@@ -192,6 +192,7 @@ BAD = [
     (["train", "--model", "s5", "--task", "listop"], "unknown task 'listop'. Did you mean 'listops'?"),
     (["train", "--model", "s5", "--task", "listops"], "Type: lra-bench prepare listops"),
     (["train", "--model", "s5", "--seed", "1", "--seed", "1"], "each seed once"),
+    (["train", "--model", "s5", "--task", "listops", "--smoke", "--seed", str(2**32)], "--seed takes a number from 0"),
     (["train", "--model", "s5", "--task", "listops", "--set", "n_layers"], "--set takes KEY=VALUE"),
     (["prepare", "listop"], "unknown task 'listop'"),
     (["prepare", "listops", "textt", "--size", "tiny"], "unknown task 'textt'. Did you mean 'text'?"),
@@ -258,3 +259,26 @@ def test_what_the_disk_refuses_is_one_sentence(type_in, tmp_path):
     assert code == 1
     assert one_sentence(err).startswith(f"{runs}/listops/s5/")
     assert folder
+
+
+@pytest.mark.slow
+def test_smoke_trains_every_task(type_in, tmp_path):
+    """Retrieval with its two documents included: six plans, six results, six records."""
+    code, out, err = type_in("train", "--model", "s5-ptd", "--smoke", "--set", "epochs=0.3")
+    assert code == 0, err
+    printed = re.findall(r"^(\w+) S5-PTD seed 0: test accuracy", out, re.MULTILINE)
+    assert printed == list(task_names())
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("results/*/s5_ptd/*.json")]
+    assert {record["data"]["task"] for record in records} == set(task_names())
+    assert {record["status"] for record in records} == {"completed"}
+
+
+@pytest.mark.slow
+def test_quickstart_learns_and_prints_its_table(type_in, tmp_path):
+    """At least ten points above the majority class of the same test set, both printed."""
+    code, out, err = type_in("quickstart")
+    assert code == 0, err
+    accuracy, majority = map(float, re.search(r"test accuracy (\d+\.\d+)% .*majority class (\d+\.\d+)%", out).groups())
+    assert accuracy >= majority + 10
+    assert (tmp_path / "quickstart-results" / "leaderboard.md").exists()
+    assert "lra-bench prepare listops" in out
