@@ -262,6 +262,7 @@ def test_what_the_disk_refuses_is_one_sentence(type_in, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_smoke_trains_every_task(type_in, tmp_path):
     """Retrieval with its two documents included: six plans, six results, six records."""
     code, out, err = type_in("train", "--model", "s5-ptd", "--smoke", "--set", "epochs=0.3")
