@@ -101,6 +101,7 @@ def train(
     ] = None,
     protocol: Annotated[Literal["s4", "lra"] | None, typer.Option(help=PROTOCOL_HELP)] = None,
     size: Annotated[str | None, typer.Option(help="Which prepared set: full, tiny, or a number of examples.")] = None,
+    data: Annotated[str | None, typer.Option(help="Which prepared set, by the name of its folder.")] = None,
     precision: Annotated[
         Literal["float32", "tf32"], typer.Option(help="Of matrix products on accelerators; CPUs always use float32.")
     ] = "float32",
@@ -127,6 +128,7 @@ def train(
         overrides=parse_overrides(settings or []),
         protocol=protocol,
         size=size,
+        data=data,
         precision=precision,
         smoke=smoke,
     )

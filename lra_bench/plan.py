@@ -42,6 +42,7 @@ def plan_runs(
     overrides: Mapping[str, Any],
     protocol: Protocol | None,
     size: str | None,
+    data: str | None,
     precision: Precision,
     smoke: bool,
 ) -> list[Planned]:
@@ -61,9 +62,9 @@ def plan_runs(
         task_module(name)
         if smoke and size == "tiny":
             prepare(name, size="tiny", protocol=protocol or "s4")
-        folder, manifest = choose(name, protocol, size)
+        folder, manifest = choose(name, protocol, size, data)
         for seed in seeds:
-            run = make_run(manifest.data_info, model, seed, overrides, precision, smoke)
+            run = make_run(manifest.data_info, model, seed, overrides, precision, smoke, data)
             _check_vocabulary(run, manifest)
             planned.append(Planned(run, folder))
     return planned

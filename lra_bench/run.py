@@ -46,6 +46,8 @@ class Run(Frozen):
         default=None, description="of a user's own layer: first digits of the SHA-256 of the file it is defined in"
     )
 
+    data_name: str | None = Field(default=None, description="of the prepared folder, where it was asked for by name")
+
     @property
     def digest(self) -> str:
         """Over all that changes the numbers but the seed."""
@@ -62,14 +64,18 @@ class Run(Frozen):
 
     @property
     def is_published_recipe(self) -> bool:
-        """The recipe as published on the full data: what a comparison with the paper needs."""
-        return not self.overrides and self.data.size == "full" and self.recipe.published is not None
+        """The recipe as published on the full data in its published split: what a comparison with the paper needs."""
+        whole = self.data.size == "full" and self.data.counts == task_module(self.data.task).TASK.splits
+        exact = self.precision == "float32" and not self.overrides
+        return whole and exact and self.recipe.published is not None
 
     @property
     def command(self) -> str:
         """What repeats this run."""
         parts = ["lra-bench train", f"--model {as_typed(self.model)}", f"--task {self.data.task}"]
-        parts += [f"--protocol {self.data.protocol}", f"--size {self.data.size}", f"--seed {self.seed}"]
+        chosen = [f"--protocol {self.data.protocol}", f"--size {self.data.size}"]
+        parts += chosen if self.data_name is None else [f"--data {self.data_name}"]
+        parts.append(f"--seed {self.seed}")
         parts += [f"--set {shlex.quote(as_override(key, value))}" for key, value in self.overrides.items()]
         if self.precision != "float32":
             parts.append(f"--precision {self.precision}")
@@ -106,9 +112,18 @@ def default_recipe(s5: Recipe) -> Recipe:
 
 
 def make_run(
-    data: DataInfo, model: str, seed: int, overrides: Mapping[str, Any], precision: Precision, smoke: bool = False
+    data: DataInfo,
+    model: str,
+    seed: int,
+    overrides: Mapping[str, Any],
+    precision: Precision,
+    smoke: bool = False,
+    data_name: str | None = None,
 ) -> Run:
-    """The run for a cell of the table, its overrides applied and checked against the model's own settings."""
+    """The run for a cell of the table, its overrides applied and checked against the model's own settings.
+
+    `data_name` is the prepared folder's, where the user chose it by name; it only serves to repeat the command.
+    """
     if not 0 <= seed < SEEDS:
         raise UserError(f"--seed takes a number from 0 to {SEEDS - 1}; got {seed}.")
     model = canonical(model)
@@ -117,7 +132,16 @@ def make_run(
     chosen = {**(SMOKE if smoke else {}), **overrides}
     resolved = apply_overrides(recipe, chosen, module.Config)
     code = None if own_path(model) is None else module.code
-    return Run(model=model, seed=seed, data=data, recipe=resolved, overrides=chosen, precision=precision, code=code)
+    return Run(
+        model=model,
+        seed=seed,
+        data=data,
+        recipe=resolved,
+        overrides=chosen,
+        precision=precision,
+        code=code,
+        data_name=data_name,
+    )
 
 
 def find_run(name: str) -> Path:

@@ -54,7 +54,7 @@ class TrainState(NamedTuple):
     totals: Totals
     """Of the current epoch."""
     first_bad: Array
-    """Number of the first step whose loss was not finite; −1 while there is none."""
+    """Number of the first step whose loss or gradient was not finite; −1 while there is none."""
 
 
 class Cost(NamedTuple):
@@ -162,7 +162,8 @@ def train_step(
         gradient = jax.value_and_grad(loss_of, has_aux=True)
         (loss, (correct, stats)), grads = gradient(state.params, state.stats, batch, key)
         updates, optimiser_state = optimiser.update(grads, state.optimiser, state.params)
-        bad = jnp.where((state.first_bad < 0) & ~jnp.isfinite(loss), state.step, state.first_bad)
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+        bad = jnp.where((state.first_bad < 0) & ~finite, state.step, state.first_bad)
         totals = Totals(state.totals.loss + loss * batch.labels.shape[0], state.totals.correct + correct)
         return TrainState(
             optax.apply_updates(state.params, updates), stats, optimiser_state, state.step + 1, totals, bad

@@ -243,7 +243,7 @@ def train(
                     first_bad = int(state.first_bad)
                     seconds = time.perf_counter() - started
                     if first_bad >= 0:
-                        note = f"the loss of step {first_bad} was not finite"
+                        note = f"the loss or the gradient of step {first_bad} was not finite"
                         return deliver(record("diverged", None, None, note), run, results_dir)
                     step += n
                     pace.took(seconds, n)

@@ -84,3 +84,27 @@ def test_a_run_of_another_version_is_named(data):
         (item.run.folder / "run.json").write_text(content)
         with pytest.raises(UserError, match=re.escape(f"{item.run.folder / 'run.json'} describes no run")):
             load_run(item.run.folder)
+
+
+def test_a_prepared_set_can_be_chosen_by_name(data, tmp_path):
+    """Without a name the first seed's set is taken; the recorded command names the one that was."""
+    other = prepare("listops", size="tiny", seed=7, jobs=1)
+    asked = {"overrides": {}, "protocol": None, "size": None, "precision": "float32", "smoke": False}
+    (by_rank,) = plan.plan_runs("s5", tasks=["listops"], seeds=[0], data=None, **asked)
+    (by_name,) = plan.plan_runs("s5", tasks=["listops"], seeds=[0], data=other.name, **asked)
+    assert (by_rank.data_folder, by_name.data_folder) == (data, other)
+    assert by_name.run.data.fingerprint != by_rank.run.data.fingerprint
+    assert f"--data {other.name}" in by_name.run.command
+    with pytest.raises(UserError, match="unknown prepared set of listops 's4-generated-tiny-1'"):
+        plan.plan_runs("s5", tasks=["listops"], seeds=[0], data="s4-generated-tiny-1", **asked)
+
+
+def test_only_the_whole_published_set_makes_a_published_result(data):
+    info = load_manifest(data).data_info
+    whole = info.model_copy(update={"size": "full", "counts": {"train": 96_000, "val": 2_000, "test": 2_000}})
+    assert make_run(whole, "s5", 0, {}, "float32").is_published_recipe
+    assert not make_run(whole, "s5", 0, {}, "tf32").is_published_recipe
+    assert not make_run(whole, "s5", 0, {"lr": 0.1}, "float32").is_published_recipe
+    cut = whole.model_copy(update={"counts": {"train": 86_400, "val": 9_600, "test": 2_000}})
+    assert not make_run(cut, "s5", 0, {}, "float32").is_published_recipe
+    assert not make_run(info, "s5", 0, {}, "float32").is_published_recipe

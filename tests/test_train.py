@@ -168,7 +168,7 @@ def test_epochs_visit_every_example_once_in_a_new_order():
 def test_divergence_is_recorded_and_said(data, tmp_path, monkeypatch):
     run = small_run(data, lr=1e30, ssm_lr=1e30, warmup_epochs=0.0)
     for _ in range(2):
-        with pytest.raises(WorkError, match=r"the loss of step \d+ was not finite"):
+        with pytest.raises(WorkError, match=r"the loss or the gradient of step \d+ was not finite"):
             train.train(run, data, tmp_path / "results")
     record = load_record(tmp_path / f"results/listops/s5/{run.digest}-s0.json")
     assert record.status == "diverged"
@@ -293,7 +293,7 @@ mode, seed = sys.argv[1], int(sys.argv[2])
 sys.argv = ["lra-bench", "train", "--model", "s5", "--task", "listops", "--size", "tiny", *sys.argv[3:]]
 rng = random.Random(seed)
 if mode == "any-moment":
-    delay = rng.uniform(0.5, 12.0)
+    delay = rng.uniform(0.5, 8.0)
     threading.Thread(target=lambda: (time.sleep(delay), os.kill(os.getpid(), signal.SIGKILL)), daemon=True).start()
 if mode == "in-checkpoint":
     import lra_bench.checkpoint as checkpoint
@@ -324,7 +324,7 @@ def test_killed_ten_times_ends_as_if_left_alone(data, tmp_path, mode):
     record."""
     driver = tmp_path / "driver.py"
     driver.write_text(DRIVER)
-    settings = [f"--set={key}={value}" for key, value in {**SMALL, "epochs": 12.0, "decay_epochs": 12.0}.items()]
+    settings = [f"--set={key}={value}" for key, value in {**SMALL, "epochs": 150.0, "decay_epochs": 150.0}.items()]
     homes = {}
     for name in ("alone", "killed"):
         homes[name] = tmp_path / name
@@ -352,7 +352,7 @@ def test_killed_ten_times_ends_as_if_left_alone(data, tmp_path, mode):
             break
         assert done.returncode == -signal.SIGKILL, done.stderr
         killed += 1
-    assert killed >= 3
+    assert killed == 10
     assert start("killed", "none", 0).returncode == 0
     records = [next((tmp_path / f"results-{name}").glob("listops/s5/*.json")) for name in homes]
     assert numbers(load_record(records[0])) == numbers(load_record(records[1]))

@@ -152,12 +152,19 @@ def _rank(manifest: Manifest) -> tuple[int, ...]:
     )
 
 
-def choose(task: str, protocol: Protocol | None = None, size: str | None = None) -> tuple[Path, Manifest]:
-    """The prepared set that training uses: full before a number before tiny, s4 before lra, official before generated.
+def choose(
+    task: str, protocol: Protocol | None = None, size: str | None = None, name: str | None = None
+) -> tuple[Path, Manifest]:
+    """The prepared set that training uses: full before a number before tiny, s4 before lra, official before generated;
+    or the one whose folder is called `name`.
 
     Raises UserError saying what to type where there is none.
     """
     everything = prepared(task)
+    if name is not None:
+        everything = [(folder, manifest) for folder, manifest in everything if folder.name == name]
+        if not everything:
+            raise unknown(f"prepared set of {task}", name, [folder.name for folder, _ in prepared(task)])
     fitting = [
         (folder, manifest)
         for folder, manifest in everything
