@@ -162,7 +162,7 @@ def train_step(
         gradient = jax.value_and_grad(loss_of, has_aux=True)
         (loss, (correct, stats)), grads = gradient(state.params, state.stats, batch, key)
         updates, optimiser_state = optimiser.update(grads, state.optimiser, state.params)
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         bad = jnp.where((state.first_bad < 0) & ~finite, state.step, state.first_bad)
         totals = Totals(state.totals.loss + loss * batch.labels.shape[0], state.totals.correct + correct)
         return TrainState(

@@ -4,6 +4,7 @@ input."""
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -65,13 +66,14 @@ def test_report_imports_no_jax(tmp_path):
 
 @pytest.mark.slow
 def test_help_and_ls_answer_in_half_a_second():
-    """Best of five, so that another process on the machine does not decide."""
+    """In processor time, the best of five, so that another process on the machine does not decide."""
     for words in (["--help"], ["ls", "tasks"]):
         seconds = []
         for _ in range(5):
-            started = time.perf_counter()
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run([sys.executable, "-m", "lra_bench", *words], capture_output=True, check=True)
-            seconds.append(time.perf_counter() - started)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert min(seconds) < 0.5
 
 

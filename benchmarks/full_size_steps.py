@@ -1,0 +1,73 @@
+"""One training step of every model at every task's full length and published sizes, on whatever device JAX has.
+
+    python benchmarks/full_size_steps.py [--batch 1] [--model s5] [--task pathx]
+
+Prints a Markdown table: parameters, compile seconds, seconds of the second step, and the compiler's estimate of
+memory. A cell that needs more than the free memory says how much instead of being run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+
+from lra_bench import steps
+from lra_bench.allocator import keep_freed_memory
+from lra_bench.distributed import data_mesh
+from lra_bench.models import MODELS
+from lra_bench.optim import make_optimiser
+from lra_bench.registry import task_names
+from lra_bench.synthetic import synthetic_run, synthetic_split
+
+GIB = 2**30
+
+
+def row(model: str, task: str, batch: int) -> str:
+    """One line of the table. Raises FloatingPointError when the loss or a gradient is not finite."""
+    run, shape = synthetic_run(model, task, None, {"batch_size": batch}, "float32")
+    network, params, stats = steps.make_network(run, shape)
+    optimiser = make_optimiser(params, run.recipe, 1000)
+    state = steps.initial_state(params, stats, optimiser, data_mesh(batch))
+    examples = steps.Examples(*(jnp.asarray(column) for column in synthetic_split(run.recipe, shape, batch)))
+    key = steps.stream_key(0, 2)
+    step, cost = steps.compile_now(steps.train_step(network, optimiser), (state, examples, key), "float32")
+    cells = [
+        model.replace("_", "-"),
+        task,
+        f"{network.parameters:,}",
+        f"{batch} × {shape.documents} × {shape.length:,}",
+    ]
+    cells += [f"{cost.compile_seconds:.1f}", f"{cost.peak_bytes / GIB:.2f}"]
+    if cost.peak_bytes > psutil.virtual_memory().available:
+        return f"| {' | '.join([*cells, 'does not fit'])} |"
+    state = step(state, examples, key)
+    started = time.perf_counter()
+    state = jax.block_until_ready(step(state, examples, key))
+    seconds = time.perf_counter() - started
+    if int(state.first_bad) >= 0 or not np.isfinite(float(state.totals.loss)):
+        raise FloatingPointError(f"{model} on {task}: the loss or a gradient is not finite")
+    return f"| {' | '.join([*cells, f'{seconds:.2f}'])} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--model", choices=list(MODELS), action="append")
+    parser.add_argument("--task", choices=task_names(), action="append")
+    asked = parser.parse_args()
+    keep_freed_memory()
+    print("| model | task | parameters | batch × documents × L | compile s | peak GiB | step s |")
+    print("|---|---|---|---|---|---|---|")
+    for task in asked.task or task_names():
+        for model in asked.model or MODELS:
+            print(row(model, task, asked.batch), flush=True)
+            jax.clear_caches()
+
+
+if __name__ == "__main__":
+    main()
