@@ -43,6 +43,6 @@ def synthetic_split(recipe: Recipe, shape: DataShape, n: int) -> PackedSplit:
     """`n` examples of full length, tokens uniform over the recipe's vocabulary or pixels over 0 … 255."""
     rng = np.random.default_rng(0)
     documents = () if shape.documents == 1 else (shape.documents,)
-    inputs = rng.integers(0, recipe.embedding or 256, (n, *documents, shape.length), np.uint8)
+    inputs = rng.integers(0, min(recipe.embedding or 256, 256), (n, *documents, shape.length), np.uint8)
     lengths = np.full((n, *documents), shape.length, np.int32)
     return PackedSplit(inputs, lengths, rng.integers(0, shape.classes, n, np.int32))

@@ -7,7 +7,6 @@ import re
 import resource
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
