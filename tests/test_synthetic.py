@@ -1,4 +1,4 @@
-"""Random examples fit every recipe: as long as the task's, tokens that the table has rows for, labels of its classes."""
+"""Random examples fit every recipe: as long as the task's, tokens the table has rows for, labels of its classes."""
 
 import pytest
 
