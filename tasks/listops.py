@@ -169,9 +169,9 @@ FOLDERS = ("", "listops-1000", "lra_release/listops-1000", "lra_release/lra_rele
 """Of the TSV files, below the folder or the archive given; the two copies in the release are the same."""
 SPLIT_OF = {str(PurePosixPath(folder, name)): split for folder in FOLDERS for split, name in FILES.items()}
 
-ONE_BYTE = {b"[MAX": b"a", b"[MED": b"b", b"[MIN": b"c", b"[SM": b"d"}
-TOKEN_BYTES = b"]0123456789abcd"
-"""A byte per token, in the order of TOKENS."""
+ONE_BYTE = {b"[MAX": b"\x01", b"[MED": b"\x02", b"[MIN": b"\x03", b"[SM": b"\x04"}
+TOKEN_BYTES = b"]0123456789\x01\x02\x03\x04"
+"""A byte per token, in the order of TOKENS; for operators bytes that no text file holds."""
 
 NO_TOKEN = 255
 NUMBER_OF_BYTE = np.full(256, NO_TOKEN, np.uint8)

@@ -229,6 +229,7 @@ def edited(lines, row, change):
         (lambda lines: edited(lines, 7, lambda line: line.replace(b" ] )\t", b" )\t")), r"row 7, is not a complete"),
         (lambda lines: edited(lines, 7, lambda line: line.replace(b"[M", b"[N")), r"row 7, holds something"),
         (lambda lines: edited(lines, 7, lambda line: line.replace(b" 1 ", b" 12 ", 1)), r"row 7, holds something"),
+        (lambda lines: edited(lines, 7, lambda line: line.replace(b"[MAX", b"a")), r"row 7, holds something"),
         (lambda lines: lines[:20], r"ends after row 19; 28 rows are expected"),
         (lambda lines: [*lines[:20], lines[20][:400]], r"row 20, is cut off"),
         (lambda lines: lines[1:], r"does not begin with the header"),
