@@ -20,7 +20,7 @@ OVERRIDES = {
     "warmup_epochs": 1.0,
     "decay_epochs": 11.0,
 }
-"""Sizes that train in about two minutes on two CPU cores."""
+"""Sizes that train in well under a minute on two CPU cores."""
 
 
 def run_quickstart(results_dir: Path, seed: int) -> None:
