@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def write_dataset(folder: Path, task: Task, manifest: Manifest, splits: Splits) 
     """
     scratch = folder / ".tfds"
     shutil.rmtree(scratch, ignore_errors=True)
-    with _quiet(), _disk_errors():
+    with _quiet(), _disk_errors(), _buffered_in_memory():
         total = sum(manifest.counts.values())
         with Progress(f"{task.name}: TFDS dataset", total=total, unit="examples") as progress:
             builder = builder_class(task)(manifest, splits, progress, scratch)
@@ -99,6 +100,20 @@ def read_dataset(folder: Path, split: SplitName) -> Any:
 
     with _quiet():
         return tfds.builder_from_directory(str(folder)).as_data_source(split=split)
+
+
+@contextlib.contextmanager
+def _buffered_in_memory() -> Iterator[None]:
+    """A split beyond TFDS's buffer of a gigabyte (Path-X, Retrieval) would go through files that it opens with
+    TensorFlow."""
+    from tensorflow_datasets.core import shuffle
+
+    limit = shuffle.MAX_MEM_BUFFER_SIZE
+    shuffle.MAX_MEM_BUFFER_SIZE = sys.maxsize
+    try:
+        yield
+    finally:
+        shuffle.MAX_MEM_BUFFER_SIZE = limit
 
 
 @contextlib.contextmanager
