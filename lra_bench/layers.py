@@ -8,12 +8,13 @@ two-dimensional tokens that matrix products want costs nothing. Inputs arrive as
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
 from lra_bench import UserError
 from lra_bench.spec import Recipe, Role
@@ -69,6 +70,14 @@ class RecurrentLayer(SequenceLayer, Protocol):
         """The next state and y_t (b, H) from u_t (b, H)."""
 
 
+@runtime_checkable
+class FoldingLayer(SequenceLayer, Protocol):
+    """A layer that takes an affine map before it into its own weights."""
+
+    def folded(self, x: Array, scale: Array, shift: Array, /) -> Array:
+        """The call's value at scale · x + shift, for x (L, b, H) and (H,) each, without that array."""
+
+
 def refuse_steps_if(bidirectional: bool) -> None:
     """Raises UserError: a layer that looks ahead has no step."""
     if bidirectional:
@@ -85,16 +94,17 @@ def gelu(x: Array, conventions: Conventions) -> Array:
     return jax.nn.gelu(x, approximate=conventions.gelu == "tanh")
 
 
-def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Zero features of (L, b, H) with one mask per example for all steps; `key` None means evaluation."""
+def dropout_masks(key: Array | None, rate: float, shape: tuple[int, ...], dtype: DTypeLike) -> Array | None:
+    """What features are multiplied by, 0 or 1/(1 − rate); None where nothing is dropped, as in evaluation, which has no
+    key. Drawn at once for a whole network: a draw for each mask takes the compiler a second longer."""
     if key is None or rate == 0.0:
-        return x
-    keep = jax.random.bernoulli(key, 1.0 - rate, (1, *x.shape[1:]))
-    return x * (keep.astype(x.dtype) / (1.0 - rate))
+        return None
+    return jax.random.bernoulli(key, 1.0 - rate, shape).astype(dtype) / (1.0 - rate)
 
 
-def split_key(key: Array | None, n: int) -> list[Array | None]:
-    return [None] * n if key is None else list(jax.random.split(key, n))
+def dropout(x: Array, masks: Array | None, number: int) -> Array:
+    """Features of (L, b, H) dropped by one of the block's masks (masks, b, H), the same at all steps."""
+    return x if masks is None else x * masks[number]
 
 
 class Dense(nnx.Module):
@@ -139,8 +149,14 @@ class BatchNorm(nnx.Module):
             self.var[...] = self.decay * self.var[...] + (1 - self.decay) * kept_var
         else:
             mean, var = self.mean[...], self.var[...]
+        scale, shift = self.scale_and_shift(mean, var)
+        return (tokens * scale + shift).reshape(x.shape)
+
+    def scale_and_shift(self, mean: Array | None = None, var: Array | None = None) -> tuple[Array, Array]:
+        """The affine map, each (H,), that normalises by these moments; by the running ones as in evaluation."""
+        mean, var = self.mean[...] if mean is None else mean, self.var[...] if var is None else var
         scale = self.scale[...] * jax.lax.rsqrt(var + 1e-5)
-        return (tokens * scale + (self.bias[...] - mean * scale)).reshape(x.shape)
+        return scale, self.bias[...] - mean * scale
 
 
 class LayerNorm(nnx.Module):
@@ -165,18 +181,18 @@ GateKind = Literal["full_glu", "half_glu1", "half_glu2", "gelu"]
 class Gate(nnx.Module):
     """The nonlinearity of the S5 layer (lindermanlab/S5 s5/layers.py); LRU uses `full_glu`."""
 
-    def __init__(self, kind: GateKind, features: int, rate: float, conventions: Conventions, *, rngs: nnx.Rngs):
+    masks: ClassVar[int] = 2
+
+    def __init__(self, kind: GateKind, features: int, conventions: Conventions, *, rngs: nnx.Rngs):
         self.kind = kind
-        self.rate = rate
         self.conventions = conventions
         if kind == "full_glu":
             self.value = Dense(features, features, conventions, rngs=rngs)
         if kind != "gelu":
             self.gate = Dense(features, features, conventions, rngs=rngs)
 
-    def __call__(self, x: Array, key: Array | None) -> Array:
-        first, second = split_key(key, 2)
-        activated = dropout(gelu(x, self.conventions), self.rate, first)
+    def __call__(self, x: Array, masks: Array | None) -> Array:
+        activated = dropout(gelu(x, self.conventions), masks, 0)
         match self.kind:
             case "full_glu":
                 gated = self.value(activated) * jax.nn.sigmoid(self.gate(activated))
@@ -186,30 +202,36 @@ class Gate(nnx.Module):
                 gated = x * jax.nn.sigmoid(self.gate(activated))
             case "gelu":
                 return activated
-        return dropout(gated, self.rate, second)
+        return dropout(gated, masks, 1)
 
 
 class GLUOutput(nnx.Module):
     """The output side of the S4 block: drop → GELU → drop → Linear(2H) and GLU → drop (state-spaces/s4
     modules/s4block.py)."""
 
-    def __init__(self, features: int, rate: float, conventions: Conventions, *, rngs: nnx.Rngs):
-        self.rate = rate
+    masks: ClassVar[int] = 3
+
+    def __init__(self, features: int, conventions: Conventions, *, rngs: nnx.Rngs):
         self.conventions = conventions
         self.linear = Dense(features, 2 * features, conventions, rngs=rngs)
 
-    def __call__(self, x: Array, key: Array | None) -> Array:
-        first, second, third = split_key(key, 3)
-        x = dropout(gelu(dropout(x, self.rate, first), self.conventions), self.rate, second)
+    def __call__(self, x: Array, masks: Array | None) -> Array:
+        x = dropout(gelu(dropout(x, masks, 0), self.conventions), masks, 1)
         value, gate = jnp.split(self.linear(x), 2, axis=-1)
-        return dropout(value * jax.nn.sigmoid(gate), self.rate, third)
+        return dropout(value * jax.nn.sigmoid(gate), masks, 2)
 
 
 class Block(nnx.Module):
     """norm → sequence layer → gate → + skip, or with the norm last."""
 
     def __init__(
-        self, recipe: Recipe, layer: SequenceLayer, gate: nnx.Module, conventions: Conventions, *, rngs: nnx.Rngs
+        self,
+        recipe: Recipe,
+        layer: SequenceLayer,
+        gate: Gate | GLUOutput,
+        conventions: Conventions,
+        *,
+        rngs: nnx.Rngs,
     ):
         self.norm = make_norm(recipe, conventions, rngs=rngs)
         self.layer = layer
@@ -217,14 +239,20 @@ class Block(nnx.Module):
         self.prenorm = recipe.prenorm
         self.mask_before_layer = conventions.mask_before_layer
 
-    def __call__(self, x: Array, mask: Array | None, train: bool, key: Array | None) -> Array:
-        skip = x
+    def __call__(self, x: Array, mask: Array | None, train: bool, masks: Array | None) -> Array:
+        """x (L, b, H); `mask` (L, b, 1) is zero on padding, `masks` (n, b, H) are the dropout's."""
+        x = x + self.gate(self._sequence(x, mask, train), masks)
+        return x if self.prenorm else self.norm(x, train)
+
+    def _sequence(self, x: Array, mask: Array | None, train: bool) -> Array:
+        hidden = mask if self.mask_before_layer else None
+        fixed = self.prenorm and not train and hidden is None
+        # In training, where the map depends on x, folding it makes a step 5–15 % slower (performance.md §6).
+        if fixed and isinstance(self.norm, BatchNorm) and isinstance(self.layer, FoldingLayer):
+            return self.layer.folded(x, *self.norm.scale_and_shift())
         if self.prenorm:
             x = self.norm(x, train)
-        if self.mask_before_layer and mask is not None:
-            x = x * mask
-        x = skip + self.gate(self.layer(x), key)
-        return x if self.prenorm else self.norm(x, train)
+        return self.layer(x if hidden is None else x * hidden)
 
     def initial_state(self, batch: int) -> Any:
         if not isinstance(self.layer, RecurrentLayer):
@@ -273,8 +301,9 @@ def pool(x: Array, lengths: Array | None, how: str) -> Array:
         return x[-1] if lengths is None else x[lengths - 1, jnp.arange(x.shape[1])]
     if lengths is None:
         return x.mean(0)
-    mask = (jnp.arange(x.shape[0])[:, None] < lengths[None]).astype(x.dtype)
-    return jnp.einsum("lbh,lb->bh", x, mask) / lengths[:, None].astype(x.dtype)
+    # Not an einsum: as a batched product of matrix and vector this sum takes a quarter of an evaluation.
+    mask = (jnp.arange(x.shape[0])[:, None, None] < lengths[None, :, None]).astype(x.dtype)
+    return (x * mask).sum(0) / lengths[:, None].astype(x.dtype)
 
 
 class PairHead(nnx.Module):
@@ -320,7 +349,7 @@ class Classifier(nnx.Module):
             self.head: PairHead | Dense = PairHead(recipe.d_model, shape.classes, conventions, rngs=rngs)
         else:
             self.head = Dense(recipe.d_model, shape.classes, conventions, rngs=rngs)
-        self.pooling = recipe.pooling
+        self.pooling, self.dropout = recipe.pooling, recipe.dropout
         self.ignores_padding = conventions.mask_before_layer or not recipe.bidirectional
         """In evaluation. In training BatchNorm's statistics see padding in either case."""
         self.features = recipe.d_model
@@ -337,8 +366,10 @@ class Classifier(nnx.Module):
         mask = None
         if true_lengths is not None:
             mask = (jnp.arange(x.shape[0])[:, None, None] < true_lengths[None, :, None]).astype(x.dtype)
-        for block, block_key in zip(self.blocks, split_key(key, len(self.blocks)), strict=True):
-            x = block(x, mask, train, block_key)
+        shape = len(self.blocks), max(block.gate.masks for block in self.blocks), *x.shape[1:]
+        masks = dropout_masks(key, self.dropout, shape, x.dtype)
+        for i, block in enumerate(self.blocks):
+            x = block(x, mask, train, None if masks is None else masks[i])
         if self.final_norm is not None:
             x = self.final_norm(x, train)
         return self.head(pool(x, true_lengths, self.pooling))

@@ -18,7 +18,7 @@ from flax import nnx
 
 from lra_bench import UserError, models, steps
 from lra_bench.distributed import data_mesh
-from lra_bench.layers import DataShape, RecurrentLayer
+from lra_bench.layers import DataShape, FoldingLayer, RecurrentLayer
 from lra_bench.optim import group_labels, make_optimiser
 from lra_bench.results import DataInfo
 from lra_bench.run import make_run
@@ -174,6 +174,21 @@ def test_steps_equal_the_whole_sequence(model):
 
     whole, stepped = read(examples().inputs)
     np.testing.assert_allclose(stepped, whole, rtol=1e-4, atol=1e-5)
+
+
+@every_model
+def test_evaluation_may_fold_the_norm_into_the_layer(model):
+    """Both ways through: `steps equal the whole sequence` has a network that folds against steps that do not."""
+    if not is_a_stack_of_layers(model) or not isinstance(abstract(model).blocks[0].layer, FoldingLayer):
+        return
+
+    @quick_jit
+    def both_ways(x, scale, shift):
+        layer = network(model, bidirectional=True).blocks[0].layer
+        return layer(x * scale + shift), layer.folded(x, scale, shift)
+
+    x, scale, shift = (jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate([(16, 3, 8), (8,), (8,)]))
+    np.testing.assert_allclose(*both_ways(x, scale, shift), rtol=1e-4, atol=1e-5)
 
 
 @every_model

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lra_bench.layers import FLAX, TORCH, BatchNorm, DataShape, GLUOutput, dropout, pool
+from lra_bench.layers import FLAX, TORCH, BatchNorm, DataShape, GLUOutput, dropout, dropout_masks, pool
 from lra_bench.models import build
 from lra_bench.models import s5 as s5_model
 from tests.recipes import s5_config, s5_recipe
@@ -112,11 +112,27 @@ def test_tokens_enter_as_one_hot_through_a_dense_layer():
 
 def test_dropout_masks_a_feature_for_all_steps():
     x = jnp.ones((9, 4, 50))
-    dropped = np.asarray(dropout(x, 0.3, jax.random.key(0)))
-    assert (dropped == dropped[:1]).all()
-    assert set(np.unique(dropped)) == {np.float32(0.0), np.float32(1 / 0.7)}
-    assert 0.55 < (dropped[0] > 0).mean() < 0.85
-    assert dropout(x, 0.3, None) is x
+    masks = dropout_masks(jax.random.key(0), 0.3, (2, 4, 50), x.dtype)
+    first, second = (np.asarray(dropout(x, masks, number)) for number in (0, 1))
+    assert (first == first[:1]).all()
+    assert (first[0] != second[0]).any()
+    assert set(np.unique(first)) == {np.float32(0.0), np.float32(1 / 0.7)}
+    assert 0.55 < (first[0] > 0).mean() < 0.85
+    assert dropout_masks(None, 0.3, (2, 4, 50), x.dtype) is None
+    assert dropout_masks(jax.random.key(0), 0.0, (2, 4, 50), x.dtype) is None
+    assert dropout(x, None, 0) is x
+
+
+def test_each_block_has_masks_of_its_own():
+    model = build("s5", s5_recipe(dropout=0.5, n_layers=2), DataShape(5, 3, 1, False), rngs=nnx.Rngs(0))
+    seen = []
+    for block in model.blocks:
+        block.gate = lambda y, masks: seen.append(np.asarray(masks)) or y
+        block.gate.masks = 2
+    inputs = jnp.zeros((4, 5), jnp.uint8)
+    model(inputs, jnp.full(4, 5), train=True, key=jax.random.key(0))
+    assert len(seen) == 2
+    assert (seen[0] != seen[1]).any()
 
 
 def test_masked_pooling_ignores_padding():
@@ -138,7 +154,7 @@ def test_running_variance_is_biased_in_flax_and_unbiased_in_torch():
 
 
 def test_s4_output_is_a_glu_of_the_exact_gelu():
-    gate = GLUOutput(3, 0.5, TORCH, rngs=nnx.Rngs(0))
+    gate = GLUOutput(3, TORCH, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (5, 2, 3))
     activated = np.asarray(jax.nn.gelu(x, approximate=False))
     linear = activated @ np.asarray(gate.linear.kernel[...]) + np.asarray(gate.linear.bias[...])

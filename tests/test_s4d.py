@@ -45,7 +45,7 @@ def test_reference_block():
         assert getattr(layer, name).shape == value.shape
         getattr(layer, name)[...] = jnp.asarray(value)
     assert relative(layer.kernel(64), golden["K"]) < 1e-5
-    output = GLUOutput(4, 0.0, TORCH, rngs=nnx.Rngs(0))
+    output = GLUOutput(4, TORCH, rngs=nnx.Rngs(0))
     output.linear.kernel[...] = jnp.asarray(golden["output_linear/0/weight"].T)
     output.linear.bias[...] = jnp.asarray(golden["output_linear/0/bias"])
     y = output(layer(jnp.asarray(golden["u"].transpose(1, 0, 2))), None)

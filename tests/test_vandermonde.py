@@ -8,9 +8,7 @@ import pytest
 from lra_bench.ssm import hippo
 from lra_bench.ssm.vandermonde import (
     bilinear_pole,
-    channel_block,
     diagonal_kernel,
-    in_channel_blocks,
     vandermonde,
     vandermonde_direct,
     zoh_pole,
@@ -151,18 +149,6 @@ def test_direct_form_agrees():
         pole = zoh_pole(p["Lambda"], p["step"])
         direct = vandermonde_direct(p["C"], jnp.exp(pole.log), 100)
         assert np.abs(vandermonde(p["C"], pole, 100) - direct).max() < 1e-11 * np.abs(direct).max()
-
-
-def test_blocks_of_channels_change_nothing():
-    assert channel_block(512, 32, 2, 1024) < 512
-    p = draw(2, 6, 3)
-    with jax.enable_x64(True):
-        arguments = tuple(jnp.asarray(p[k]) for k in ("Lambda", "B", "C", "step"))
-
-        def f(Lambda, B, C, step):
-            return vandermonde(B * C, zoh_pole(Lambda, step), 40)
-
-        np.testing.assert_array_equal(in_channel_blocks(f, arguments, 2), f(*arguments))
 
 
 def test_no_array_of_size_HNL_in_either_direction():

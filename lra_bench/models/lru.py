@@ -17,8 +17,8 @@ from flax import nnx
 from jax import Array
 from pydantic import Field, model_validator
 
-from lra_bench.layers import FLAX, Block, Gate, refuse_steps_if, ssm_parameter
-from lra_bench.models.s5 import Recurrence
+from lra_bench.layers import FLAX, Block, Gate, ssm_parameter
+from lra_bench.models.s5 import DiagonalSSM
 from lra_bench.spec import Frozen, Recipe
 from lra_bench.ssm import scan
 
@@ -52,7 +52,7 @@ def log_normaliser(nu_log: Array) -> Array:
     return 0.5 * jnp.log(-jnp.expm1(-2.0 * jnp.exp(nu_log)))
 
 
-class LRULayer(nnx.Module):
+class LRULayer(DiagonalSSM):
     """x_t = λ x_{t−1} + e^{γ_log} ∘ (B u_t), y_t = Re(C x_t) + D u_t over (L, b, H)."""
 
     def __init__(self, recipe: Recipe, config: Config, *, rngs: nnx.Rngs):
@@ -83,21 +83,11 @@ class LRULayer(nnx.Module):
     def _output(self, C: nnx.Param) -> Array:
         return jnp.concatenate([C[..., 0].T, -C[..., 1].T], axis=0)
 
-    def __call__(self, u: Array) -> Array:
+    def discretised(self) -> tuple[scan.Pair, Array, Array, Array | None]:
         C_reverse = None if self.C_reverse is None else self._output(self.C_reverse)
-        return (
-            scan.diagonal_ssm(self.eigenvalues(), self._input(), self._output(self.C), C_reverse, u) + self.D[...] * u
-        )
-
-    def initial_state(self, batch: int) -> Recurrence:
-        refuse_steps_if(self.C_reverse is not None)
-        return Recurrence.at_rest(self.eigenvalues(), self._input(), self._output(self.C), batch)
-
-    def step(self, state: Recurrence, u_t: Array) -> tuple[Recurrence, Array]:
-        state, y_t = state.step(u_t)
-        return state, y_t + self.D[...] * u_t
+        return self.eigenvalues(), self._input(), self._output(self.C), C_reverse
 
 
 def block(recipe: Recipe, config: Config, *, rngs: nnx.Rngs) -> Block:
-    gate = Gate(config.activation, recipe.d_model, recipe.dropout, CONVENTIONS, rngs=rngs)
+    gate = Gate(config.activation, recipe.d_model, CONVENTIONS, rngs=rngs)
     return Block(recipe, LRULayer(recipe, config, rngs=rngs), gate, CONVENTIONS, rngs=rngs)

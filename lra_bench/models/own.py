@@ -68,7 +68,7 @@ class OwnModel:
         settings = [] if self.Config is NoSettings else [config]
         layer = self.layer(recipe.d_model, *settings, rngs=rngs)
         check_roles(layer, self.path)
-        gate = Gate("half_glu1", recipe.d_model, recipe.dropout, FLAX, rngs=rngs)
+        gate = Gate("half_glu1", recipe.d_model, FLAX, rngs=rngs)
         return Block(recipe, OwnLayer(layer, self.path), gate, FLAX, rngs=rngs)
 
 

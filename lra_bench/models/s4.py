@@ -154,7 +154,7 @@ class S4Layer(S4Base):
 
 def s4_block(recipe: Recipe, layer: Any, *, rngs: nnx.Rngs) -> Block:
     """The S4 block around a layer: GELU, GLU and three dropouts after it."""
-    gate = GLUOutput(recipe.d_model, recipe.dropout, CONVENTIONS, rngs=rngs)
+    gate = GLUOutput(recipe.d_model, CONVENTIONS, rngs=rngs)
     return Block(recipe, layer, gate, CONVENTIONS, rngs=rngs)
 
 

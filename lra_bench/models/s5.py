@@ -92,8 +92,36 @@ def as_pair(z: Array) -> Array:
     return jnp.stack([z.real, z.imag], axis=-1)
 
 
-class S5Layer(nnx.Module):
-    """y = C x + D u with x the discretised recurrence of Λ, B over (L, b, H); two directions share Λ, B and Δ."""
+class DiagonalSSM(nnx.Module):
+    """y = C x + D u over (L, b, H), with x the recurrence of `discretised()` in one direction or both."""
+
+    D: nnx.Param
+    C_reverse: nnx.Param | None
+
+    def discretised(self) -> tuple[scan.Pair, Array, Array, Array | None]:
+        """Λ̄ (two of (P,)), B̄ (H, 2P), C and C_reverse (2P, H), in the layout of `scan.diagonal_ssm`."""
+        raise AssertionError("a layer has its own system")
+
+    def __call__(self, u: Array) -> Array:
+        return scan.diagonal_ssm(*self.discretised(), u) + self.D[...] * u
+
+    def folded(self, x: Array, scale: Array, shift: Array) -> Array:
+        Lambda_bar, B, C, C_reverse = self.discretised()
+        y = scan.diagonal_ssm(Lambda_bar, scale[:, None] * B, C, C_reverse, x, drive=shift @ B)
+        return y + ((self.D[...] * scale) * x + self.D[...] * shift)
+
+    def initial_state(self, batch: int) -> Recurrence:
+        refuse_steps_if(self.C_reverse is not None)
+        Lambda_bar, B, C, _ = self.discretised()
+        return Recurrence.at_rest(Lambda_bar, B, C, batch)
+
+    def step(self, state: Recurrence, u_t: Array) -> tuple[Recurrence, Array]:
+        state, y_t = state.step(u_t)
+        return state, y_t + self.D[...] * u_t
+
+
+class S5Layer(DiagonalSSM):
+    """Λ, B, C and Δ trained; two directions share all but C."""
 
     conjugate_symmetry: ClassVar[bool] = True
 
@@ -128,8 +156,7 @@ class S5Layer(nnx.Module):
         real = self.Lambda_re[...]
         return jnp.minimum(real, -1e-4) if self.config.clip_eigenvalues else real, self.Lambda_im[...]
 
-    def discretised(self) -> tuple[tuple[Array, Array], Array, Array, Array | None]:
-        """Λ̄ (two of (P,)), B̄ (H, 2P), C and C_reverse (2P, H), in the layout of `scan.diagonal_ssm`."""
+    def discretised(self) -> tuple[scan.Pair, Array, Array, Array | None]:
         rule = discretise.DISCRETISATIONS[self.config.discretisation]
         bar_re, bar_im, factor_re, factor_im = rule(*self.eigenvalues(), jnp.exp(self.log_step[...]))
         B_re, B_im = self.B[..., 0], self.B[..., 1]
@@ -146,20 +173,7 @@ class S5Layer(nnx.Module):
         factor = 2.0 if self.conjugate_symmetry else 1.0
         return factor * jnp.concatenate([C[..., 0].T, -C[..., 1].T], axis=0)
 
-    def __call__(self, u: Array) -> Array:
-        Lambda_bar, B, C, C_reverse = self.discretised()
-        return scan.diagonal_ssm(Lambda_bar, B, C, C_reverse, u) + self.D[...] * u
-
-    def initial_state(self, batch: int) -> Recurrence:
-        refuse_steps_if(self.C_reverse is not None)
-        Lambda_bar, B, C, _ = self.discretised()
-        return Recurrence.at_rest(Lambda_bar, B, C, batch)
-
-    def step(self, state: Recurrence, u_t: Array) -> tuple[Recurrence, Array]:
-        state, y_t = state.step(u_t)
-        return state, y_t + self.D[...] * u_t
-
 
 def block(recipe: Recipe, config: Config, *, rngs: nnx.Rngs) -> Block:
-    gate = Gate(config.activation, recipe.d_model, recipe.dropout, CONVENTIONS, rngs=rngs)
+    gate = Gate(config.activation, recipe.d_model, CONVENTIONS, rngs=rngs)
     return Block(recipe, S5Layer(recipe, config, rngs=rngs), gate, CONVENTIONS, rngs=rngs)

@@ -58,5 +58,5 @@ class S5PTDLayer(s5.S5Layer):
 
 
 def block(recipe: Recipe, config: Config, *, rngs: nnx.Rngs) -> Block:
-    gate = Gate(config.activation, recipe.d_model, recipe.dropout, CONVENTIONS, rngs=rngs)
+    gate = Gate(config.activation, recipe.d_model, CONVENTIONS, rngs=rngs)
     return Block(recipe, S5PTDLayer(recipe, config, rngs=rngs), gate, CONVENTIONS, rngs=rngs)

@@ -19,7 +19,7 @@ from jax import Array
 from pydantic import Field, model_validator
 
 from lra_bench import UserError
-from lra_bench.layers import DataShape, as_one_batch, split_key
+from lra_bench.layers import DataShape, as_one_batch
 from lra_bench.spec import Frozen, Recipe
 
 QUERIES_AT_ONCE = 256
@@ -68,6 +68,10 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
     if key is None or rate == 0.0:
         return x
     return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0.0)
+
+
+def split_key(key: Array | None, n: int) -> list[Array | None]:
+    return [None] * n if key is None else list(jax.random.split(key, n))
 
 
 def sinusoids(length: int, features: int) -> np.ndarray:

@@ -18,14 +18,12 @@ The sums as Fourier transforms are this project's; `cauchy_direct` is the publis
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from lra_bench.ssm.vandermonde import bilinear_pole, channel_block, in_channel_blocks, vandermonde
+from lra_bench.ssm.vandermonde import bilinear_pole, vandermonde
 
 
 def dplr_kernel(Lambda: Array, P: Array, B: Array, C_tilde: Array, step: Array, L: int) -> Array:
@@ -35,11 +33,6 @@ def dplr_kernel(Lambda: Array, P: Array, B: Array, C_tilde: Array, step: Array, 
     """
     H, N = C_tilde.shape[1:]
     Lambda, P, B = (jnp.broadcast_to(x, (H, N)) for x in (Lambda, P, B))
-    block = channel_block(H, N, 2 * len(C_tilde) + 2, L)
-    return in_channel_blocks(partial(_kernel, L=L), (Lambda, P, B, C_tilde, step), block)
-
-
-def _kernel(Lambda: Array, P: Array, B: Array, C_tilde: Array, step: Array, L: int) -> Array:
     a = step[:, None] * Lambda
     pole = bilinear_pole(Lambda, step)
     v = _numerators(P, B, C_tilde) * (step[:, None] / (2.0 - a))

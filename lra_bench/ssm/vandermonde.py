@@ -12,8 +12,6 @@ Sources: Gu, Gupta, Goel, Ré 2022 (S4D, section 3 and appendix A); state-spaces
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -25,9 +23,6 @@ from lra_bench.ssm.discretise import DISCRETISATIONS, Discretisation
 
 RUNGS = 16
 """A table of n powers starts from n / RUNGS exponentials and is filled by multiplication: three times faster."""
-
-BLOCK_BYTES = 2**20
-"""On a CPU kernels are made for so many channels at a time that their tables stay in a core's cache; twice as fast."""
 
 _PRECISION = lax.Precision.HIGHEST  # TF32 would leave three digits
 
@@ -84,37 +79,11 @@ def diagonal_kernel(Lambda: Array, B: Array, C: Array, step: Array, L: int, disc
     partners; S4-PTD, whose states have none, keeps it, as its code does.
     """
 
-    def kernel(Lambda: Array, B: Array, C: Array, step: Array) -> Array:
-        discrete = DISCRETISATIONS[discretisation](Lambda.real, Lambda.imag, step[:, None])
-        pole = {"zoh": zoh_pole, "bilinear": bilinear_pole}[discretisation](Lambda, step)
-        return vandermonde(C * (B * lax.complex(discrete.factor_re, discrete.factor_im)), pole, L)
-
     H, N = C.shape[1:]
     Lambda, B = jnp.broadcast_to(Lambda, (H, N)), jnp.broadcast_to(B, (H, N))
-    return in_channel_blocks(kernel, (Lambda, B, C, step), channel_block(H, N, len(C), L))
-
-
-def channel_block(H: int, N: int, c: int, L: int) -> int:
-    """How many of H channels to compute at a time; all of them where there is no cache to fit."""
-    if jax.default_backend() != "cpu":
-        return H
-    T, rows = _shape(L)
-    fits = max(1, BLOCK_BYTES // (8 * N * (T + c * rows)))
-    return math.gcd(H, 1 << (fits.bit_length() - 1))
-
-
-def in_channel_blocks(kernel: Callable[..., Array], arguments: tuple[Array, ...], block: int) -> Array:
-    """kernel(Λ (H, N), …, C (c, H, N), step (H,)) → (c, H, L), `block` channels at a time."""
-    H = len(arguments[-1])
-    if block == H:
-        return kernel(*arguments)
-    axes = [1 if x.ndim == 3 else 0 for x in arguments]
-    split = (
-        jnp.moveaxis(x.reshape(*x.shape[:a], -1, block, *x.shape[a + 1 :]), a, 0)
-        for x, a in zip(arguments, axes, strict=True)
-    )
-    K = lax.map(lambda blocks: kernel(*blocks), tuple(split))
-    return jnp.moveaxis(K, 0, 1).reshape(K.shape[1], H, -1)
+    discrete = DISCRETISATIONS[discretisation](Lambda.real, Lambda.imag, step[:, None])
+    pole = {"zoh": zoh_pole, "bilinear": bilinear_pole}[discretisation](Lambda, step)
+    return vandermonde(C * (B * lax.complex(discrete.factor_re, discrete.factor_im)), pole, L)
 
 
 def vandermonde_direct(W: Array, A_bar: Array, L: int) -> Array:

@@ -1,8 +1,8 @@
 """The scan engine's operator beside S5's own algorithm: time, memory and compile time over sequence length.
 
-    python benchmarks/operator.py                      # the table of the README, about ten minutes
-    python benchmarks/operator.py --lengths 1024,4096 --rounds 3
-    python benchmarks/operator.py --million            # one layer of 1,048,576 steps, ours alone
+    python benchmarks/recurrence.py                      # the table of the README, about ten minutes
+    python benchmarks/recurrence.py --lengths 1024,4096 --rounds 3
+    python benchmarks/recurrence.py --million            # one layer of 1,048,576 steps, ours alone
 
 Both are one bidirectional operator, u → y, compiled by the same JAX in the same process and run in turn (A B A B); the
 table gives medians. The reference is the algorithm of lindermanlab/S5 `s5/ssm.py`: `associative_scan` on complex64,
