@@ -251,9 +251,9 @@ def compile_programs(
 
 
 def compiler_options() -> dict[str, str | bool]:
-    """On a CPU, XLA's scheduler that keeps memory low: up to an eighth less, in the same time. Its default orders for
-    operations that run side by side."""
-    return {"xla_cpu_enable_concurrency_optimized_scheduler": False} if jax.default_backend() == "cpu" else {}
+    """On a CPU, XLA's scheduler that keeps memory low: an eighth to a fifth less, in the same time. Its default orders
+    for operations that run side by side."""
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if jax.default_backend() == "cpu" else {}
 
 
 def compile_now(
