@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from lra_bench.layers import PIXEL_SCALES, DataShape
+from lra_bench.classifier import PIXEL_SCALES
+from lra_bench.layers import DataShape
 from lra_bench.models import s5
 from lra_bench.spec import Recipe
 from lra_bench.steps import Examples

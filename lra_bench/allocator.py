@@ -22,9 +22,9 @@ def keep_freed_memory() -> bool:
     except AttributeError:  # musl
         return False
     mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
-    # -1 is the largest size_t there: INT_MAX, two gigabytes, is below what one step frees. With few arenas, a block that
-    # one thread freed is found by the others: four make a step a fifth slower than two. In a single one the compiler's
-    # threads wait for each other: it takes a third longer than with two.
+    # -1 is the largest size_t there: INT_MAX, two gigabytes, is below what one step frees. With few arenas a block that
+    # one thread freed is found by the others: four make a step a fifth slower than two do. In a single one the threads
+    # of the compiler wait for each other, a third longer.
     settings = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1, _M_ARENA_MAX: 2}
     taken = [mallopt(parameter, value) for parameter, value in settings.items()]
     return taken == [1] * len(settings)

@@ -94,7 +94,9 @@ def prepare(
 @app.command()
 def train(
     model: Annotated[str, typer.Option(help="A model's name; `lra-bench ls models` lists them.")],
-    task: Annotated[list[str] | None, typer.Option(help="May be repeated. Without it: every prepared task.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="May be repeated. Without it, or `all`: every prepared task.")
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(min=0, help="May be repeated. Default 0.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe.")

@@ -46,8 +46,8 @@ def plan_runs(
     precision: Precision,
     smoke: bool,
 ) -> list[Planned]:
-    """One run per task and seed. Without tasks: every prepared task that the model has a recipe for; with `smoke`,
-    all six.
+    """One run per task and seed. Without tasks, or with `all`: every prepared task that the model has a recipe for;
+    with `smoke`, all six.
 
     Raises UserError for an unknown name, a repeated seed, a task that is not prepared, or a setting that is not legal.
     """
@@ -56,7 +56,8 @@ def plan_runs(
         raise UserError(f"each seed once, please; got {', '.join(map(str, seeds))}.")
     if smoke:
         protocol, size = protocol or "s4", size or "tiny"
-    names = list(tasks) or _tasks_without_being_asked(model, smoke)
+    names = [] if list(tasks) == ["all"] else list(tasks)
+    names = names or _tasks_without_being_asked(model, smoke)
     planned = []
     for name in names:
         task_module(name)

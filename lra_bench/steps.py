@@ -17,8 +17,9 @@ from jax import Array
 from jax.sharding import Mesh
 
 from lra_bench import models
+from lra_bench.classifier import count_parameters
 from lra_bench.distributed import replicate, share_out
-from lra_bench.layers import DataShape, count_parameters
+from lra_bench.layers import DataShape
 from lra_bench.run import Precision, Run
 
 PRECISIONS: dict[Precision, str] = {"float32": "highest", "tf32": "tensorfloat32"}

@@ -192,6 +192,19 @@ def test_evaluation_may_fold_the_norm_into_the_layer(model):
 
 
 @every_model
+def test_no_program_calls_lapack(model):
+    """jaxlib's batched solves on a CPU wait for threads of the pool that they run in: some side by side never end."""
+
+    @jax.jit
+    def made():
+        causal = is_a_stack_of_layers(model)
+        built = network(model, bidirectional=not causal)
+        return nnx.state(built), built.initial_state(1) if causal else None
+
+    assert "lapack" not in made.lower().as_text()
+
+
+@every_model
 def test_every_parameter_is_in_one_optimiser_group(model):
     run, (state, *_), _ = training(model)
     params = state.params

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lra_bench.layers import FLAX, TORCH, BatchNorm, DataShape, GLUOutput, dropout, dropout_masks, pool
+from lra_bench.classifier import pool
+from lra_bench.layers import FLAX, TORCH, BatchNorm, DataShape, GLUOutput, dropout, dropout_masks
 from lra_bench.models import build
 from lra_bench.models import s5 as s5_model
 from tests.recipes import s5_config, s5_recipe

@@ -108,3 +108,10 @@ def test_only_the_whole_published_set_makes_a_published_result(data):
     cut = whole.model_copy(update={"counts": {"train": 86_400, "val": 9_600, "test": 2_000}})
     assert not make_run(cut, "s5", 0, {}, "float32").is_published_recipe
     assert not make_run(info, "s5", 0, {}, "float32").is_published_recipe
+
+
+def test_all_tasks_are_those_prepared(data):
+    asked = {"overrides": {}, "protocol": None, "size": None, "precision": "float32", "smoke": False, "data": None}
+    unasked, every = (plan.plan_runs("s5", tasks=tasks, seeds=[0], **asked) for tasks in ([], ["all"]))
+    assert [item.run.data.task for item in unasked] == ["listops"]
+    assert unasked == every

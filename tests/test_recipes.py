@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lra_bench.layers import DataShape, count_parameters
+from lra_bench.classifier import count_parameters
+from lra_bench.layers import DataShape
 from lra_bench.models import MODELS, build, model_module
 from lra_bench.optim import group_of, make_schedule
 from lra_bench.registry import task_module, task_names

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lra_bench.layers import DataShape, count_parameters
+from lra_bench.classifier import count_parameters
+from lra_bench.layers import DataShape
 from lra_bench.models import build, s5, s5_ptd
 from lra_bench.registry import task_module
 from lra_bench.spec import apply_overrides

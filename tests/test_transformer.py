@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from lra_bench import UserError
-from lra_bench.layers import DataShape, count_parameters
+from lra_bench.classifier import count_parameters
+from lra_bench.layers import DataShape
 from lra_bench.models import build, transformer
 from tests.recipes import s5_recipe
 

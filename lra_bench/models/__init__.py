@@ -19,7 +19,8 @@ from lra_bench.spec import Recipe, unknown, validated
 if TYPE_CHECKING:
     from flax import nnx
 
-    from lra_bench.layers import Classifier, DataShape
+    from lra_bench.classifier import Classifier
+    from lra_bench.layers import DataShape
     from lra_bench.models.transformer import Transformer
 
 MODELS: dict[str, str] = {
@@ -84,7 +85,7 @@ def model_module(name: str) -> Any:
 
 def build(model: str, recipe: Recipe, shape: DataShape, *, rngs: nnx.Rngs) -> Classifier | Transformer:
     """The network of `model` with the recipe's sizes for data of the given shape."""
-    from lra_bench.layers import Classifier
+    from lra_bench.classifier import Classifier
 
     module = model_module(model)
     config = validated(module.Config, recipe.layer)

@@ -17,7 +17,8 @@ from jax import Array
 from pydantic import Field, model_validator
 
 from lra_bench import UserError
-from lra_bench.layers import TORCH, Block, Classifier, DataShape, GLUOutput, refuse_steps_if, ssm_parameter
+from lra_bench.classifier import Classifier
+from lra_bench.layers import TORCH, Block, DataShape, GLUOutput, refuse_steps_if, ssm_parameter
 from lra_bench.spec import Frozen, Recipe
 from lra_bench.ssm import dplr, hippo
 from lra_bench.ssm.cauchy import dplr_kernel

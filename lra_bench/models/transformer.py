@@ -19,7 +19,8 @@ from jax import Array
 from pydantic import Field, model_validator
 
 from lra_bench import UserError
-from lra_bench.layers import DataShape, as_one_batch
+from lra_bench.classifier import as_one_batch
+from lra_bench.layers import DataShape
 from lra_bench.spec import Frozen, Recipe
 
 QUERIES_AT_ONCE = 256
@@ -133,7 +134,7 @@ class Head(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """The whole network, called as `layers.Classifier` is: inputs (b, L) or (b, 2, L) uint8 → logits (b, classes)."""
+    """The whole network, called as a `Classifier`: inputs (b, L) or (b, 2, L) uint8 → logits (b, classes)."""
 
     ignores_padding = True
 
