@@ -23,6 +23,7 @@ LAYERS = [
     ["report"],
     ["ssm", "allocator"],
     ["layers"],
+    ["classifier"],
     ["models"],
     ["run", "optim", "distributed", "checkpoint", "system"],
     ["steps"],
