@@ -10,7 +10,6 @@ of temporary buffers; the error is the largest, relative to the kernel's largest
 
 * `S4D, as torch`: exp of the whole (H, N, L) array, then a complex contraction, one operation after another with every
   intermediate kept for the backward, which is how eager torch runs state-spaces/s4's `log_vandermonde_naive`.
-* `S4D, torch`: the same in torch itself, where it is installed (it is no dependency of this project).
 * `S4D, direct`: the same compiled by XLA. `S4, direct`: the complex Cauchy sums of `cauchy_direct`, compiled.
 * `rfft 2L`: the convolution as published, differentiated by JAX; inputs and outputs time-major (L, b, H), as layers
   have them.
@@ -104,27 +103,6 @@ def s4d_direct(Lambda: Array, B: Array, C: Array, step: Array, L: int) -> Array:
     return 2.0 * jnp.einsum("chn,hnl->chl", C * (B * jnp.expm1(a) / Lambda), powers).real
 
 
-def torch_s4d(arguments: list[Array], cotangent: Array, L: int) -> list[Callable[[], object]]:
-    """The forward pass, and both passes, of `s4d_direct` in eager torch; nothing without torch."""
-    try:
-        import torch
-    except ImportError:
-        return []
-    Lambda, B, C, step = (torch.tensor(np.asarray(x), requires_grad=True) for x in arguments)
-    dy = torch.tensor(np.asarray(cotangent))
-
-    def kernel() -> torch.Tensor:
-        a = step[:, None] * Lambda
-        powers = torch.exp(a[..., None] * torch.arange(L))
-        return 2.0 * torch.einsum("chn,hnl->chl", C * (B * (torch.exp(a) - 1.0) / Lambda), powers).real
-
-    def forward() -> object:
-        with torch.no_grad():
-            return kernel().numpy()
-
-    return [forward, lambda: [g.numpy() for g in torch.autograd.grad(kernel(), [Lambda, B, C, step], dy)]]
-
-
 def relative_error(kernel: Kernel, oracle: Kernel, arguments: list[Array]) -> float:
     single = np.asarray(jax.jit(kernel)(*arguments))
     with jax.enable_x64(True):
@@ -140,13 +118,9 @@ def bench_s4d(H: int, N: int, L: int, rounds: int) -> None:
     theirs = partial(s4d_direct, L=L)
     cotangent = jnp.asarray(np.random.default_rng(1).normal(size=(2, H, L)), jnp.float32)
     title = f"S4D kernel, H={H} N={N} L={L}"
-    in_torch = torch_s4d(arguments, cotangent, L)
-    for i, (what, wrap) in enumerate(
-        (("forward", lambda f: f), ("forward + backward", partial(with_gradient, cotangent=cotangent)))
-    ):
+    for what, wrap in (("forward", lambda f: f), ("forward + backward", partial(with_gradient, cotangent=cotangent))):
         eager = Side("as torch", lambda wrap=wrap: wrap(theirs)(*arguments), None)
         opponents = [eager, compiled("direct", wrap(theirs), *arguments)]
-        opponents += [Side("torch", in_torch[i], None)] if in_torch else []
         compare(f"{title}, {what}", compiled("ours", wrap(ours), *arguments), opponents, rounds)
     few = [arguments[0], arguments[1], arguments[2][:, :8], arguments[3][:8]]
     print(f"\nerror: ours {relative_error(ours, theirs, few):.1e}, direct {relative_error(theirs, theirs, few):.1e}\n")

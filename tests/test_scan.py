@@ -219,3 +219,20 @@ def test_wrong_shapes_are_named():
         diagonal_ssm(Lambda_bar, B, C, C_reverse.T, u)
     with pytest.raises(ValueError, match="time first"):
         diagonal_ssm(Lambda_bar, B, C, C_reverse, u[0])
+
+
+def test_narrow_states_and_a_constant_drive_equal_the_oracle():
+    """Few states share one output product; a drive is what one more input, always 1, would bring."""
+    rng = np.random.default_rng(0)
+    P, H, L = 2, 16, 37
+    with jax.enable_x64(True):
+        B, C, C_reverse, drive, u = (
+            jnp.asarray(rng.normal(size=shape)) for shape in ((H, 2 * P), (2 * P, H), (2 * P, H), (2 * P,), (L, 3, H))
+        )
+        Lambda_bar = jnp.asarray([0.5, -0.3]), jnp.asarray([0.6, 0.2])
+        wider = jnp.concatenate([u, jnp.ones((L, 3, 1))], axis=-1), jnp.concatenate([B, drive[None]])
+        C, C_reverse = (jnp.pad(part, ((0, 0), (0, 1))) for part in (C, C_reverse))
+        expected = diagonal_ssm_oracle(Lambda_bar, wider[1], C, C_reverse, wider[0])[..., :H]
+        for form in (None, "chunked", "fused"):
+            y = diagonal_ssm(Lambda_bar, B, C[:, :H], C_reverse[:, :H], u, drive=drive, form=form)
+            assert relative(y, expected) < 1e-12
