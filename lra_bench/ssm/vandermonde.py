@@ -4,8 +4,8 @@ Written directly this is a product with an (H, N, L) Vandermonde matrix. Here l 
 Ā^l = Ā^{Ti} Ā^j: two small tables of powers and one real matrix product per channel, and nothing of size N·L in memory,
 forward or backward. `vandermonde_direct` is the direct form, the oracle of the tests and of `benchmarks/kernels.py`.
 
-Powers come from log Ā and at most `RUNGS` multiplications: the phase of Ā^l then carries the relative rounding error of
-log Ā, about ε |Im λ / Re λ| by the time a mode has decayed, whatever L is.
+Powers come from four exponentials per mode and about L^¼ multiplications: the phase of Ā^l then carries the relative
+rounding error of log Ā, about ε |Im λ / Re λ| by the time a mode has decayed, whatever L is.
 
 Sources: Gu, Gupta, Goel, Ré 2022 (S4D, section 3 and appendix A); state-spaces/s4 `models/s4/s4d.py`, `kernels/ssm.py`.
 """
@@ -21,9 +21,6 @@ from jax import Array, lax
 
 from lra_bench.ssm.discretise import DISCRETISATIONS, Discretisation
 
-RUNGS = 16
-"""A table of n powers starts from n / RUNGS exponentials and is filled by multiplication: three times faster."""
-
 _PRECISION = lax.Precision.HIGHEST  # TF32 would leave three digits
 
 
@@ -37,11 +34,6 @@ class Pole(NamedTuple):
         """Ā^exponent, complex (H, N)."""
         power = jnp.exp(exponent * self.log)
         return power * self.sign if exponent % 2 else power
-
-    def powers(self, n: int) -> Array:
-        """Ā^j for j < n, complex (H, n, N), one exponential each."""
-        j = jnp.arange(n)[:, None]
-        return jnp.exp(j * self.log[:, None]) * jnp.where(j % 2 == 1, self.sign[:, None], 1)
 
     def one_minus_power(self, exponent: int) -> Array:
         """1 - Ā^exponent without the cancellation where that power is near 1, complex (H, N)."""
@@ -102,43 +94,56 @@ def vandermonde(W: Array, pole: Pole, L: int) -> Array:
 
 
 def _shape(L: int) -> tuple[int, int]:
-    """(T, I), both multiples of RUNGS, T I ≥ L: the ranges of j and i in l = T i + j."""
-    T = max(RUNGS, 2 << ((L - 1).bit_length() // 2))
-    return T, RUNGS * -(-L // (T * RUNGS))
+    """(T, I), T I ≥ L: the ranges of j and i in l = T i + j."""
+    T = 2 << ((L - 1).bit_length() // 2)
+    rows = -(-L // T)
+    return T, _rungs(rows) * -(-rows // _rungs(rows))
 
 
-def _ladder(first: Array, ratio: Array) -> Array:
-    """first · ratio^s for s < RUNGS, as real pairs: complex (…, N) → real (RUNGS, …, 2N)."""
+def _rungs(n: int) -> int:
+    """A power of two near √n."""
+    return 1 << ((n - 1).bit_length() // 2)
 
-    def climb(rung: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+
+def _ladder(ratio: Array, n: int) -> Array:
+    """1, ratio, … ratio^(n − 1) as real pairs: complex (…, N) → real (n, 2, …, N)."""
+
+    def climb(rung: Array, _: None) -> tuple[Array, Array]:
         re, im = rung
-        return (re * ratio.real - im * ratio.imag, re * ratio.imag + im * ratio.real), jnp.concatenate([re, im], -1)
+        return jnp.stack([re * ratio.real - im * ratio.imag, re * ratio.imag + im * ratio.real]), rung
 
-    return lax.scan(climb, (first.real, first.imag), None, length=RUNGS)[1]
-
-
-def _low_table(pole: Pole, T: int) -> Array:
-    """[Re, Im] of Ā^j, j < T: real (H, T, 2N)."""
-    H, N = pole.log.shape
-    ladder = _ladder(pole.powers(T // RUNGS), pole.power(T // RUNGS)[:, None])  # (RUNGS, H, T / RUNGS, 2N)
-    return ladder.transpose(1, 0, 2, 3).reshape(H, T, 2 * N)
+    return lax.scan(climb, jnp.stack([jnp.ones_like(ratio.real), jnp.zeros_like(ratio.imag)]), None, length=n)[1]
 
 
-def _high_table(W: Array, pole: Pole, T: int, rows: int) -> Array:
-    """[Re, -Im] of 2 W Ā^{Ti}, i < rows: real (H, 2N, c · rows)."""
+def _tables(W: Array, pole: Pole, T: int, rows: int) -> tuple[Array, Array]:
+    """[Re, Im] of Ā^j for j < T, real (H, T, 2N), and [Re, -Im] of 2 W Ā^{Ti} for i < rows, real (H, c · rows, 2N).
+
+    Each power is one of about √T rungs times one of as many coarse ones. All rungs come from one loop, whose result XLA
+    cannot compute again at every use, as it would that of exponentials.
+    """
     c, H, N = W.shape
-    block = Pole(T * pole.log, jnp.ones_like(pole.sign))  # T is even
-    first = 2.0 * W[:, :, None] * block.powers(rows // RUNGS)
-    ladder = _ladder(first.conj(), block.power(rows // RUNGS).conj()[:, None])  # (RUNGS, c, H, rows / RUNGS, 2N)
-    return ladder.transpose(2, 4, 1, 0, 3).reshape(H, 2 * N, c * rows)
+    fine, fine_rows = _rungs(T), _rungs(rows)
+    counts = (fine, T // fine, fine_rows, rows // fine_rows)
+    steps = jnp.stack([pole.power(exponent) for exponent in (1, fine, T, T * fine_rows)])
+    rungs = _ladder(steps, max(counts))  # (n, 2, 4, H, N)
+
+    def products(first: int) -> tuple[Array, Array]:
+        low, high = (rungs[: counts[k], :, k].transpose(1, 2, 0, 3) for k in (first, first + 1))
+        (a, b), (x, y) = low[:, :, None], high[:, :, :, None]
+        return (a * x - b * y).reshape(H, -1, N), (a * y + b * x).reshape(H, -1, N)
+
+    re, im = (power[:, None] for power in products(2))
+    W_re, W_im = (2.0 * part.transpose(1, 0, 2)[:, :, None] for part in (W.real, W.imag))
+    high = jnp.concatenate([re * W_re - im * W_im, -(re * W_im + im * W_re)], axis=-1)
+    return jnp.concatenate(products(0), axis=-1), high.reshape(H, c * rows, 2 * N)
 
 
 def _forward(W: Array, pole: Pole, L: int) -> tuple[Array, tuple[Array, Pole, Array]]:
     c, H, _ = W.shape
     T, rows = _shape(L)
-    low, high = lax.optimization_barrier((_low_table(pole, T), _high_table(W, pole, T, rows)))
-    K = jnp.matmul(low, high, precision=_PRECISION).reshape(H, T, c, rows)
-    return K.transpose(2, 0, 3, 1).reshape(c, H, -1)[..., :L], (W, pole, low)
+    low, high = lax.optimization_barrier(_tables(W, pole, T, rows))
+    K = jnp.einsum("hrn,htn->hrt", high, low, precision=_PRECISION).reshape(H, c, rows * T)
+    return K.transpose(1, 0, 2)[..., :L], (W, pole, low)
 
 
 def _backward(L: int, residuals: tuple[Array, Pole, Array], G: Array) -> tuple[Array, Pole]:
