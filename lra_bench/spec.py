@@ -27,6 +27,10 @@ Role = Literal["eigenvalues", "input", "output", "low_rank", "step", "skip"]
 Group = Literal["regular", "regular_no_decay", "ssm", "ssm_decay"]
 """Optimiser group: which learning rate (`lr` or `ssm_lr`) and whether weight decay applies."""
 
+DEEPEST, WIDEST = 1_000, 65_536
+"""Most layers, and most features or states. More is a slip of the keyboard, and some sizes end XLA's process with no
+error to catch."""
+
 
 class Frozen(BaseModel):
     """Base of every configuration and record: immutable; an unknown key is an error."""
@@ -59,8 +63,8 @@ class Recipe(Frozen):
     published: float | None = Field(description="test accuracy in % reported there; None where none was found")
     notes: str = Field(description="known hard cases and where code and paper disagree; empty if none")
 
-    n_layers: int = Field(ge=1)
-    d_model: int = Field(ge=1, description="H, features")
+    n_layers: int = Field(ge=1, le=DEEPEST)
+    d_model: int = Field(ge=1, le=WIDEST, description="H, features")
     norm: Literal["batch", "layer"]
     prenorm: bool
     norm_decay: float = Field(

@@ -185,6 +185,8 @@ def memory_in_words(run: Run) -> Iterator[None]:
     """A device that runs out of memory is no bug of ours: WorkError says what needs less."""
     try:
         yield
+    except MemoryError:
+        raise WorkError(f"this machine has too little memory for the initial values of {run.name}.") from None
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -3,6 +3,9 @@
 import ctypes
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from lra_bench import allocator
 
@@ -33,6 +36,31 @@ def test_freed_arrays_are_reused_without_page_faults():
     default, tuned = page_faults("default"), page_faults("tuned")
     # 128 MiB arrays, eight of them: elsewhere than on glibc the setting changes nothing
     assert tuned < default / 100 if glibc() else tuned <= 2 * default
+
+
+FLAGS = """
+import resource, sys
+from pathlib import Path
+from lra_bench.allocator import keep_freed_memory
+if sys.argv[1] == "limited":
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+assert keep_freed_memory()
+heaps = Path("/proc/self/smaps").read_text().split("[heap]")[1:]
+print(*(flag for heap in heaps for flag in heap.partition("VmFlags:")[2].splitlines()[0].split()))
+"""
+
+
+def flags_of_the_heap(how):
+    ran = subprocess.run([sys.executable, "-c", FLAGS, how], capture_output=True, text=True, check=True)
+    return ran.stdout.split()
+
+
+@pytest.mark.skipif(
+    not (glibc() and Path("/sys/kernel/mm/transparent_hugepage").exists()), reason="a kernel without huge pages"
+)
+def test_free_memory_may_be_backed_by_huge_pages_unless_a_limit_forbids():
+    assert "hg" in flags_of_the_heap("free")
+    assert "hg" not in flags_of_the_heap("limited")
 
 
 def test_without_glibc_nothing_happens(monkeypatch):

@@ -226,6 +226,8 @@ SETTINGS = [
     ("layer={}", "unknown setting 'layer'"),
     ("schedule=linear", "schedule: Input should be 'reference'"),
     ("d_state=15", "d_state must be a multiple of 2·blocks = 16"),
+    ("d_state=1000000000", "d_state: Input should be less than or equal to 65536"),
+    ("n_layers=2000", "n_layers: Input should be less than or equal to 1000"),
     ("activation=relu", "activation: Input should be 'full_glu'"),
     ("pixels=unit", "exactly one of embedding and pixels must be set"),
 ]

@@ -240,6 +240,15 @@ def test_too_little_memory_on_the_device_is_one_sentence(data, tmp_path, monkeyp
         train.train(small_run(data), data, tmp_path)
 
 
+def test_too_little_memory_for_the_initial_values_is_one_sentence(data, tmp_path, monkeypatch):
+    def exhausted(*_):
+        raise MemoryError("Unable to allocate 32.0 GiB for an array with shape (65536, 65536)")
+
+    monkeypatch.setattr(train, "set_up", exhausted)
+    with pytest.raises(WorkError, match="this machine has too little memory for the initial values of"):
+        train.train(small_run(data), data, tmp_path)
+
+
 def test_a_full_disk_at_a_checkpoint_is_one_sentence_and_the_run_goes_on(data, tmp_path, monkeypatch):
     run, save, saves = small_run(data, epochs=2.0), CheckpointManager.save, []
 

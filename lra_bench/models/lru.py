@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from lra_bench.layers import FLAX, Block, Gate, ssm_parameter
 from lra_bench.models.s5 import DiagonalSSM
-from lra_bench.spec import Frozen, Recipe
+from lra_bench.spec import WIDEST, Frozen, Recipe
 from lra_bench.ssm import scan
 
 CONVENTIONS = FLAX
@@ -28,7 +28,7 @@ CONVENTIONS = FLAX
 class Config(Frozen):
     """Settings of the LRU layer, in the paper's letters."""
 
-    d_state: int = Field(ge=1, description="N, complex states; none implied by symmetry")
+    d_state: int = Field(ge=1, le=WIDEST, description="N, complex states; none implied by symmetry")
     r_min: float = Field(ge=0, lt=1, description="inner radius of the ring in which |λ| starts")
     r_max: float = Field(gt=0, lt=1, description="outer radius")
     max_phase: float = Field(gt=0, le=2 * math.pi, description="arg λ starts uniform in [0, max_phase]")

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from lra_bench import UserError
 from lra_bench.classifier import Classifier
 from lra_bench.layers import TORCH, Block, DataShape, GLUOutput, refuse_steps_if, ssm_parameter
-from lra_bench.spec import Frozen, Recipe
+from lra_bench.spec import WIDEST, Frozen, Recipe
 from lra_bench.ssm import dplr, hippo
 from lra_bench.ssm.cauchy import dplr_kernel
 from lra_bench.ssm.convolution import channel_major, convolve
@@ -33,7 +33,7 @@ SMALLEST = 1e-4
 class Config(Frozen):
     """Settings of the S4 layer, named as the reference's."""
 
-    d_state: int = Field(ge=2, multiple_of=2, description="N, states of each channel, of which N/2 are stored")
+    d_state: int = Field(ge=2, le=WIDEST, multiple_of=2, description="N, states of each channel; N/2 are stored")
     n_ssm: int | None = Field(
         ge=1, description="S, different Λ, P, B; channel h uses number h modulo S. None: one for each channel"
     )

@@ -13,7 +13,7 @@ from jax import Array
 from pydantic import Field, model_validator
 
 from lra_bench.layers import FLAX, Block, Gate, GateKind, refuse_steps_if, ssm_parameter
-from lra_bench.spec import Frozen, Recipe
+from lra_bench.spec import WIDEST, Frozen, Recipe
 from lra_bench.ssm import discretise, hippo, scan
 
 CONVENTIONS = FLAX
@@ -22,7 +22,7 @@ CONVENTIONS = FLAX
 class Config(Frozen):
     """Settings of the S5 layer, named as the reference's where it has a name."""
 
-    d_state: int = Field(ge=2, description="P, nominal states; with conjugate symmetry P/2 are stored")
+    d_state: int = Field(ge=2, le=WIDEST, description="P, nominal states; with conjugate symmetry P/2 are stored")
     blocks: int = Field(ge=1, description="J, copies of a HiPPO block of size P/J that Λ starts from")
     activation: GateKind
     c_init: Literal["lecun_normal", "trunc_standard_normal", "complex_normal"]

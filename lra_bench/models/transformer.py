@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from lra_bench import UserError
 from lra_bench.classifier import as_one_batch
 from lra_bench.layers import DataShape
-from lra_bench.spec import Frozen, Recipe
+from lra_bench.spec import WIDEST, Frozen, Recipe
 
 QUERIES_AT_ONCE = 256
 MASKED = -1e10
@@ -32,9 +32,9 @@ class Config(Frozen):
     """Settings of the encoder. The recipe's `d_model` is the width of the embedding, its `dropout` is that outside
     attention."""
 
-    heads: int = Field(ge=1)
-    qkv_dim: int = Field(ge=1, description="width of queries, keys and values, all heads together")
-    mlp_dim: int = Field(ge=2, description="hidden width of each block's MLP and of the classifier's")
+    heads: int = Field(ge=1, le=WIDEST)
+    qkv_dim: int = Field(ge=1, le=WIDEST, description="width of queries, keys and values, all heads together")
+    mlp_dim: int = Field(ge=2, le=WIDEST, description="hidden width of each block's MLP and of the classifier's")
     attention_dropout: float = Field(ge=0, lt=1)
     positions: Literal["sinusoidal", "learned"]
 
