@@ -38,7 +38,7 @@ def keep_freed_memory() -> bool:
 def _reserve_huge_pages(libc: ctypes.CDLL) -> None:
     """Half of the machine's memory as one free block, to be backed by huge pages: arrays then come from there.
 
-    It is address space, in use only once it is touched. Training steps take 0.93 of the time. Where a limit forbids that
+    It is address space, in use only once touched. Training steps take 0.93 of the time. Where a limit forbids that
     much, or the kernel has no huge pages to give, all stays as it was.
     """
     libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
