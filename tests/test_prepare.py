@@ -574,7 +574,7 @@ def test_ctrl_c_ends_at_once_and_takes_the_workers_along():
     assert len(workers) >= 2
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=20)
-    assert process.returncode != 0
+    assert process.returncode != 0, error
     assert error.rstrip().endswith("KeyboardInterrupt")
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive
