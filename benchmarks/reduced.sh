@@ -11,7 +11,7 @@ for model in s4 s4d s4-ptd s5 s5-ptd lru; do
 done
 # The LRA recipe's rate of 0.05 belongs to its rsqrt schedule.
 lra-bench train --model transformer --task listops "${small[@]}" --set lr=0.002
-# 4,000 images in batches of 50 are too few for it; drawing dropout for 626² weights would take most of the time.
+# With the settings above it stood at chance after 271 of 640 steps; dropout for 626² weights takes most of the time.
 lra-bench train --model transformer --task pathfinder --size tiny --results-dir "$results" \
   --set n_layers=1 --set d_model=64 --set heads=2 --set qkv_dim=64 --set mlp_dim=128 --set batch_size=20 \
   --set dropout=0 --set attention_dropout=0 --set epochs=8 --set decay_epochs=9
