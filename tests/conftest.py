@@ -1,10 +1,15 @@
 """Strict JAX in every test; nothing of one test is seen by another."""
 
 import os
+import signal
 
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# A shell starts what it puts into the background (`pytest &`, nohup, some CI runners) with Ctrl-C ignored, and processes
+# started from here would inherit that: the tests that interrupt one would wait for it in vain.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
