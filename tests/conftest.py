@@ -7,8 +7,8 @@ import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# A shell starts what it puts into the background (`pytest &`, nohup, some CI runners) with Ctrl-C ignored, and processes
-# started from here would inherit that: the tests that interrupt one would wait for it in vain.
+# A shell starts what it puts into the background (`pytest &`, nohup, some CI runners) with Ctrl-C ignored, and what is
+# started from here would inherit that: a test that interrupts it would wait in vain.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
