@@ -28,9 +28,10 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from lra_bench.allocator import keep_freed_memory
+from lra_bench.allocator import keep_freed_memory, run_on_calling_thread
 
 keep_freed_memory()
+run_on_calling_thread()
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402

@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from lra_bench.allocator import keep_freed_memory
+from lra_bench.allocator import keep_freed_memory, run_on_calling_thread
 
 keep_freed_memory()
+run_on_calling_thread()
 
 import jax  # noqa: E402 - the allocator is set before JAX starts
 import jax.numpy as jnp  # noqa: E402

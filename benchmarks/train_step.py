@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from lra_bench.allocator import keep_freed_memory
+from lra_bench.allocator import keep_freed_memory, run_on_calling_thread
 
 Side = Literal["reference", "ours"]
 SIDES: tuple[Side, Side] = ("reference", "ours")
@@ -253,6 +253,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.default_allocator and options.child != "reference":
         keep_freed_memory()
+        run_on_calling_thread()
     tasks = options.task or list(BATCHES)
     if options.child:
         serve(options.child, tasks[0], options.batch)

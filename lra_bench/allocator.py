@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # names and values of glibc's <malloc.h>
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # names and values of glibc's <malloc.h>
 _MADV_HUGEPAGE = 14  # of the kernel's <asm-generic/mman-common.h>
 _HUGE_PAGE = 2 << 20
 
@@ -26,13 +26,23 @@ def keep_freed_memory() -> bool:
     except AttributeError:  # musl
         return False
     mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
-    # -1 is the largest size_t there: INT_MAX, two gigabytes, is below what one step frees. One arena only: another maps
-    # what exceeds 64 MB anew each time, whatever the setting, and chance tells which of them a thread of XLA uses;
-    # where it is not the first, ListOps' step takes 1.4 times as long. While compiling, threads wait for each other.
-    settings = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1, _M_ARENA_MAX: 1}
+    # -1 is the largest size_t there: INT_MAX, two gigabytes, is below what one step frees.
+    settings = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1}
     taken = [mallopt(parameter, value) for parameter, value in settings.items()]
     _reserve_huge_pages(libc)
     return taken == [1] * len(settings)
+
+
+def run_on_calling_thread() -> None:
+    """Let JAX run a CPU's programs on the thread that calls them, which then also allocates their arrays.
+
+    Of glibc's arenas only the main thread's keeps large ones: another maps what exceeds 64 MB anew each time, whatever
+    the setting, and ListOps' step takes 1.4 times as long. One arena for all threads would do as well, but the
+    compiler's threads would wait for each other: 1.4 times as long. Call it before JAX makes its first array.
+    """
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def _reserve_huge_pages(libc: ctypes.CDLL) -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lra_bench import UserError, WorkError
+from lra_bench.allocator import run_on_calling_thread
 from lra_bench.bench_cell import GIB, Cell, DoesNotFit, measure_cell
 from lra_bench.bench_ratios import Earlier, Ratio, earlier_speeds, ratios
 from lra_bench.data.manifest import choose
@@ -75,6 +76,7 @@ def run_bench(asked: Asked, *, against: str | None, plot: Path | None, as_json: 
 
     Raises UserError for an unknown name, a bad length, or an `against` that holds nothing comparable.
     """
+    run_on_calling_thread()
     jax.config.update("jax_enable_compilation_cache", False)  # compile seconds are measured, not read from disk
     planned = plan(asked)
     earlier = earlier_speeds(against, [(run.model, run.data.task, run.data.length) for run, *_ in planned])

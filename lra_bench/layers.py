@@ -6,6 +6,7 @@ two-dimensional tokens that matrix products want costs nothing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -93,12 +94,24 @@ def gelu(x: Array, conventions: Conventions) -> Array:
     return jax.nn.gelu(x, approximate=conventions.gelu == "tanh")
 
 
-def dropout_masks(key: Array | None, rate: float, shape: tuple[int, ...], dtype: DTypeLike) -> Array | None:
-    """What features are multiplied by, 0 or 1/(1 − rate); None where nothing is dropped, as in evaluation, which has no
-    key. Drawn at once for a whole network: a draw for each mask takes the compiler a second longer."""
+def dropout_masks(key: Array | None, rate: float, shape: tuple[int, ...], dtype: DTypeLike) -> list[Array] | None:
+    """What features are multiplied by, 0 or 1/(1 − rate), for each block of `shape` (blocks, masks, b, H); None where
+    nothing is dropped, as in evaluation, which has no key."""
     if key is None or rate == 0.0:
         return None
-    return jax.random.bernoulli(key, 1.0 - rate, shape).astype(dtype) / (1.0 - rate)
+
+    def draw(key: Array) -> list[Array]:
+        # One row for all: as many axes, the same numbers cost the compiler half a second; a draw for each mask, one.
+        kept = jax.random.bernoulli(key, 1.0 - rate, (math.prod(shape),))
+        return list(kept.astype(dtype).reshape(shape) / (1.0 - rate))
+
+    def draw_into_memory(key: Array) -> list[Array]:
+        # What a branch returns is kept. Else XLA draws anew in each kernel that uses a mask, and compiles these kernels
+        # for each block. The condition always holds, but the compiler does not know it.
+        words, never = jax.random.key_data(key), [jnp.zeros(shape[1:], dtype)] * shape[0]
+        return jax.lax.cond(words.min() <= words.max(), draw, lambda _: never, key)
+
+    return jax.lax.platform_dependent(key, cpu=draw_into_memory, default=draw)
 
 
 def dropout(x: Array, masks: Array | None, number: int) -> Array:

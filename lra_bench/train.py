@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from lra_bench import Interrupted, OutOfTime, UserError, WorkError
 from lra_bench.account import Account, Score, accuracies, deliver, majority_share, make_record, throughput
+from lra_bench.allocator import run_on_calling_thread
 from lra_bench.checkpoint import Checkpoints
 from lra_bench.data.packed import PackedSplit, open_split
 from lra_bench.data.progress import Progress
@@ -145,6 +146,7 @@ def data_shape(run: Run, split: PackedSplit) -> DataShape:
 
 def set_up(run: Run, data_folder: Path, placement: Placement = "auto") -> tuple[Lab, TrainState]:
     """Data at hand, the network initialised, the training program compiled (or found in the cache on disk)."""
+    run_on_calling_thread()
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     mesh = data_mesh(run.recipe.batch_size)

@@ -113,15 +113,26 @@ def test_tokens_enter_as_one_hot_through_a_dense_layer():
 
 def test_dropout_masks_a_feature_for_all_steps():
     x = jnp.ones((9, 4, 50))
-    masks = dropout_masks(jax.random.key(0), 0.3, (2, 4, 50), x.dtype)
+    (masks,) = dropout_masks(jax.random.key(0), 0.3, (1, 2, 4, 50), x.dtype)
     first, second = (np.asarray(dropout(x, masks, number)) for number in (0, 1))
     assert (first == first[:1]).all()
     assert (first[0] != second[0]).any()
     assert set(np.unique(first)) == {np.float32(0.0), np.float32(1 / 0.7)}
     assert 0.55 < (first[0] > 0).mean() < 0.85
-    assert dropout_masks(None, 0.3, (2, 4, 50), x.dtype) is None
-    assert dropout_masks(jax.random.key(0), 0.0, (2, 4, 50), x.dtype) is None
+    assert dropout_masks(None, 0.3, (1, 2, 4, 50), x.dtype) is None
+    assert dropout_masks(jax.random.key(0), 0.0, (1, 2, 4, 50), x.dtype) is None
     assert dropout(x, None, 0) is x
+
+
+def test_dropout_masks_are_those_of_a_plain_draw():
+    """Drawn as one row, in a branch on a CPU: the numbers are those of JAX's generator all the same, for every key."""
+    shape = (3, 2, 4, 50)
+    for seed in range(3):
+        key = jax.random.key(seed)
+        plain = jax.random.bernoulli(key, 0.7, shape).astype(jnp.float32) / 0.7
+        np.testing.assert_array_equal(
+            jax.jit(dropout_masks, static_argnums=(1, 2, 3))(key, 0.3, shape, jnp.float32), plain
+        )
 
 
 def test_each_block_has_masks_of_its_own():
