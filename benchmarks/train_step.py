@@ -251,6 +251,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per row instead of a table")
     parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.rounds < 1 or (options.batch is not None and options.batch < 1):
+        parser.error("--batch and --rounds must be at least 1")
     if not options.default_allocator and options.child != "reference":
         keep_freed_memory()
         run_on_calling_thread()
