@@ -36,7 +36,8 @@ def row(model: str, task: str, batch: int) -> str:
     state = steps.initial_state(params, stats, optimiser, data_mesh(batch))
     examples = steps.Examples(*(jnp.asarray(column) for column in synthetic_split(run.recipe, shape, batch)))
     key = steps.stream_key(0, 2)
-    step, cost = steps.compile_now(steps.train_step(network, optimiser), (state, examples, key), "float32")
+    arguments, options = (state, examples, key), steps.compiler_options(network, training=True)
+    step, cost = steps.compile_now(steps.train_step(network, optimiser), arguments, "float32", options)
     cells = [
         model.replace("_", "-"),
         task,

@@ -27,6 +27,7 @@ from lra_bench.steps import (
     Totals,
     TrainState,
     compile_now,
+    compiler_options,
     eval_chunk,
     initial_state,
     make_network,
@@ -103,6 +104,7 @@ def measure_training(cell: Cell, feeds: Mapping[Literal["synthetic", "data"], Fe
     # The learning rate's schedule needs a length; any will do.
     optimiser = make_optimiser(params, cell.run.recipe, 1000)
     step = train_chunk(network, optimiser, cell.batch_size, cell.mesh)
+    options = compiler_options(network, training=True)
     contenders: dict[str, Calls] = {}
     costs: dict[str, Cost] = {}
     with PeakMemory() as peak:
@@ -112,7 +114,7 @@ def measure_training(cell: Cell, feeds: Mapping[Literal["synthetic", "data"], Fe
             batches = feed.take(0, 0, 1)
             number = numbers(cell, 0)[0]
             arguments = (state, batches.examples, batches.order, key, number, number)
-            program, costs[name] = compile_now(step, arguments, cell.run.precision, donate=0)
+            program, costs[name] = compile_now(step, arguments, cell.run.precision, options, donate=0)
             refuse_if_too_large(costs[name], cell)
             contenders[name] = training_calls(cell, program, state, feed, key)
         timings = time_in_turn(contenders, cell.effort)
@@ -147,7 +149,9 @@ def measure_forward(cell: Cell, feed: Feed) -> list[Measurement]:
     zero = replicate(Totals.zero(), cell.mesh)
     arguments = (params, stats, examples, zero, *numbers(cell, 0, 1, count))
     with PeakMemory() as peak:
-        program, cost = compile_now(eval_chunk(network, cell.batch_size, cell.mesh), arguments, cell.run.precision)
+        chunk = eval_chunk(network, cell.batch_size, cell.mesh)
+        options = compiler_options(network, training=False)
+        program, cost = compile_now(chunk, arguments, cell.run.precision, options)
         refuse_if_too_large(cost, cell)
 
         def calls(n: int) -> None:
@@ -190,9 +194,9 @@ def measure_recurrent(cell: Cell) -> list[Measurement]:
         return jax.lax.fori_loop(0, n, body, (state, jnp.zeros(())))
 
     with PeakMemory() as peak:
-        program, cost = compile_now(
-            steps, (state, params, stats, tokens, jnp.zeros((), jnp.int32)), cell.run.precision, donate=0
-        )
+        arguments = state, params, stats, tokens, jnp.zeros((), jnp.int32)
+        options = compiler_options(network, training=False)
+        program, cost = compile_now(steps, arguments, cell.run.precision, options, donate=0)
         latest = state
 
         def calls(n: int) -> None:

@@ -5,7 +5,7 @@ Inputs arrive as prepared data has them, (b, L) or (b, 2, L) of uint8; inside, t
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +84,9 @@ class Reading(NamedTuple):
 
 class Classifier(nnx.Module):
     """The whole network: inputs (b, L) or (b, 2, L) uint8 and lengths (b,) or (b, 2) → logits (b, classes)."""
+
+    batched_products: ClassVar[bool] = False
+    """Whether its time goes into products of many small matrices, as in attention."""
 
     def __init__(
         self, recipe: Recipe, shape: DataShape, blocks: list[Block], conventions: Conventions, *, rngs: nnx.Rngs

@@ -96,7 +96,7 @@ def test_a_devices_peak_counts_only_where_it_rose(before, after, expected, monke
 
 def test_cost_of_a_product_is_what_it_is():
     x = jnp.ones((64, 32))
-    _, cost = compile_now(lambda x: x.T @ x, (x,), "float32")
+    _, cost = compile_now(lambda x: x.T @ x, (x,), "float32", {})
     assert cost.flops == pytest.approx(2 * 64 * 32 * 32, rel=0.05)
     assert cost.bytes_accessed >= x.nbytes
     assert cost.peak_bytes >= x.nbytes + 4 * 32 * 32

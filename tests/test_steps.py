@@ -23,9 +23,8 @@ def test_full_size_listops_step_learns_its_batch(model, parameters):
     optimiser = make_optimiser(params, run.recipe, 96_000 // 50)
     state = steps.initial_state(params, stats, optimiser, mesh)
     batch = steps.Examples(*(jnp.asarray(column) for column in synthetic_split(run.recipe, shape, 50)))
-    step, cost = steps.compile_now(
-        steps.train_step(network, optimiser), (state, batch, steps.stream_key(0, 2)), "float32"
-    )
+    arguments, options = (state, batch, steps.stream_key(0, 2)), steps.compiler_options(network, training=True)
+    step, cost = steps.compile_now(steps.train_step(network, optimiser), arguments, "float32", options)
     assert cost.flops > 0
     losses, before = [], state
     for _ in range(3):

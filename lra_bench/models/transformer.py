@@ -9,7 +9,7 @@ gradient, so that Path-X's 16,384² weights per head need not exist at once; the
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -136,6 +136,7 @@ class Head(nnx.Module):
 class Transformer(nnx.Module):
     """The whole network, called as a `Classifier`: inputs (b, L) or (b, 2, L) uint8 → logits (b, classes)."""
 
+    batched_products: ClassVar[bool] = True
     ignores_padding = True
 
     def __init__(self, recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs):
