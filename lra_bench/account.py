@@ -79,7 +79,7 @@ def accuracies(run: Run, account: Account, majority: float, test: Score | None, 
     )
 
 
-def throughput(run: Run, account: Account, cost: Cost, tokens_per_example: int) -> Throughput:
+def throughput(run: Run, account: Account, cost: Cost, tokens_per_example: int, remat: bool) -> Throughput:
     examples = account.timed_steps * run.recipe.batch_size
     rate = examples / account.train_seconds if account.train_seconds else 0.0
     statistics = [device.memory_stats() or {} for device in jax.local_devices()]
@@ -93,6 +93,7 @@ def throughput(run: Run, account: Account, cost: Cost, tokens_per_example: int) 
         compile_seconds=account.compile_seconds,
         peak_memory_bytes=max(measured) if measured else cost.peak_bytes,
         peak_memory_source="device" if measured else "compiler estimate",
+        remat=remat,
     )
 
 

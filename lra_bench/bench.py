@@ -54,6 +54,7 @@ class Asked:
     overrides: Mapping[str, Any] | None = None
     precision: Precision = "float32"
     data: bool = False
+    remat: bool = False
     smoke: bool = False
     again: bool = False
 
@@ -177,7 +178,7 @@ def measure_all(asked: Asked, planned: list[Planned], earlier: Earlier, results_
         for i, (run, shape, data) in enumerate(planned):
             name = f"{title(run.model)} on {run.data.task}, {run.data.length:,} steps, batch {run.recipe.batch_size}"
             progress.note = name
-            record = make_record(run, 0, [], "")
+            record = make_record(run, asked.remat, 0, [], "")
             path = path_of(results_dir, record)
             if path.exists() and not asked.again:
                 before = load_any(path)
@@ -187,9 +188,9 @@ def measure_all(asked: Asked, planned: list[Planned], earlier: Earlier, results_
             else:
                 floor = measure_floor(asked.precision, effort).or_better(floor)
                 try:
-                    cell = Cell(run, shape, data, effort, floor)
+                    cell = Cell(run, shape, data, asked.remat, effort, floor)
                     measured = measure_cell(cell, lambda: progress.advance(1))
-                    record = make_record(run, cell.parameters, measured, describe_floor(floor))
+                    record = make_record(run, asked.remat, cell.parameters, measured, describe_floor(floor))
                     keep(results_dir, record)
                     records.append(record)
                 except DoesNotFit as error:
@@ -199,7 +200,7 @@ def measure_all(asked: Asked, planned: list[Planned], earlier: Earlier, results_
     return Outcome(records, skipped, ratios(records, earlier))
 
 
-def make_record(run: Run, parameters: int, measured: list[Measurement], note: str) -> BenchRecord:
+def make_record(run: Run, remat: bool, parameters: int, measured: list[Measurement], note: str) -> BenchRecord:
     system = describe_system(run.precision, PRECISIONS[run.precision])
     identity = {
         "model": run.model,
@@ -209,6 +210,7 @@ def make_record(run: Run, parameters: int, measured: list[Measurement], note: st
         "precision": run.precision,
         "device_kind": system.device_kind,
         "devices": system.devices,
+        **({"remat": True} if remat else {}),
     }
     return BenchRecord(
         schema_version=1,
@@ -221,17 +223,19 @@ def make_record(run: Run, parameters: int, measured: list[Measurement], note: st
         parameters=parameters,
         recipe=run.recipe,
         overrides=run.overrides,
+        remat=remat,
         measurements=measured,
         system=system,
-        provenance=describe_provenance(command_of(run)),
+        provenance=describe_provenance(command_of(run, remat)),
         note=note,
     )
 
 
-def command_of(run: Run) -> str:
+def command_of(run: Run, remat: bool) -> str:
     parts = [f"lra-bench bench --model {run.model.replace('_', '-')} --task {run.data.task}"]
     parts += [f"--lengths {run.data.length}", *(f"--set {key}={value}" for key, value in run.overrides.items())]
-    return " ".join([*parts, *([] if run.precision == "float32" else [f"--precision {run.precision}"])])
+    parts += [] if run.precision == "float32" else [f"--precision {run.precision}"]
+    return " ".join([*parts, *(["--remat"] if remat else [])])
 
 
 def keep(results_dir: Path, record: BenchRecord) -> None:

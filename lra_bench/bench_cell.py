@@ -53,6 +53,7 @@ class Cell:
     run: Run
     shape: DataShape
     data: PackedSplit | None
+    remat: bool
     effort: Effort
     floor: Floor
 
@@ -66,7 +67,7 @@ class Cell:
 
     @cached_property
     def network(self) -> Any:
-        return make_network(self.run, self.shape)
+        return make_network(self.run, self.shape, self.remat)
 
     @property
     def parameters(self) -> int:

@@ -14,6 +14,7 @@ from jax import Array
 
 from lra_bench import UserError
 from lra_bench.layers import Block, Conventions, DataShape, Dense, dropout_masks, gelu, make_norm
+from lra_bench.remat import rematerialised
 from lra_bench.spec import Recipe
 
 PIXEL_SCALES: dict[str, tuple[float, float]] = {
@@ -87,6 +88,8 @@ class Classifier(nnx.Module):
 
     batched_products: ClassVar[bool] = False
     """Whether its time goes into products of many small matrices, as in attention."""
+    remat: bool = False
+    """Whether training computes what is inside the blocks again in the backward pass, instead of keeping it."""
 
     def __init__(
         self, recipe: Recipe, shape: DataShape, blocks: list[Block], conventions: Conventions, *, rngs: nnx.Rngs
@@ -121,7 +124,8 @@ class Classifier(nnx.Module):
         shape = len(self.blocks), max(block.gate.masks for block in self.blocks), *x.shape[1:]
         masks = dropout_masks(key, self.dropout, shape, x.dtype)
         for i, block in enumerate(self.blocks):
-            x = block(x, mask, train, None if masks is None else masks[i])
+            arguments = x, mask, train, None if masks is None else masks[i]
+            x = rematerialised(block, *arguments) if self.remat and train else block(*arguments)
         if self.final_norm is not None:
             x = self.final_norm(x, train)
         return self.head(pool(x, true_lengths, self.pooling))

@@ -24,6 +24,9 @@ app = typer.Typer(
 Tasks = Annotated[list[str], typer.Argument(help="Task names, or `all`.", metavar="TASK...")]
 ResultsDir = Annotated[Path, typer.Option("--results-dir", help="Where result records are read and written.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Remat = Annotated[
+    bool, typer.Option("--remat", help="Keep each block's input only and compute the rest again: half the memory.")
+]
 PROTOCOL_HELP = "Tokens and splits of S4 and S5, or of the LRA paper."
 
 
@@ -117,6 +120,7 @@ def train(
     data_on: Annotated[
         Literal["auto", "device", "host"], typer.Option(help="Where examples stay; from the host they come in blocks.")
     ] = "auto",
+    remat: Remat = False,
     results_dir: ResultsDir = Path("results"),
 ) -> None:
     """Train a model to its published recipe and write a result record. Interrupted, the same command continues."""
@@ -136,7 +140,7 @@ def train(
     )
     print_plan(planned)
     if not dry_run:
-        run_all(planned, results_dir, time_limit, data_on)
+        run_all(planned, results_dir, time_limit, data_on, remat)
 
 
 @app.command()
@@ -165,6 +169,7 @@ def bench(
     ] = None,
     precision: Annotated[Literal["float32", "tf32"], typer.Option(help="Of matrix products.")] = "float32",
     data: Annotated[bool, typer.Option("--data", help="Measure prepared data too, beside synthetic.")] = False,
+    remat: Remat = False,
     against: Annotated[
         str | None, typer.Option(help="A run, a record, a results folder or --json output to give ratios to.")
     ] = None,
@@ -179,7 +184,7 @@ def bench(
     from lra_bench.spec import parse_overrides
 
     overrides = parse_overrides(settings or [])
-    asked = Asked(model or ["s5"], task or ["all"], lengths, batch, overrides, precision, data, smoke, again)
+    asked = Asked(model or ["s5"], task or ["all"], lengths, batch, overrides, precision, data, remat, smoke, again)
     run_bench(asked, against=against, plot=plot, as_json=as_json, results_dir=results_dir)
 
 

@@ -113,7 +113,11 @@ def print_plan(planned: Sequence[Planned]) -> None:
 
 
 def run_all(
-    planned: Sequence[Planned], results_dir: Path, minutes: float | None = None, placement: Placement = "auto"
+    planned: Sequence[Planned],
+    results_dir: Path,
+    minutes: float | None = None,
+    placement: Placement = "auto",
+    remat: bool = False,
 ) -> None:
     """Train each run and print its result; the last line of each is the record's file. After `minutes`, stop and save.
 
@@ -129,7 +133,7 @@ def run_all(
         if number and deadline is not None and time.monotonic() >= deadline:
             raise OutOfTime(f"the time limit is reached after {number} of {len(planned)} runs. The same continues.")
         try:
-            _print_result(train(item.run, item.data_folder, results_dir, deadline, placement), results_dir)
+            _print_result(train(item.run, item.data_folder, results_dir, deadline, placement, remat), results_dir)
         except WorkError as error:
             if len(planned) == 1:
                 raise

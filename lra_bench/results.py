@@ -60,6 +60,9 @@ class CurvePoint(Frozen):
     val_accuracy: float
 
 
+REMAT = "blocks kept their input only, and the backward pass computed the rest again"
+
+
 class Throughput(Frozen):
     """What the training run itself measured, after compilation. `bench` measures with more care."""
 
@@ -73,6 +76,7 @@ class Throughput(Frozen):
     compile_seconds: float
     peak_memory_bytes: int | None
     peak_memory_source: Literal["device", "compiler estimate", "not measured"]
+    remat: bool = Field(default=False, description=REMAT)
 
 
 class System(Frozen):
@@ -164,6 +168,7 @@ class BenchRecord(Frozen):
     parameters: int
     recipe: Recipe
     overrides: dict[str, Any]
+    remat: bool = Field(default=False, description=REMAT)
     measurements: list[Measurement]
     system: System
     provenance: Provenance

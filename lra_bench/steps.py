@@ -113,7 +113,7 @@ def reseed(model: nnx.Module, key: Array) -> None:
         stream.count[...] = jnp.zeros_like(stream.count[...])
 
 
-def make_network(run: Run, shape: DataShape) -> tuple[Network, nnx.State, nnx.State]:
+def make_network(run: Run, shape: DataShape, remat: bool = False) -> tuple[Network, nnx.State, nnx.State]:
     """The network of a run with its initial parameters and statistics. Traced under jit: one compiled
     initialisation."""
     structure: dict[str, Any] = {}
@@ -122,6 +122,7 @@ def make_network(run: Run, shape: DataShape) -> tuple[Network, nnx.State, nnx.St
         model = models.build(
             run.model, run.recipe, shape, rngs=nnx.Rngs(params=key, default=jax.random.fold_in(key, 1))
         )
+        model.remat = remat
         model.train()
         graph, (params, stats, fixed) = nnx.graphdef(model), nnx.state(model, nnx.Param, nnx.BatchStat, ...)
         structure["training"] = graph

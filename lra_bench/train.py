@@ -144,7 +144,7 @@ def data_shape(run: Run, split: PackedSplit) -> DataShape:
     return DataShape(split.inputs.shape[-1], run.data.classes, 2 if split.inputs.ndim == 3 else 1, variable_length)
 
 
-def set_up(run: Run, data_folder: Path, placement: Placement = "auto") -> tuple[Lab, TrainState]:
+def set_up(run: Run, data_folder: Path, placement: Placement = "auto", remat: bool = False) -> tuple[Lab, TrainState]:
     """Data at hand, the network initialised, the training program compiled (or found in the cache on disk)."""
     run_on_calling_thread()
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
@@ -155,7 +155,7 @@ def set_up(run: Run, data_folder: Path, placement: Placement = "auto") -> tuple[
     if n < run.recipe.batch_size:
         raise UserError(f"batch_size must not exceed the {n} training examples, got {run.recipe.batch_size}.")
     data = make_feeds(packed, stream_key(run.seed, 1), mesh, run.recipe.batch_size, placement)
-    network, params, stats = make_network(run, data_shape(run, packed["train"]))
+    network, params, stats = make_network(run, data_shape(run, packed["train"]), remat)
     optimiser = make_optimiser(params, run.recipe, n // run.recipe.batch_size)
     state = initial_state(params, stats, optimiser, mesh)
     programs = compile_programs(run, network, optimiser, state, data["train"].take(0, 0, 1).examples, mesh)
@@ -193,8 +193,9 @@ def memory_in_words(run: Run) -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise WorkError(
-            f"the device has too little memory for {run.name}. Keep the examples on the host (--data-on host), or "
-            f"take fewer at once, as in --set batch_size={max(1, run.recipe.batch_size // 2)}."
+            f"the device has too little memory for {run.name}. Type the same with --remat, keep the examples on the "
+            "host (--data-on host), or take fewer at once, as in "
+            f"--set batch_size={max(1, run.recipe.batch_size // 2)}."
         ) from None
 
 
@@ -204,8 +205,11 @@ def train(
     results_dir: Path,
     deadline: float | None = None,
     placement: Placement = "auto",
+    remat: bool = False,
 ) -> Record:
     """Train, choose the best checkpoint on validation, test it once, write the record. A finished run returns at once.
+
+    remat: save memory for time (remat.py); the same mathematics, other roundings, so no part of what names the run.
 
     Raises Interrupted (a signal) or OutOfTime (`deadline`, on the clock of `time.monotonic`) after saving, WorkError
     when the loss stops being finite, the device's memory does not suffice, or another process trains the same run.
@@ -215,7 +219,7 @@ def train(
         if finished.exists():
             return deliver(load_record(finished), run, results_dir)
         write_atomically(run.folder / "run.json", run.model_dump_json(indent=1) + "\n")
-        lab, state = set_up(run, data_folder, placement)
+        lab, state = set_up(run, data_folder, placement, remat)
         majority = majority_share(lab.data["test"].labels)
         checkpoints = Checkpoints(run.folder / "checkpoints")
         account = Account(compile_seconds=lab.programs.cost.compile_seconds)
@@ -228,7 +232,7 @@ def train(
         def record(status: Any, test: Score | None, last_test: Score | None, note: str = "") -> Record:
             accuracy = accuracies(run, account, majority, test, last_test)
             tokens = int(np.prod(lab.data["train"].example_shape))
-            speed = throughput(run, account, lab.programs.cost, tokens)
+            speed = throughput(run, account, lab.programs.cost, tokens, remat)
             return make_record(run, status, lab.network.parameters, account, accuracy, speed, note)
 
         dropout_key = replicate(stream_key(run.seed, 2), lab.mesh)

@@ -108,8 +108,10 @@ def test_a_measured_cell_is_not_measured_again_unless_asked(measured, monkeypatc
 
 def test_what_looks_ahead_has_no_recurrent_step_and_real_data_stands_beside_synthetic(tmp_path, capsys):
     prepare("listops", size="tiny", jobs=1)
-    output = run(tmp_path, capsys, lengths=None, data=True)
+    output = run(tmp_path, capsys, lengths=None, data=True, remat=True)
     (record,) = output["records"]
+    assert record["remat"]
+    assert record["provenance"]["command"].endswith(" --remat")
     assert [(m["call"], m["input"]) for m in record["measurements"]] == [
         ("train", "synthetic"),
         ("train", "data"),

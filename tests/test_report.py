@@ -193,6 +193,7 @@ def test_throughput_is_ranked_within_a_device_kind_and_a_shape_only(tmp_path):
     write(
         tmp_path,
         bench_record("s5", seconds=0.01),
+        bench_record("s5", seconds=0.013, digest="r" * 12, remat=True),
         bench_record("s5-ptd", seconds=0.02),
         bench_record("s5", seconds=0.005, digest="t" * 12, system=other),
         bench_record("s5", length=4096, seconds=0.03),
@@ -205,7 +206,8 @@ def test_throughput_is_ranked_within_a_device_kind_and_a_shape_only(tmp_path):
     steps = [row for row in blocks["NVIDIA H200"] if row[4].text == "training step"]
     assert [(row[0].text, row[2].text, row[6].value, row[6].rank) for row in steps] == [
         ("s5", "2,048", 5000.0, "best"),
-        ("s5-ptd", "2,048", 2500.0, "second"),
+        ("s5 --remat", "2,048", 50 / 0.013, "second"),
+        ("s5-ptd", "2,048", 2500.0, ""),
         ("s5", "4,096", 50 / 0.03, ""),
     ]
     speed = made.table("training-speed").blocks[0].rows[0]

@@ -21,7 +21,7 @@ LAYERS = [
     ["data", "registry", "tasks"],
     ["validation"],
     ["report"],
-    ["ssm", "allocator"],
+    ["ssm", "allocator", "remat"],
     ["layers"],
     ["classifier"],
     ["models"],

@@ -85,6 +85,24 @@ def test_resumed_run_equals_uninterrupted(data, tmp_path, monkeypatch, stops):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_run_begun_plain_goes_on_rematerialised(data, tmp_path, monkeypatch):
+    """How memory is saved is no part of a run: the same mathematics, so the same curve but for roundings."""
+    monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "whole"))
+    whole = train.train(small_run(data, epochs=1.0), data, tmp_path / "results-whole")
+    monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "resumed"))
+    monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        stop_at_step(patch, 20)
+        with pytest.raises(Interrupted):
+            train.train(small_run(data, epochs=1.0), data, tmp_path / "results")
+    again = train.train(small_run(data, epochs=1.0), data, tmp_path / "results", remat=True)
+    assert (whole.throughput.remat, again.throughput.remat) == (False, True)
+    assert (again.digest, again.published_recipe) == (whole.digest, whole.published_recipe)
+    for ours, theirs in zip(again.curve, whole.curve, strict=True):
+        assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-4)
+        assert ours.val_loss == pytest.approx(theirs.val_loss, rel=1e-3)
+
+
 def stop_at_step(patch, at):
     """A SIGTERM that arrives while step `at` is being taken."""
     take = train.Pace.took

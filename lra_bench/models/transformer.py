@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from lra_bench import UserError
 from lra_bench.classifier import as_one_batch
 from lra_bench.layers import DataShape
+from lra_bench.remat import rematerialised
 from lra_bench.spec import WIDEST, Frozen, Recipe
 
 QUERIES_AT_ONCE = 256
@@ -137,6 +138,7 @@ class Transformer(nnx.Module):
     """The whole network, called as a `Classifier`: inputs (b, L) or (b, 2, L) uint8 → logits (b, classes)."""
 
     batched_products: ClassVar[bool] = True
+    remat: bool = False
     ignores_padding = True
 
     def __init__(self, recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs):
@@ -164,7 +166,7 @@ class Transformer(nnx.Module):
         table = sinusoids(x.shape[0], x.shape[2]) if self.learned is None else self.learned[...]
         x = dropout(x + table[:, None], self.rate, first)
         for block, block_key in zip(self.blocks, keys, strict=True):
-            x = block(x, real, block_key)
+            x = rematerialised(block, x, real, block_key) if self.remat and train else block(x, real, block_key)
         x = self.norm(x)
         return self.head(x.mean(0) if self.class_token is None else x[0])
 

@@ -29,13 +29,12 @@ CALLS = {"train": "training step", "forward": "forward", "recurrent": "recurrent
 
 def training_speed_table(loaded: Iterable[Loaded]) -> Table:
     """Median over the seeds of one configuration on one device kind, from the training runs' own clocks."""
-    groups: dict[tuple[str, int, str, str], list[Run]] = defaultdict(list)
+    groups: dict[tuple[str, int, str, str, bool], list[Run]] = defaultdict(list)
     for item in loaded:
         record = item.record
         if isinstance(record, Record) and record.throughput.steps > 0 and record.throughput.train_seconds > 0:
-            groups[record.system.device_kind, _order(record.data.task), record.model, record.digest].append(
-                Run(item.id, record)
-            )
+            place = (record.system.device_kind, _order(record.data.task), record.model, record.digest)
+            groups[*place, record.throughput.remat].append(Run(item.id, record))
     blocks: dict[str, list[tuple[Cell, ...]]] = defaultdict(list)
     for (kind, *_), runs in sorted(groups.items()):
         blocks[kind].append(_training_row(runs))
@@ -107,6 +106,10 @@ def _order(task: str) -> int:
     return LRA.index(task) if task in LRA else len(LRA)
 
 
+def _label(key: RowKey, remat: bool) -> str:
+    return f"{row_label(key)} --remat" if remat else row_label(key)
+
+
 def _training_row(runs: Sequence[Run]) -> tuple[Cell, ...]:
     record = runs[0].record
     speeds = [run.record.throughput for run in runs]
@@ -114,7 +117,7 @@ def _training_row(runs: Sequence[Run]) -> tuple[Cell, ...]:
     estimated = any(speed.peak_memory_source == "compiler estimate" for speed in speeds)
     ids = tuple(run.id for run in runs)
     return (
-        Cell(row_label(row_key(record)), runs=ids),
+        Cell(_label(row_key(record), record.throughput.remat), runs=ids),
         Cell(title(record.data.task)),
         Cell(record.data.size),
         whole(record.data.length),
@@ -141,7 +144,7 @@ def _bench_row(run: str, record: BenchRecord, measured: Measurement) -> tuple[Ce
     peak = None if measured.peak_memory_bytes is None else measured.peak_memory_bytes / GIB
     call = CALLS[measured.call] + (", real data" if measured.input == "data" else "")
     return (
-        Cell(row_label(RowKey("settings", record.model, settings_of(record.overrides))), runs=(run,)),
+        Cell(_label(RowKey("settings", record.model, settings_of(record.overrides)), record.remat), runs=(run,)),
         Cell(title(record.task)),
         whole(record.length),
         whole(record.batch_size),

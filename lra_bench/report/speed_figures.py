@@ -101,8 +101,8 @@ def _benched(loaded: Sequence[Loaded], task: str, kind: str, lengths: set[int]) 
 
 
 def _as_published(record: BenchRecord) -> bool:
-    """Nothing but the batch is overridden, which a rate per example allows."""
-    return set(record.overrides) <= {"batch_size"}
+    """Nothing but the batch is overridden, which a rate per example allows; nothing computed twice."""
+    return set(record.overrides) <= {"batch_size"} and not record.remat
 
 
 def _trained_speed(runs: Sequence[Run]) -> tuple[float, int | None]:
