@@ -1,4 +1,4 @@
-"""The fused GPU kernels and their gradients, without a GPU: their arithmetic in interpret mode, and their lowering for CUDA."""
+"""The fused GPU kernels and their gradients without a GPU: arithmetic in interpret mode, and lowering for CUDA."""
 
 import contextlib
 import re
