@@ -327,7 +327,8 @@ def draw(plot: Path, records: list[BenchRecord]) -> None:
     from lra_bench.report.speed_figures import scaling_pictures
 
     # The report draws networks as published only; here the changed ones are what was asked for.
-    loaded = [Loaded(record.digest, record.model_copy(update={"overrides": {}})) for record in records]
+    asked_for = {"overrides": {}, "remat": False}
+    loaded = [Loaded(record.digest, record.model_copy(update=asked_for)) for record in records]
     pictures = scaling_pictures(loaded, [title(record.model) for record in records])
     if not pictures:
         print("No picture: it needs one model at two lengths or more.", file=sys.stderr)

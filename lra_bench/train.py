@@ -193,8 +193,8 @@ def memory_in_words(run: Run) -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise WorkError(
-            f"the device has too little memory for {run.name}. Type the same with --remat, keep the examples on the "
-            "host (--data-on host), or take fewer at once, as in "
+            f"the device has too little memory for {run.name}. Training takes less with --remat, with the examples on "
+            "the host (--data-on host), or with fewer at once, as in "
             f"--set batch_size={max(1, run.recipe.batch_size // 2)}."
         ) from None
 
