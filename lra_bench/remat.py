@@ -41,6 +41,7 @@ def rematerialised(block: nnx.Module, x: Array, *rest: Any) -> Array:
 
     call.defvjp(forward, backward)
     y, stats = call(params, x)
+    # Without stop_gradient JAX 0.10 makes arguments of their zero tangents, and then misses them when it is called.
     nnx.update(block, lax.stop_gradient(stats))
     return y
 
