@@ -36,3 +36,18 @@ def test_full_size_listops_step_learns_its_batch(model, parameters):
     for old, new in zip(jax.tree.leaves(before.params), jax.tree.leaves(state.params), strict=True):
         assert np.isfinite(new).all()
         assert (np.asarray(old) != np.asarray(new)).any()
+
+
+def test_compiled_evaluation_leaves_products_to_eigen_but_for_the_transformer():
+    """What is left to YNNPACK stands in the compiled program as a fusion of that name."""
+    if jax.default_backend() != "cpu":
+        pytest.skip("YNNPACK is a library for CPUs")
+    for model in ("s5", "transformer"):
+        run, shape = synthetic_run(model, "listops", 32, {"n_layers": 1, "batch_size": 4}, "float32")
+        network, params, stats = steps.make_network(run, shape)
+        batch = steps.Examples(*(jnp.asarray(column) for column in synthetic_split(run.recipe, shape, 4)))
+        ours, default = (
+            steps.compile_now(network.apply_eval, (params, stats, batch), "float32", options)[0].as_text()
+            for options in (steps.compiler_options(network, training=False), {})
+        )
+        assert ("ynn_fusion" in ours) == ("ynn_fusion" in default and model == "transformer")
