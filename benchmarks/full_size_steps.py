@@ -17,13 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
-from lra_bench import steps
-from lra_bench.allocator import keep_freed_memory, run_on_calling_thread
-from lra_bench.distributed import data_mesh
-from lra_bench.models import MODELS
-from lra_bench.optim import make_optimiser
-from lra_bench.registry import task_names
-from lra_bench.synthetic import synthetic_run, synthetic_split
+from lra_bench.bench.synthetic import synthetic_run, synthetic_split
+from lra_bench.machine.allocator import keep_freed_memory
+from lra_bench.machine.xla import compile_program, compiler_options, run_on_calling_thread
+from lra_bench.registry import model_names, task_names
+from lra_bench.training import steps
+from lra_bench.training.functional import initialized
+from lra_bench.training.mesh import data_mesh
+from lra_bench.training.optimizer import make_optimizer
+from lra_bench.training.state import Examples, stream_key
 
 GIB = 2**30
 
@@ -31,13 +33,13 @@ GIB = 2**30
 def row(model: str, task: str, batch: int) -> str:
     """One line of the table. Raises FloatingPointError when the loss or a gradient is not finite."""
     run, shape = synthetic_run(model, task, None, {"batch_size": batch}, "float32")
-    network, params, stats = steps.make_network(run, shape)
-    optimiser = make_optimiser(params, run.recipe, 1000)
-    state = steps.initial_state(params, stats, optimiser, data_mesh(batch))
-    examples = steps.Examples(*(jnp.asarray(column) for column in synthetic_split(run.recipe, shape, batch)))
-    key = steps.stream_key(0, 2)
-    arguments, options = (state, examples, key), steps.compiler_options(network, training=True)
-    step, cost = steps.compile_now(steps.train_step(network, optimiser), arguments, "float32", options)
+    network, params, stats = initialized(run, shape)
+    optimizer = make_optimizer(params, run.recipe, 1000)
+    state = steps.initial_state(params, stats, optimizer, data_mesh(batch))
+    examples = Examples(*(jnp.asarray(column) for column in synthetic_split(run.recipe, shape, batch)))
+    key = stream_key(0, 2)
+    arguments, options = (state, examples, key), compiler_options(network.batched_products, training=True)
+    step, cost = compile_program(steps.train_step(network, optimizer), arguments, "float32", options)
     cells = [
         model.replace("_", "-"),
         task,
@@ -61,7 +63,7 @@ def row(model: str, task: str, batch: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--model", choices=list(MODELS), action="append")
+    parser.add_argument("--model", choices=model_names(), action="append")
     parser.add_argument("--task", choices=task_names(), action="append")
     asked = parser.parse_args()
     keep_freed_memory()
@@ -69,7 +71,7 @@ def main() -> None:
     print("| model | task | parameters | batch × documents × L | compile s | peak GiB | step s |")
     print("|---|---|---|---|---|---|---|")
     for task in asked.task or task_names():
-        for model in asked.model or MODELS:
+        for model in asked.model or model_names():
             print(row(model, task, asked.batch), flush=True)
             jax.clear_caches()
 

@@ -28,7 +28,8 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from lra_bench.allocator import keep_freed_memory, run_on_calling_thread
+from lra_bench.machine.allocator import keep_freed_memory
+from lra_bench.machine.xla import run_on_calling_thread
 
 keep_freed_memory()
 run_on_calling_thread()
@@ -114,8 +115,8 @@ def relative_error(kernel: Kernel, oracle: Kernel, arguments: list[Array]) -> fl
 
 def bench_s4d(H: int, N: int, L: int, rounds: int) -> None:
     p = parameters(H, N)
-    arguments = [p[k] for k in ("Lambda", "B", "C", "step")]
-    ours = partial(vandermonde.diagonal_kernel, L=L, discretisation="zoh")
+    arguments = [p[k] for k in ("Lambda", "B", "C", "dt")]
+    ours = partial(vandermonde.diagonal_kernel, L=L, discretization="zoh")
     theirs = partial(s4d_direct, L=L)
     cotangent = jnp.asarray(np.random.default_rng(1).normal(size=(2, H, L)), jnp.float32)
     title = f"S4D kernel, H={H} N={N} L={L}"
@@ -129,7 +130,7 @@ def bench_s4d(H: int, N: int, L: int, rounds: int) -> None:
 
 def bench_s4(H: int, N: int, L: int, rounds: int) -> None:
     p = parameters(H, N)
-    arguments = [p[k] for k in ("Lambda", "P", "B", "C", "step")]  # any numbers do for the stored C̃
+    arguments = [p[k] for k in ("Lambda", "P", "B", "C", "dt")]  # any numbers do for the stored C̃
     ours, theirs = (partial(kernel, L=L) for kernel in (cauchy.dplr_kernel, cauchy.cauchy_direct))
     cotangent = jnp.asarray(np.random.default_rng(1).normal(size=(2, H, L)), jnp.float32)
     title = f"S4 kernel, H={H} N={N} L={L}"

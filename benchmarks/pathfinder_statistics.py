@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, optimize, stats
 
-from lra_bench.tasks.snake_paddles import SnakeParameters, markers, paddles
-from lra_bench.tasks.snakes import PARAMETERS, Sketch, find_markers, render, sketches
+from lra_bench.data.generators.snake_paddles import SnakeParameters, markers, paddles
+from lra_bench.data.generators.snakes import PARAMETERS, Sketch, find_markers, render, sketches
 
 Array = npt.NDArray[Any]
 
@@ -29,7 +29,7 @@ RELEASED = {
     "paddle to marker contrast": "0.82 ± 0.003",
     "components, margin 2": "94.3 (95, 96, 92)",
     "components, margin 3": "83.6 (83, 92, 76, 88, 79)",
-    "pixels of grey value 1 / 2 / 3 per image": "462 / 524 / 128",
+    "pixels of gray value 1 / 2 / 3 per image": "462 / 524 / 128",
     "non-zero pixels": "0.161",
     "mean / 255": "0.0370",
     "standard deviation / 255": "0.1417",
@@ -41,7 +41,7 @@ RELEASED_SHARE = {2: 3 / 8, 3: 5 / 8}
 
 COMPONENT_LEVEL = 90
 HALF = 0.5
-"""What cutting to whole numbers takes from a grey value on average."""
+"""What cutting to whole numbers takes from a gray value on average."""
 
 VISIBLE = 0.03
 """Brightness from which a paddle or a marker counts as being in a pixel."""
@@ -120,7 +120,7 @@ def pictures(sample: Sample) -> dict[str, str]:
         "pixels ≥ 250 per image": f"{average((flat >= 250).sum(1)):.2f}",
         "paddle to marker contrast": f"{np.mean(gains):.3f} ± {np.std(gains):.3f} ({len(gains):,} lone paddles)",
         **{f"components, margin {m}": f"{found.mean():.1f} ± {found.std():.1f}" for m, found in of_margin.items()},
-        "pixels of grey value 1 / 2 / 3 per image": " / ".join(f"{average((flat == v).sum(1)):.0f}" for v in (1, 2, 3)),
+        "pixels of gray value 1 / 2 / 3 per image": " / ".join(f"{average((flat == v).sum(1)):.0f}" for v in (1, 2, 3)),
         "non-zero pixels": f"{average((flat > 0).mean(1)):.3f}",
         "mean / 255": f"{average(flat.mean(1)) / 255:.4f}",
         "standard deviation / 255": f"{average(flat.std(1)) / 255:.4f}",

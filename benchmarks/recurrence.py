@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from lra_bench.allocator import keep_freed_memory, run_on_calling_thread
+from lra_bench.machine.allocator import keep_freed_memory
+from lra_bench.machine.xla import run_on_calling_thread
 
 keep_freed_memory()
 run_on_calling_thread()

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from lra_bench.classifier import PIXEL_SCALES
-from lra_bench.layers import DataShape
-from lra_bench.models import s5
+from lra_bench.models.classifier import PIXEL_SCALES
+from lra_bench.models.layers import DataShape
+from lra_bench.recipes.s5 import Config
 from lra_bench.spec import Recipe
-from lra_bench.steps import Examples
+from lra_bench.training.state import Examples
 
 MAPPED = "examples"
 """Name of the axis that `vmap` adds, for BatchNorm's mean over it."""
@@ -51,12 +51,12 @@ def binary_operator(earlier: tuple[Array, Array], later: tuple[Array, Array]) ->
     return later[0] * earlier[0], later[0] * earlier[1] + later[1]
 
 
-def apply_ssm(params: dict[str, Any], config: s5.Config, u: Array) -> Array:
+def apply_ssm(params: dict[str, Any], config: Config, u: Array) -> Array:
     """y (L, H) for one example u (L, H); conjugate-symmetric, zero-order hold."""
     real = params["Lambda_re"]
-    Lambda = lax.complex(jnp.minimum(real, -1e-4) if config.clip_eigenvalues else real, params["Lambda_im"])
+    Lambda = lax.complex(jnp.minimum(real, -1e-4) if config.clip_eigs else real, params["Lambda_im"])
     B_tilde, C_tilde = (lax.complex(params[name][..., 0], params[name][..., 1]) for name in ("B", "C"))
-    Lambda_bar = jnp.exp(Lambda * jnp.exp(params["log_step"]))
+    Lambda_bar = jnp.exp(Lambda * jnp.exp(params["log_dt"]))
     B_bar = ((Lambda_bar - 1) / Lambda)[:, None] * B_tilde
 
     elements = Lambda_bar * jnp.ones((u.shape[0], 1)), jax.vmap(lambda u_t: B_bar @ u_t)(u)
@@ -90,13 +90,13 @@ def batch_norm(
 
 
 class Reference:
-    """The network with the interface of `steps.Network`, so that one training step serves both."""
+    """The network with the interface of `functional.FunctionalNetwork`, so that one training step serves both."""
 
     def __init__(self, recipe: Recipe, shape: DataShape):
         """Takes what S5's LRA runs use. Raises ValueError for a recipe that is none of theirs."""
-        self.config = s5.Config.model_validate(recipe.layer)
+        self.config = Config.model_validate(recipe.layer)
         self.recipe, self.shape = recipe, shape
-        fixed = (recipe.norm, recipe.prenorm, recipe.pooling, self.config.discretisation)
+        fixed = (recipe.norm, recipe.prenorm, recipe.pooling, self.config.discretization)
         if fixed != ("batch", True, "mean", "zoh") or self.config.activation not in ("half_glu1", "half_glu2"):
             raise ValueError("S5's LRA runs use prenorm BatchNorm, mean pooling, zoh, and half_glu1 or half_glu2")
 

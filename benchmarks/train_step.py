@@ -4,7 +4,7 @@
     python benchmarks/train_step.py --task image --batch 4
     python benchmarks/train_step.py --as-users-run           # two processes in turn: their allocator setting and ours
 
-Same parameters, same random data, same optimiser, the published recipe but for the batch; compiled by the same JAX,
+Same parameters, same random data, same optimizer, the published recipe but for the batch; compiled by the same JAX,
 ours with the options of `train`, and run in turn (A B A B). Theirs is `reference_s5.py`, its inputs encoded before the
 clock starts, as published; ours reads uint8 examples and gathers its batch inside the step. Ratios are of medians;
 "least" is the ratio of the fastest runs, "processor" that of the medians of processor time. Memory is the compiler's
@@ -27,13 +27,14 @@ from typing import Any, Literal, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from lra_bench.allocator import keep_freed_memory, run_on_calling_thread
+from lra_bench.machine.allocator import keep_freed_memory
+from lra_bench.machine.xla import run_on_calling_thread
 
 Side = Literal["reference", "ours"]
 SIDES: tuple[Side, Side] = ("reference", "ours")
 CALLS = ("train", "forward")
 BATCHES = {"listops": 50, "text": 8, "retrieval": 4, "image": 16, "pathfinder": 32, "pathx": 2}
-"""Of performance.md §4 where it has the task: the published ones where a CPU's memory and patience allow."""
+"""The published batch sizes where a CPU's memory and patience allow, and smaller ones elsewhere."""
 
 
 class Seconds(NamedTuple):
@@ -56,41 +57,36 @@ def programs(side: Side, task: str, batch_size: int) -> dict[str, Program]:
     import jax.numpy as jnp
 
     from benchmarks.reference_s5 import Reference, prepare
-    from lra_bench.distributed import data_mesh
-    from lra_bench.optim import make_optimiser
-    from lra_bench.steps import (
-        Examples,
-        Totals,
-        compiler_options,
-        eval_chunk,
-        initial_state,
-        make_network,
-        stream_key,
-        train_chunk,
-        train_step,
-    )
-    from lra_bench.synthetic import synthetic_run, synthetic_split
+    from lra_bench.bench.synthetic import synthetic_run, synthetic_split
+    from lra_bench.machine.xla import compiler_options
+    from lra_bench.training.functional import initialized
+    from lra_bench.training.mesh import data_mesh
+    from lra_bench.training.optimizer import make_optimizer
+    from lra_bench.training.state import Batches, EvalRows, Examples, Totals, stream_key
+    from lra_bench.training.steps import eval_loop, initial_state, train_loop, train_step
 
     run, shape = synthetic_run("s5", task, None, {"batch_size": batch_size}, "float32")
-    network, params, stats = make_network(run, shape)
+    network, params, stats = initialized(run, shape)
     mesh = data_mesh(batch_size)
-    optimiser = make_optimiser(params, run.recipe, 1000)
-    state = initial_state(params, stats, optimiser, mesh)
+    optimizer = make_optimizer(params, run.recipe, 1000)
+    state = initial_state(params, stats, optimizer, mesh)
     examples = Examples(*map(jnp.asarray, synthetic_split(run.recipe, shape, 4 * batch_size)))
     key, zero, one = stream_key(0, 2), jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32)
     if side == "ours":
         order = jnp.arange(4 * batch_size, dtype=jnp.int32)
-        train_args: tuple[Any, ...] = (examples, order, key, zero, one)
-        train = train_chunk(network, optimiser, batch_size, mesh)
-        forward = eval_chunk(network, batch_size, mesh)
-        forward_args: tuple[Any, ...] = (params, stats, examples, Totals.zero(), zero, one, one * batch_size)
+        train_args: tuple[Any, ...] = (Batches(examples, order, zero, one), key)
+        train = train_loop(network, optimizer, batch_size, mesh)
+        forward = eval_loop(network, batch_size, mesh)
+        forward_args: tuple[Any, ...] = (params, stats, Totals.zero(), EvalRows(examples, one * batch_size))
     else:
         reference = Reference(run.recipe, shape)
         batch = jax.block_until_ready(prepare(jax.tree.map(lambda column: column[:batch_size], examples), run.recipe))
         train_args = (batch, key)
-        train = train_step(reference, optimiser)
+        train = train_step(reference, optimizer)
         forward, forward_args = reference.apply_eval, (params, stats, batch)
-    options = {call: compiler_options(network, call == "train") if side == "ours" else {} for call in CALLS}
+    options = {
+        call: compiler_options(network.batched_products, call == "train") if side == "ours" else {} for call in CALLS
+    }
     # Published S5 does not donate its state; both do here, so that memory compares the algorithms.
     return {
         "train": training_program(train, state, train_args, options["train"]),

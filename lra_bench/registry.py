@@ -1,37 +1,137 @@
-"""The one place that reaches the task modules. No JAX."""
+"""Tasks and models by name. A task is a file of tasks/, a model a file of recipes/ and of models/; nothing lists them.
+
+This is the one place that reaches the task modules and the recipe modules. No JAX.
+"""
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
+import re
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Protocol, cast
 
-from lra_bench.data.source import DataSource
-from lra_bench.spec import Recipe, Task, unknown
-from lra_bench.tasks import SCALING_MODULES, TASK_MODULES
+from lra_bench.datasource import DataSource
+from lra_bench.errors import UserError
+from lra_bench.spec import Frozen, Recipe, Task, unknown
+
+ENTRY_POINTS = "lra_bench.models"
+"""Group under which an installed package names its layers: `my-layer = "my_package.my_module:MyLayer"`."""
 
 
 class TaskModule(Protocol):
-    """What every module of `tasks/` defines. RECIPES maps a model's name to its published recipe for this task."""
+    """What every module of `tasks/` defines."""
 
     TASK: Task
     CLASSES: tuple[str, ...]
     """What each label means, for people."""
     DATA: DataSource
+
+
+class RecipeModule(Protocol):
+    """What every module of `recipes/` defines. RECIPES maps the name of a task to the recipe that was published."""
+
+    TITLE: str
+    PAPER: str
+    Config: type[Frozen]
     RECIPES: dict[str, Recipe]
 
 
+def _modules_of(package: str) -> list[str]:
+    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    return sorted(module.name for module in found if not module.name.startswith("_"))
+
+
+# Tasks
+
+
+@cache
 def task_names() -> tuple[str, ...]:
-    """The benchmark, in the order of the paper's table."""
-    return TASK_MODULES
+    """The tasks of the benchmark, in the order of the paper's table."""
+    return tuple(name for name in every_task_name() if task_module(name).TASK.column is not None)
 
 
+@cache
 def every_task_name() -> tuple[str, ...]:
-    """The benchmark, then the sizes of Pathfinder beyond it."""
-    return TASK_MODULES + SCALING_MODULES
+    """The tasks of the benchmark in the order of the paper's table, then all other tasks by name."""
+    columns = {name: _task(name).TASK.column for name in _modules_of("lra_bench.tasks")}
+    return tuple(sorted(columns, key=lambda name: (columns[name] is None, columns[name] or 0, name)))
+
+
+def _task(name: str) -> TaskModule:
+    return cast(TaskModule, importlib.import_module(f"lra_bench.tasks.{name}"))
 
 
 def task_module(name: str) -> TaskModule:
-    """Raises UserError with the legal names for an unknown task."""
+    """The module of a task. Raises UserError with the legal names for an unknown task."""
     if name not in every_task_name():
         raise unknown("task", name, every_task_name())
-    return cast(TaskModule, importlib.import_module(f"lra_bench.tasks.{name}"))
+    return _task(name)
+
+
+def task_title(name: str) -> str:
+    """The heading of a task's column; the name itself for a task that this lra-bench does not know."""
+    return task_module(name).TASK.title if name in every_task_name() else name
+
+
+# Models
+
+
+@cache
+def model_names() -> tuple[str, ...]:
+    """The models of lra-bench by name, as records have them."""
+    return tuple(_modules_of("lra_bench.recipes"))
+
+
+def recipe_module(model: str) -> RecipeModule:
+    """The recipes of one of lra-bench's own models."""
+    return cast(RecipeModule, importlib.import_module(f"lra_bench.recipes.{model}"))
+
+
+def recipes_of(task: str) -> dict[str, Recipe]:
+    """The recipes of a task by model. A task with `like` has those of the other task, without a published accuracy."""
+    described = task_module(task).TASK
+    source = described.like or task
+    found = {model: recipe_module(model).RECIPES.get(source) for model in model_names()}
+    recipes = {model: recipe for model, recipe in found.items() if recipe is not None}
+    if described.like is None:
+        return recipes
+    changes = {"published": None, "notes": f"{task_title(source)}'s recipe on another task"}
+    return {model: recipe.model_copy(update=changes) for model, recipe in recipes.items()}
+
+
+def installed_layers() -> dict[str, str]:
+    """The layers of installed packages: name of the entry point, with underscores, to `package.module:Class`."""
+    return {point.name.replace("-", "_").lower(): point.value for point in entry_points(group=ENTRY_POINTS)}
+
+
+def canonical_model(name: str) -> str:
+    """The name of a model as records have it: a file's name here, an entry point's, or `package.module:Class`.
+
+    Raises UserError with the legal names.
+    """
+    if ":" in name:
+        if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*", name, re.ASCII):
+            raise UserError(f"a layer of your own is named package.module:Class, as in my_layer:MyLayer; got {name!r}.")
+        return name
+    found = name.replace("-", "_").lower()
+    if found not in model_names() and found not in installed_layers():
+        legal = [cli_name(key) for key in (*model_names(), *installed_layers())]
+        raise unknown("model", name, [*legal, "or your own package.module:Class"])
+    return found
+
+
+def custom_path(model: str) -> str | None:
+    """`package.module:Class` of a model that is not one of ours, by its canonical name; None for ours."""
+    return None if model in model_names() else model if ":" in model else installed_layers()[model]
+
+
+def cli_name(model: str) -> str:
+    """A model as it is typed on the command line: `s5_ptd` is `s5-ptd`, and `package.module:Class` stays."""
+    return model if ":" in model or "." in model else model.replace("_", "-")
+
+
+def model_title(model: str) -> str:
+    """The name of a model as papers write it, such as S5-PTD; for all other models the name as it is typed."""
+    return recipe_module(model).TITLE if model in model_names() else cli_name(model)

@@ -7,12 +7,13 @@ import difflib
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lra_bench import UserError
+from lra_bench.errors import UserError
 
 SplitName = Literal["train", "val", "test"]
 Protocol = Literal["s4", "lra"]
@@ -21,11 +22,30 @@ T = TypeVar("T", bound="Frozen")
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
-Role = Literal["eigenvalues", "input", "output", "low_rank", "step", "skip"]
+Role = Literal["eigenvalues", "input", "output", "low_rank", "dt", "skip"]
 """What a state space parameter is in the papers' equations: Λ, B, C, P (rank-one part), Δ, D."""
 
+Discretization = Literal["zoh", "bilinear"]
+"""The rules from continuous to discrete time: zero-order hold, and the trapezoidal rule."""
+
+DiagonalInit = Literal["legs", "inv", "lin", "real"]
+"""The initializations of S4D: S4D-LegS, S4D-Inv, S4D-Lin and S4D-Real."""
+
+GateKind = Literal["full_glu", "half_glu1", "half_glu2", "gelu"]
+"""The nonlinearities of the S5 block (lindermanlab/S5 s5/layers.py)."""
+
 Group = Literal["regular", "regular_no_decay", "ssm", "ssm_decay"]
-"""Optimiser group: which learning rate (`lr` or `ssm_lr`) and whether weight decay applies."""
+"""Optimizer group: which learning rate (`lr` or `ssm_lr`) and whether weight decay applies."""
+
+Precision = Literal["float32", "tf32"]
+"""float32: exact products everywhere. tf32: matrix products in the accelerator's fast float32 mode; changes numbers."""
+
+Placement = Literal["auto", "device", "host"]
+"""Where the examples are while training: on the device, on the host's disk (read block by block), or wherever they fit.
+Changes no number, so it is no part of a run."""
+
+TEXT_FIELDS = {"reference", "published", "notes"}
+"""The fields of a recipe that describe it and change no number. They are in no digest."""
 
 DEEPEST, WIDEST = 1_000, 65_536
 """Most layers, and most features or states. More is a slip of the keyboard, and some sizes end XLA's process with no
@@ -52,14 +72,17 @@ class Task(Frozen):
     classes: int = Field(gt=1)
     variable_length: bool = Field(description="true lengths differ: models pool over the first `length` steps only")
     splits: dict[SplitName, int]
-    chance: float = Field(gt=0, lt=1, description="accuracy of the majority class on the full test split")
+    majority: float = Field(gt=0, lt=1, description="share of the most frequent class in the full test split")
+    selects_on_test: bool = Field(description="the published protocol has no validation split and selects on test")
+    column: int | None = Field(description="place in the LRA paper's table, from 1; None for a task beyond it")
+    like: str | None = Field(description="another task whose recipes are used for this one; None where it has its own")
 
 
 class Recipe(Frozen):
     """Everything that decides a training run but the data and the seed. Lengths of time are in epochs, so they scale
     with the data."""
 
-    source: str = Field(description="paper and table, or repository path @ commit, that these settings come from")
+    reference: str = Field(description="paper and table, or repository path @ commit, that these settings come from")
     published: float | None = Field(description="test accuracy in % reported there; None where none was found")
     notes: str = Field(description="known hard cases and where code and paper disagree; empty if none")
 
@@ -88,13 +111,28 @@ class Recipe(Frozen):
     schedule: Literal["reference", "cosine", "torch-cosine", "rsqrt", "constant"]
     warmup_epochs: float = Field(ge=0)
     decay_epochs: float = Field(gt=0, description="length of the whole schedule, warm-up included")
-    groups: dict[Role, Group] = Field(description="optimiser group of each role; roles not named are regular")
+    groups: dict[Role, Group] = Field(description="optimizer group of each role; roles not named are regular")
 
     @model_validator(mode="after")
     def _one_kind_of_input(self) -> Recipe:
         if (self.embedding is None) == (self.pixels is None):
             raise ValueError("exactly one of embedding and pixels must be set")
         return self
+
+
+class DataInfo(Frozen):
+    """Which examples were used: records with different fingerprints never share a table cell."""
+
+    task: str
+    version: str
+    protocol: Protocol
+    source: Source
+    size: str = Field(description="`full`, or what else was prepared: `tiny`, or a number of examples")
+    fingerprint: str
+    length: int = Field(description="L, padded steps per document")
+    classes: int
+    counts: dict[SplitName, int]
+    validation_is_test: bool = Field(description="Text as published has no validation split and selects on test")
 
 
 def digest_of(value: object) -> str:
@@ -142,7 +180,12 @@ def as_override(key: str, value: Any) -> str:
     return f"{key}={json.dumps(value)}"
 
 
-_FIXED = {"source", "published", "notes", "layer"}
+def set_options(overrides: Mapping[str, Any]) -> list[str]:
+    """The overrides as options of a command line, quoted for a shell: `--set KEY=VALUE` each."""
+    return [f"--set {shlex.quote(as_override(key, value))}" for key, value in overrides.items()]
+
+
+_FIXED = TEXT_FIELDS | {"layer"}
 
 
 def apply_overrides(recipe: Recipe, overrides: Mapping[str, Any], layer_config: type[Frozen]) -> Recipe:

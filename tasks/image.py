@@ -1,4 +1,4 @@
-"""Image: CIFAR-10 in shades of grey, read pixel by pixel."""
+"""Image: CIFAR-10 in shades of gray, read pixel by pixel."""
 
 from __future__ import annotations
 
@@ -10,31 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lra_bench import UserError
-from lra_bench.data.pixels import shades
-from lra_bench.data.reading import BATCH, no_val_fraction, places, wanted_counts
-from lra_bench.data.source import (
-    Generator,
-    Layout,
-    Origin,
-    PlacedRows,
-    Reading,
-    RemoteFile,
-    Request,
-    Rows,
-)
-from lra_bench.data.splits import tfds_order, torch_permutation
-from lra_bench.data.tiny import TINY_SPLITS, Drawn, TinyGenerator
-from lra_bench.spec import Protocol, Recipe, Source, SplitName, Task
-
-from . import cifar, families
-from .cifar import SIDE, TRAIN_FILES
+from lra_bench.data.generators.tiny import TINY_SPLITS, Drawn, TinyGenerator
+from lra_bench.data.raw import cifar
+from lra_bench.data.raw.cifar import SIDE, TRAIN_FILES
+from lra_bench.data.raw.pixels import shades
+from lra_bench.data.raw.reading import BATCH, no_val_fraction, places, wanted_counts
+from lra_bench.data.raw.splits import tfds_order, torch_permutation
+from lra_bench.datasource import Generator, Layout, Origin, PlacedRows, Reading, RemoteFile, Request, Rows
+from lra_bench.errors import UserError
+from lra_bench.spec import Protocol, Source, SplitName, Task
 
 TASK = Task(
     name="image",
     title="Image",
     version="1.0.0",
-    description="CIFAR-10 as sequences of 1,024 shades of grey; ten classes.",
+    description="CIFAR-10 as sequences of 1,024 shades of gray; ten classes.",
     citation="Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009; "
     "Tay et al., Long Range Arena, ICLR 2021",
     inputs="pixels",
@@ -43,113 +33,14 @@ TASK = Task(
     classes=10,
     variable_length=False,
     splits={"train": 45_000, "val": 5_000, "test": 10_000},
-    chance=0.1,
+    majority=0.1,
+    selects_on_test=False,
+    column=4,
+    like=None,
 )
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-_S5 = families.s5(
-    published=88.00,
-    n_layers=6,
-    d_model=512,
-    d_state=384,
-    blocks=3,
-    activation="half_glu1",
-    c_init="lecun_normal",
-    clip_eigenvalues=True,
-    dropout=0.1,
-    lr=4.5e-3,
-    ssm_lr=1e-3,
-    batch_size=50,
-    epochs=250.0,
-    warmup_epochs=1.0,
-    weight_decay=0.07,
-    groups=families.B_FAST_AND_C_DECAY,
-    embedding=None,
-    pixels="standard",
-)
-
-_S4: dict[str, Any] = {"embedding": None, "pixels": "standard", "examples": TASK.splits["train"]}
-
-RECIPES: dict[str, Recipe] = {
-    "s4": families.s4(
-        published=88.5,
-        prenorm=False,
-        d_model=512,
-        d_state=64,
-        dropout=0.1,
-        lr=0.01,
-        batch_size=50,
-        epochs=200.0,
-        steps=180_000,
-        warmup_steps=18_000,
-        groups=families.S4_GROUPS,
-        **_S4,
-    ),
-    "s4d": families.s4d(
-        published=88.19,
-        norm="layer",
-        prenorm=False,
-        d_model=512,
-        n_ssm=2,
-        dropout=0.1,
-        lr=0.01,
-        batch_size=50,
-        epochs=200.0,
-        steps=180_000,
-        warmup_steps=900,
-        groups=families.S4_GROUPS_DT_GLOBAL,
-        **_S4,
-    ),
-    "s4_ptd": families.s4_ptd(
-        published=88.27,
-        norm="layer",
-        prenorm=False,
-        d_model=128,
-        dropout=0.1,
-        lr=0.01,
-        batch_size=128,
-        epochs=2000.0,
-        steps=1_760_000,
-        warmup_steps=3_600,
-        weight_decay=0.01,
-        groups=families.S4_GROUPS,
-        **_S4,
-    ),
-    "s5": _S5,
-    "s5_ptd": families.s5_ptd(
-        _S5,
-        published=87.92,
-        notes="B starts from HiPPO-LegS's own, as the README advises for CIFAR. Which of two published matrices made "
-        "the number is unknown: one is no perturbation, the other starts with a growing mode.",
-        layer={"gamma": 0.006, "b_init": "hippo"},
-        lr=5e-3,
-    ),
-    "lru": families.lru(
-        like=_S5,
-        published=None,
-        notes="The paper's settings and its 89.0 % are of CIFAR-10 in colour; no accuracy in grey is published.",
-        d_model=512,
-        d_state=384,
-        ring=(0.9, 0.999),
-        bidirectional=False,
-        batch_size=50,
-        iterations=180_000,
-        examples=TASK.splits["train"],
-        lr_factor=0.25,
-        weight_decay=0.05,
-        dropout=0.1,
-    ),
-    "transformer": families.lra_pixels(
-        published=42.44,
-        n_layers=1,
-        d_model=128,
-        layer={"heads": 8, "qkv_dim": 64, "mlp_dim": 128, "attention_dropout": 0.2, "positions": "learned"},
-        dropout=0.3,
-        batch_size=256,
-        lr=5e-4,
-    ),
-}
 
 _MIRROR = "https://huggingface.co/datasets/uoft-cs/cifar10/resolve/0b2714987fa478483af9968de7c934580d0bb9a2/plain_text"
 _MIRROR_SHA256 = (
@@ -183,18 +74,18 @@ ORIGINS = (
 )
 
 
-def grey_pil(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def gray_pil(colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(n, 3, pixels) to (n, pixels): exactly PIL's `convert("L")`, which S4 and S5 use."""
-    red, green, blue = colours.astype(np.uint32).swapaxes(0, 1)
+    red, green, blue = colors.astype(np.uint32).swapaxes(0, 1)
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)
 
 
-def grey_tf(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def gray_tf(colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(n, 3, pixels) to (n, pixels) as `tf.image.rgb_to_grayscale`, which the official LRA uses: float32, cut down.
 
-    In its order: to [0, 1], weighted, to [0, 255.5]. Another order of these changes 8 colours in a million by one.
+    In its order: to [0, 1], weighted, to [0, 255.5]. Another order of these changes 8 colors in a million by one.
     """
-    red, green, blue = (colours.astype(np.float32) * np.float32(1 / 255)).swapaxes(0, 1)
+    red, green, blue = (colors.astype(np.float32) * np.float32(1 / 255)).swapaxes(0, 1)
     mixed = np.float32(0.2989) * red + np.float32(0.587) * green + np.float32(0.114) * blue
     return (mixed * np.float32(255.5)).astype(np.uint8)
 
@@ -224,8 +115,8 @@ class CifarReading:
                     yield PlacedRows(places_here[at], self._rows(rows[at]))
 
     def _rows(self, rows: NDArray[np.uint8]) -> Rows:
-        grey = grey_pil if self.protocol == "s4" else grey_tf
-        inputs = grey(rows[:, 1:].reshape(len(rows), 3, -1))
+        gray = gray_pil if self.protocol == "s4" else gray_tf
+        inputs = gray(rows[:, 1:].reshape(len(rows), 3, -1))
         return Rows(inputs, np.full(len(rows), self.layout.length, np.int32), rows[:, 0].astype(np.int32))
 
 
@@ -269,7 +160,7 @@ def draw_stripes(rng: np.random.Generator, layout: Layout) -> Drawn:
 
 
 class ImageData:
-    """Where Image comes from (`lra_bench.data.source.DataSource`)."""
+    """Where Image comes from (`lra_bench.datasource.DataSource`)."""
 
     origins = ORIGINS
 

@@ -10,23 +10,12 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lra_bench import UserError
-from lra_bench.data import archive, lra_release
-from lra_bench.data.reading import Example, in_batches, no_val_fraction
-from lra_bench.data.source import (
-    Generator,
-    Layout,
-    PlacedRows,
-    Reading,
-    Request,
-    Rows,
-    counts_for,
-    pad_rows,
-)
-from lra_bench.data.tiny import rng_of
-from lra_bench.spec import SPLITS, Protocol, Recipe, Source, SplitName, Task
-
-from . import families
+from lra_bench.data.generators.tiny import rng_of
+from lra_bench.data.raw import archive, lra_release
+from lra_bench.data.raw.reading import Example, in_batches, no_val_fraction
+from lra_bench.datasource import Generator, Layout, PlacedRows, Reading, Request, Rows, counts_for, pad_rows
+from lra_bench.errors import UserError
+from lra_bench.spec import SPLITS, Protocol, Source, SplitName, Task
 
 TASK = Task(
     name="listops",
@@ -42,104 +31,15 @@ TASK = Task(
     classes=10,
     variable_length=True,
     splits={"train": 96_000, "val": 2_000, "test": 2_000},
-    chance=0.169,
+    majority=0.169,
+    selects_on_test=False,
+    column=1,
+    like=None,
 )
 
-_S5 = families.s5(
-    published=62.15,
-    n_layers=8,
-    d_model=128,
-    d_state=16,
-    blocks=8,
-    activation="half_glu2",
-    c_init="lecun_normal",
-    dropout=0.0,
-    lr=3e-3,
-    ssm_lr=1e-3,
-    batch_size=50,
-    epochs=40.0,
-    warmup_epochs=1.0,
-    weight_decay=0.04,
-    groups=families.B_FAST_AND_C_DECAY,
-    embedding=20,
-    pixels=None,
-)
 
 CLASSES = tuple("0123456789")
 
-_S4: dict[str, Any] = {"embedding": 18, "pixels": None, "examples": TASK.splits["train"]}
-
-RECIPES: dict[str, Recipe] = {
-    "s4": families.s4(
-        published=59.5,
-        prenorm=False,
-        d_model=256,
-        d_state=4,
-        lr=0.01,
-        batch_size=32,
-        epochs=40.0,
-        steps=120_000,
-        warmup_steps=12_000,
-        groups=families.S4_GROUPS_DT_GLOBAL,
-        **_S4,
-    ),
-    "s4d": families.s4d(
-        published=60.47,
-        notes="The configuration names no warm-up; 1,000 steps are the repository's default.",
-        n_layers=8,
-        prenorm=False,
-        d_model=128,
-        n_ssm=None,
-        lr=0.01,
-        batch_size=50,
-        epochs=40.0,
-        steps=80_000,
-        warmup_steps=1_000,
-        groups=families.S4_GROUPS_DT_GLOBAL,
-        **_S4,
-    ),
-    "s4_ptd": families.s4_ptd(
-        published=60.65,
-        n_layers=8,
-        prenorm=False,
-        d_model=256,
-        dt_max=1.0,
-        lr=2e-3,
-        ssm_lr=4e-4,
-        batch_size=50,
-        epochs=80.0,
-        steps=1_200_000,
-        warmup_steps=12_000,
-        groups=families.S4_GROUPS,
-        **_S4,
-    ),
-    "s5": _S5,
-    "s5_ptd": families.s5_ptd(_S5, published=62.75, layer={"gamma": 1.0}, epochs=35.0, weight_decay=0.05),
-    "lru": families.lru(
-        like=_S5,
-        published=60.2,
-        d_model=128,
-        d_state=256,
-        ring=(0.0, 0.99),
-        bidirectional=False,
-        batch_size=32,
-        iterations=80_000,
-        examples=TASK.splits["train"],
-        lr_factor=0.5,
-        weight_decay=0.05,
-        dropout=0.0,
-    ),
-    "transformer": families.lra_text(
-        published=36.37,
-        embedding=18,
-        heads=8,
-        qkv_dim=512,
-        mlp_dim=1024,
-        steps=5_000,
-        warmup_steps=1_000,
-        examples=TASK.splits["train"],
-    ),
-}
 
 TOKENS = ("X", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "[MAX", "[MED", "[MIN", "[SM")
 """By falling expected frequency, equals by token: one X (`]`) per operator, half as often each digit, then operators.
@@ -216,7 +116,9 @@ class ListOpsGenerator:
         return asdict(self.grammar)
 
     def generate(self, seed: int, start: int, stop: int) -> Rows:
-        from lra_bench.tasks.listops_grammar import draw_kept_tree  # numba is slow to import and `ls` needs TASK only
+        from lra_bench.data.generators.listops_grammar import (
+            draw_kept_tree,  # numba is slow to import and `ls` needs TASK only
+        )
 
         g = self.grammar
         tokens = np.zeros(g.max_length + 2 * g.max_depth, np.uint8)
@@ -232,7 +134,7 @@ class ListOpsGenerator:
 
 def parse_row(line: bytes, where: str) -> tuple[NDArray[np.uint8], int]:
     """Token numbers and label of one TSV line, parentheses dropped. Raises UserError beginning with `where`."""
-    from lra_bench.tasks.listops_grammar import evaluate
+    from lra_bench.data.generators.listops_grammar import evaluate
 
     source, tab, target = line.rstrip(b"\r\n").partition(b"\t")
     if not tab or not line.endswith(b"\n"):
@@ -301,7 +203,7 @@ def open_files(path: Path) -> Iterator[tuple[SplitName, str, IO[bytes]]]:
 
 
 class ListOpsData:
-    """Where ListOps comes from (`lra_bench.data.source.DataSource`)."""
+    """Where ListOps comes from (`lra_bench.datasource.DataSource`)."""
 
     origins = (lra_release.ORIGIN,)
 
@@ -330,7 +232,7 @@ class ListOpsData:
         return ListOpsGenerator(layout_of(request.protocol, counts), GRAMMAR)
 
     def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
-        from lra_bench.tasks.listops_grammar import evaluate
+        from lra_bench.data.generators.listops_grammar import evaluate
 
         found = []
         for row, (inputs, length, label) in enumerate(zip(*rows, strict=True)):

@@ -14,17 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from lra_bench import UserError
-from lra_bench.data import lra_release
-from lra_bench.data.archive import files
-from lra_bench.data.pixels import shades
-from lra_bench.data.progress import Progress
-from lra_bench.data.reading import Example, in_batches, no_val_fraction, places, wanted_counts
-from lra_bench.data.source import Generator, Layout, PlacedRows, Reading, Request, Rows, counts_for
-from lra_bench.data.splits import tenths, tfds_order, torch_permutation
-from lra_bench.spec import Protocol, Recipe, Source, SplitName, Task
-
-from . import families
+from lra_bench.data.raw import lra_release
+from lra_bench.data.raw.archive import files
+from lra_bench.data.raw.pixels import shades
+from lra_bench.data.raw.reading import Example, in_batches, no_val_fraction, places, wanted_counts
+from lra_bench.data.raw.splits import tenths, tfds_order, torch_permutation
+from lra_bench.datasource import Generator, Layout, PlacedRows, Reading, Request, Rows, counts_for
+from lra_bench.errors import UserError
+from lra_bench.progress import Progress
+from lra_bench.spec import Protocol, Source, SplitName, Task
 
 TASK = Task(
     name="pathfinder",
@@ -39,105 +37,14 @@ TASK = Task(
     classes=2,
     variable_length=False,
     splits={"train": 160_000, "val": 20_000, "test": 20_000},
-    chance=0.5,
+    majority=0.5,
+    selects_on_test=False,
+    column=5,
+    like=None,
 )
 
 CLASSES = ("discs on two curves", "discs on one curve")
 
-_S5 = families.s5(
-    published=95.33,
-    n_layers=6,
-    d_model=192,
-    d_state=256,
-    blocks=8,
-    activation="half_glu1",
-    c_init="trunc_standard_normal",
-    norm_decay=0.9,
-    dropout=0.05,
-    lr=4.5e-3,
-    ssm_lr=9e-4,
-    batch_size=64,
-    epochs=200.0,
-    warmup_epochs=1.0,
-    weight_decay=0.03,
-    groups=families.STANDARD,
-    embedding=None,
-    pixels="signed",
-)
-
-_S4: dict[str, Any] = {"embedding": None, "pixels": "unit", "examples": TASK.splits["train"]}
-
-RECIPES: dict[str, Recipe] = {
-    "s4": families.s4(
-        published=94.0,
-        prenorm=True,
-        d_model=256,
-        d_state=64,
-        n_ssm=None,
-        lr=4e-3,
-        batch_size=64,
-        epochs=200.0,
-        steps=500_000,
-        warmup_steps=50_000,
-        groups=families.S4_GROUPS,
-        **_S4,
-    ),
-    "s4d": families.s4d(
-        published=93.06,
-        pooling="last",
-        prenorm=True,
-        d_model=256,
-        n_ssm=None,
-        lr=4e-3,
-        batch_size=64,
-        epochs=200.0,
-        steps=500_000,
-        warmup_steps=2_500,
-        weight_decay=0.03,
-        groups=families.S4_GROUPS,
-        **_S4,
-    ),
-    "s4_ptd": families.s4_ptd(
-        published=94.79,
-        prenorm=True,
-        d_model=256,
-        lr=4e-3,
-        batch_size=64,
-        epochs=300.0,
-        steps=800_000,
-        warmup_steps=150_000,
-        weight_decay=0.03,
-        groups=families.S4_GROUPS,
-        **_S4,
-    ),
-    "s5": _S5,
-    "s5_ptd": families.s5_ptd(
-        _S5, published=95.54, layer={"gamma": 0.1}, epochs=230.0, warmup_epochs=10.0, weight_decay=0.05
-    ),
-    "lru": families.lru(
-        like=_S5,
-        published=95.1,
-        d_model=192,
-        d_state=256,
-        ring=(0.9, 0.999),
-        batch_size=64,
-        iterations=500_000,
-        examples=TASK.splits["train"],
-        lr_factor=0.25,
-        weight_decay=0.05,
-        dropout=0.0,
-    ),
-    "transformer": families.lra_pixels(
-        published=71.40,
-        n_layers=4,
-        d_model=32,
-        pooling="mean",
-        layer={"heads": 4, "qkv_dim": 16, "mlp_dim": 32},
-        dropout=0.2,
-        batch_size=512,
-        lr=1e-3,
-    ),
-}
 
 DIFFICULTY = "curv_contour_length_14"
 """LRA's `hard`, the one both tasks use (google-research/long-range-arena issue 11)."""
@@ -209,7 +116,7 @@ class ImagesReading:
 
 
 def pixels_of(png: bytes, where: str, resolution: int) -> NDArray[np.uint8]:
-    """The image's shades of grey, (resolution²,)."""
+    """The image's shades of gray, (resolution²,)."""
     try:
         with Image.open(io.BytesIO(png)) as image:
             pixels = np.asarray(image.convert("L"))
@@ -277,7 +184,7 @@ def layout_of(counts: Mapping[SplitName, int], resolution: int) -> Layout:
 
 @dataclass(frozen=True)
 class SnakeGenerator:
-    """Image i of `lra_bench.tasks.snakes` for its resolution; no official order to follow, so the splits are ranges."""
+    """Image i of the snake generator for its resolution. There is no official order, so the splits are ranges."""
 
     layout: Layout
     resolution: int
@@ -293,12 +200,15 @@ class SnakeGenerator:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        from lra_bench.tasks.snakes import PARAMETERS
+        from lra_bench.data.generators.snakes import PARAMETERS
 
         return PARAMETERS[self.resolution].model_dump(mode="json")
 
     def generate(self, seed: int, start: int, stop: int) -> Rows:
-        from lra_bench.tasks.snakes import PARAMETERS, generate  # numba is slow to import and `ls` needs TASK only
+        from lra_bench.data.generators.snakes import (  # numba is slow to import and `ls` needs TASK only
+            PARAMETERS,
+            generate,
+        )
 
         images, labels = generate(PARAMETERS[self.resolution], seed, start, stop)
         n = stop - start
@@ -306,7 +216,7 @@ class SnakeGenerator:
 
 
 class PathfinderData:
-    """Where the images of one resolution come from (`lra_bench.data.source.DataSource`)."""
+    """Where the images of one resolution come from (`lra_bench.datasource.DataSource`)."""
 
     origins = (lra_release.ORIGIN,)
 
@@ -330,12 +240,12 @@ class PathfinderData:
         return SnakeGenerator(layout_of(counts, resolution), resolution)
 
     def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
-        """Every image must hold the marker exactly twice, and use the whole range of grey.
+        """Every image must hold the marker exactly twice, and use the whole range of gray.
 
         How markers were drawn is known for images made here and, from released ones, for Path-X; images of other sizes
         that were read are only checked for the range.
         """
-        from lra_bench.tasks.snakes import PARAMETERS, find_markers
+        from lra_bench.data.generators.snakes import PARAMETERS, find_markers
 
         side = round(layout.length**0.5)
         if source != "generated" and side != MARKERS_KNOWN:

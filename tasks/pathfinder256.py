@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lra_bench.spec import Recipe, Task
+from lra_bench.spec import Task
 
-from . import pathfinder, pathx
+from . import pathfinder
 
 TASK = Task(
     name="pathfinder256",
@@ -18,14 +18,13 @@ TASK = Task(
     classes=2,
     variable_length=False,
     splits={"train": 160_000, "val": 20_000, "test": 20_000},
-    chance=0.5,
+    majority=0.5,
+    selects_on_test=False,
+    column=None,
+    like="pathx",
 )
 
 CLASSES = pathfinder.CLASSES
 
-RECIPES: dict[str, Recipe] = {
-    model: recipe.model_copy(update={"published": None, "notes": "Path-X's recipe at another size"})
-    for model, recipe in pathx.RECIPES.items()
-}
 
 DATA = pathfinder.PathfinderData(TASK, 256)

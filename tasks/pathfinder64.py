@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lra_bench.spec import Recipe, Task
+from lra_bench.spec import Task
 
 from . import pathfinder
 
@@ -18,14 +18,13 @@ TASK = Task(
     classes=2,
     variable_length=False,
     splits={"train": 160_000, "val": 20_000, "test": 20_000},
-    chance=0.5,
+    majority=0.5,
+    selects_on_test=False,
+    column=None,
+    like="pathfinder",
 )
 
 CLASSES = pathfinder.CLASSES
 
-RECIPES: dict[str, Recipe] = {
-    model: recipe.model_copy(update={"published": None, "notes": "Pathfinder's recipe at another size"})
-    for model, recipe in pathfinder.RECIPES.items()
-}
 
 DATA = pathfinder.PathfinderData(TASK, 64)

@@ -12,10 +12,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lra_bench import UserError
-from lra_bench.data import lra_release
-from lra_bench.data.archive import files
-from lra_bench.data.characters import (
+from lra_bench.data.generators.tiny import TINY_SPLITS, Drawn, TinyGenerator
+from lra_bench.data.raw import lra_release
+from lra_bench.data.raw.archive import files
+from lra_bench.data.raw.reading import Example, in_batches, no_val_fraction, wanted_counts
+from lra_bench.data.raw.tokenizers import (
     SPECIALS,
     Bytes,
     CharacterCounts,
@@ -26,22 +27,10 @@ from lra_bench.data.characters import (
     token_problems,
     utf8,
 )
-from lra_bench.data.progress import Progress
-from lra_bench.data.reading import Example, in_batches, no_val_fraction, wanted_counts
-from lra_bench.data.source import (
-    Generator,
-    Layout,
-    Origin,
-    PlacedRows,
-    Reading,
-    RemoteFile,
-    Request,
-    Rows,
-)
-from lra_bench.data.tiny import TINY_SPLITS, Drawn, TinyGenerator
-from lra_bench.spec import Recipe, Source, SplitName, Task
-
-from . import families
+from lra_bench.datasource import Generator, Layout, Origin, PlacedRows, Reading, RemoteFile, Request, Rows
+from lra_bench.errors import UserError
+from lra_bench.progress import Progress
+from lra_bench.spec import Source, SplitName, Task
 
 TASK = Task(
     name="retrieval",
@@ -57,101 +46,14 @@ TASK = Task(
     classes=2,
     variable_length=True,
     splits={"train": 147_086, "val": 18_090, "test": 17_437},
-    chance=0.5,
+    majority=0.5,
+    selects_on_test=False,
+    column=3,
+    like=None,
 )
 
 CLASSES = ("not related", "related")
 
-_S5 = families.s5(
-    published=91.40,
-    n_layers=6,
-    d_model=128,
-    d_state=256,
-    blocks=16,
-    activation="half_glu1",
-    c_init="trunc_standard_normal",
-    dropout=0.0,
-    lr=2e-3,
-    ssm_lr=1e-3,
-    batch_size=32,
-    epochs=20.0,
-    warmup_epochs=1.0,
-    weight_decay=0.05,
-    groups=families.STANDARD_DT_GLOBAL,
-    embedding=98,
-    pixels=None,
-)
-
-_S4: dict[str, Any] = {"embedding": 98, "pixels": None, "examples": TASK.splits["train"]}
-
-RECIPES: dict[str, Recipe] = {
-    "s4": families.s4(
-        published=91.0,
-        prenorm=True,
-        d_model=256,
-        d_state=4,
-        lr=0.01,
-        batch_size=64,
-        epochs=20.0,
-        steps=50_000,
-        warmup_steps=5_000,
-        groups=families.S4_GROUPS_DT_GLOBAL,
-        **_S4,
-    ),
-    "s4d": families.s4d(
-        published=89.46,
-        prenorm=True,
-        d_model=256,
-        n_ssm=None,
-        lr=0.01,
-        batch_size=64,
-        epochs=20.0,
-        steps=50_000,
-        warmup_steps=2_500,
-        groups=families.S4_GROUPS_DT_GLOBAL,
-        **_S4,
-    ),
-    "s4_ptd": families.s4_ptd(
-        published=91.07,
-        prenorm=True,
-        d_model=128,
-        lr=4e-3,
-        batch_size=64,
-        epochs=40.0,
-        steps=100_000,
-        warmup_steps=5_000,
-        weight_decay=0.03,
-        groups=families.S4_GROUPS_DT_GLOBAL,
-        **_S4,
-    ),
-    "s5": _S5,
-    "s5_ptd": families.s5_ptd(_S5, published=91.51, layer={"gamma": 0.3}),
-    "lru": families.lru(
-        like=_S5,
-        published=89.9,
-        d_model=128,
-        d_state=256,
-        ring=(0.5, 0.9),
-        bidirectional=False,
-        batch_size=64,
-        iterations=100_000,
-        examples=TASK.splits["train"],
-        lr_factor=0.5,
-        weight_decay=0.05,
-        dropout=0.1,
-    ),
-    "transformer": families.lra_text(
-        published=57.46,
-        notes="The warm-up of 8,000 steps outlasts the 5,000 of training, in the LRA configuration too.",
-        embedding=257,
-        heads=4,
-        qkv_dim=128,
-        mlp_dim=512,
-        steps=5_000,
-        warmup_steps=8_000,
-        examples=TASK.splits["train"],
-    ),
-}
 
 FILES: dict[str, SplitName] = {"train": "train", "eval": "val", "test": "test"}
 FILE = re.compile(r"(?P<root>(?:.*/)?)new_aan_pairs\.(?P<split>train|eval|test)\.tsv")
@@ -277,7 +179,7 @@ def draw_pair(rng: np.random.Generator, layout: Layout) -> Drawn:
 
 
 class RetrievalData:
-    """Where Retrieval comes from (`lra_bench.data.source.DataSource`)."""
+    """Where Retrieval comes from (`lra_bench.datasource.DataSource`)."""
 
     origins = ORIGINS
 

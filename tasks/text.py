@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lra_bench import UserError
-from lra_bench.data.archive import files
-from lra_bench.data.characters import (
+from lra_bench.data.generators.tiny import TINY_SPLITS, Drawn, TinyGenerator
+from lra_bench.data.raw.archive import files
+from lra_bench.data.raw.reading import Example, in_batches, places, wanted_counts
+from lra_bench.data.raw.splits import holdout
+from lra_bench.data.raw.tokenizers import (
     SPECIALS,
     Bytes,
     CharacterCounts,
@@ -24,24 +26,10 @@ from lra_bench.data.characters import (
     token_problems,
     utf8,
 )
-from lra_bench.data.progress import Progress
-from lra_bench.data.reading import Example, in_batches, places, wanted_counts
-from lra_bench.data.source import (
-    Generator,
-    Layout,
-    Origin,
-    PlacedRows,
-    Reading,
-    RemoteFile,
-    Request,
-    Rows,
-    counts_for,
-)
-from lra_bench.data.splits import holdout
-from lra_bench.data.tiny import TINY_SPLITS, Drawn, TinyGenerator
-from lra_bench.spec import Protocol, Recipe, Source, SplitName, Task
-
-from . import families
+from lra_bench.datasource import Generator, Layout, Origin, PlacedRows, Reading, RemoteFile, Request, Rows, counts_for
+from lra_bench.errors import UserError
+from lra_bench.progress import Progress
+from lra_bench.spec import Protocol, Source, SplitName, Task
 
 TASK = Task(
     name="text",
@@ -57,106 +45,14 @@ TASK = Task(
     classes=2,
     variable_length=True,
     splits={"train": 25_000, "val": 25_000, "test": 25_000},
-    chance=0.5,
+    majority=0.5,
+    selects_on_test=True,
+    column=2,
+    like=None,
 )
 
 CLASSES = ("negative", "positive")
 
-_S5 = families.s5(
-    published=89.31,
-    notes="The checkpoint is chosen on the test split: the published protocol has no validation split.",
-    n_layers=6,
-    d_model=256,
-    d_state=192,
-    blocks=12,
-    activation="half_glu2",
-    c_init="lecun_normal",
-    dropout=0.1,
-    lr=4e-3,
-    ssm_lr=1e-3,
-    batch_size=50,
-    epochs=35.0,
-    warmup_epochs=0.0,
-    weight_decay=0.07,
-    groups=families.STANDARD_DT_GLOBAL,
-    embedding=135,
-    pixels=None,
-)
-
-_S4: dict[str, Any] = {"embedding": 135, "pixels": None, "examples": TASK.splits["train"]}
-
-RECIPES: dict[str, Recipe] = {
-    "s4": families.s4(
-        published=86.5,
-        notes=_S5.notes,
-        prenorm=True,
-        d_model=256,
-        d_state=4,
-        lr=0.01,
-        batch_size=16,
-        epochs=32.0,
-        steps=50_000,
-        warmup_steps=5_000,
-        groups=families.S4_GROUPS_DT_GLOBAL,
-        **_S4,
-    ),
-    "s4d": families.s4d(
-        published=86.18,
-        notes=f"{_S5.notes} The configuration names no warm-up; 1,000 steps are the repository's default.",
-        prenorm=True,
-        d_model=256,
-        n_ssm=None,
-        lr=0.01,
-        batch_size=16,
-        epochs=32.0,
-        steps=50_000,
-        warmup_steps=1_000,
-        groups=families.S4_GROUPS_DT_GLOBAL,
-        **_S4,
-    ),
-    "s4_ptd": families.s4_ptd(
-        published=88.32,
-        notes=_S5.notes,
-        prenorm=True,
-        d_model=256,
-        lr=0.01,
-        batch_size=16,
-        epochs=80.0,
-        steps=50_000,
-        warmup_steps=5_000,
-        groups=families.S4_GROUPS_DT_GLOBAL,
-        **_S4,
-    ),
-    "s5": _S5,
-    "s5_ptd": families.s5_ptd(
-        _S5, published=89.41, notes=_S5.notes, layer={"gamma": 0.3}, epochs=40.0, warmup_epochs=5.0
-    ),
-    "lru": families.lru(
-        like=_S5,
-        published=89.4,
-        d_model=256,
-        d_state=192,
-        ring=(0.5, 0.9),
-        bidirectional=False,
-        batch_size=32,
-        iterations=50_000,
-        examples=TASK.splits["train"],
-        lr_factor=0.1,
-        weight_decay=0.05,
-        dropout=0.1,
-    ),
-    "transformer": families.lra_text(
-        published=64.27,
-        notes="The code cuts reviews at 1,000 bytes, the paper at 4,000; here they are as prepared.",
-        embedding=257,
-        heads=4,
-        qkv_dim=256,
-        mlp_dim=1024,
-        steps=20_000,
-        warmup_steps=8_000,
-        examples=TASK.splits["train"],
-    ),
-}
 
 ORIGINS = (
     Origin(
@@ -316,7 +212,7 @@ def draw_review(rng: np.random.Generator, layout: Layout) -> Drawn:
 
 
 class TextData:
-    """Where Text comes from (`lra_bench.data.source.DataSource`)."""
+    """Where Text comes from (`lra_bench.datasource.DataSource`)."""
 
     origins = ORIGINS
 

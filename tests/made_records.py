@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lra_bench.results import BenchRecord, Record, RobustnessRecord
+from lra_bench.records.schema import BenchRecord, Record, RobustnessRecord
 
 MAJORITY = {"listops": 0.17, "text": 0.5, "retrieval": 0.5, "image": 0.1, "pathfinder": 0.5, "pathx": 0.5}
 LENGTH = {"listops": 2048, "text": 4096, "retrieval": 4000, "image": 1024, "pathfinder": 1024, "pathx": 16384}
 TESTS = {"listops": 2000, "text": 25000, "retrieval": 17437, "image": 10000, "pathfinder": 20000, "pathx": 20000}
 
 RECIPE: dict[str, Any] = {
-    "source": "made for a test",
+    "reference": "made for a test",
     "published": 62.15,
     "notes": "",
     "n_layers": 6,
@@ -166,7 +166,7 @@ def measurement(median: float, batch: int, length: int, call: str = "train", **c
         "peak_memory_source": "device",
         "flops": 3.5e12,
         "bytes_accessed": 1e11,
-        "floor_fraction": 0.4,
+        "roofline_fraction": 0.4,
     }
     return {**made, **change}
 

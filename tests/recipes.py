@@ -1,6 +1,6 @@
 """A small S5 recipe for tests; every field can be overridden by name, in the recipe or in the layer's settings."""
 
-from lra_bench.models import s5
+from lra_bench.recipes import s5
 from lra_bench.spec import Recipe
 
 LAYER = {
@@ -8,14 +8,14 @@ LAYER = {
     "blocks": 2,
     "activation": "half_glu1",
     "c_init": "lecun_normal",
-    "discretisation": "zoh",
+    "discretization": "zoh",
     "dt_min": 1e-3,
     "dt_max": 1e-1,
-    "clip_eigenvalues": False,
+    "clip_eigs": False,
 }
 
 FIELDS = {
-    "source": "tests",
+    "reference": "tests",
     "published": None,
     "notes": "",
     "n_layers": 1,
@@ -37,7 +37,7 @@ FIELDS = {
     "schedule": "cosine",
     "warmup_epochs": 0.0,
     "decay_epochs": 2.0,
-    "groups": {"eigenvalues": "ssm", "input": "ssm", "step": "ssm"},
+    "groups": {"eigenvalues": "ssm", "input": "ssm", "dt": "ssm"},
 }
 
 

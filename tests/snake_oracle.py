@@ -1,4 +1,4 @@
-"""Pathfinder the slow way, to compare `lra_bench.tasks.snakes` with: every paddle is drawn by PIL when it is needed,
+"""Pathfinder the slow way, to compare `data/generators/snakes.py` with: every paddle is drawn by PIL when it is needed,
 every dilation is of the whole window, masks are real numbers. It reads the random stream in the same order.
 
 Written from drewlinsley/pathfinder @ ab9c130 (`snakes.py`, `snakes2.py`), with PIL's Lanczos for SciPy's `imresize`.

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lra_bench import allocator
+from lra_bench.machine import allocator
 
 FAULTS = """
 import resource, sys
 import numpy as np
-from lra_bench.allocator import keep_freed_memory
+from lra_bench.machine.allocator import keep_freed_memory
 if sys.argv[1] == "tuned":
     keep_freed_memory()
 np.ones(1 << 24)
@@ -41,7 +41,7 @@ def test_freed_arrays_are_reused_without_page_faults():
 FLAGS = """
 import resource, sys
 from pathlib import Path
-from lra_bench.allocator import keep_freed_memory
+from lra_bench.machine.allocator import keep_freed_memory
 if sys.argv[1] == "limited":
     resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 assert keep_freed_memory()
@@ -65,7 +65,7 @@ def test_free_memory_may_be_backed_by_huge_pages_unless_a_limit_forbids():
 
 LARGE_ARRAYS = """
 import resource
-from lra_bench.allocator import keep_freed_memory, run_on_calling_thread
+from lra_bench.machine.allocator import keep_freed_memory, run_on_calling_thread
 keep_freed_memory()
 run_on_calling_thread()
 import jax, jax.numpy as jnp
@@ -95,5 +95,5 @@ def test_without_glibc_nothing_happens(monkeypatch):
 
 
 def test_importing_it_starts_no_jax():
-    program = "import sys, lra_bench.allocator; sys.exit('jax' in sys.modules)"
+    program = "import sys, lra_bench.machine.allocator; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

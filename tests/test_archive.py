@@ -8,8 +8,8 @@ import zipfile
 
 import pytest
 
-from lra_bench import UserError
-from lra_bench.data.archive import files
+from lra_bench.data.raw.archive import files
+from lra_bench.errors import UserError
 
 CONTENT = {
     "release/a/1.txt": b"one",

@@ -2,15 +2,22 @@
 
 import json
 import re
+import shlex
 import sys
 
 import pytest
 
-from lra_bench import UserError, WorkError, bench, bench_cell, cli, measure
-from lra_bench.bench import Asked, default_batch, parse_lengths, run_bench
-from lra_bench.bench_ratios import earlier_speeds, ratios
+from lra_bench import cli
+from lra_bench.bench import case, timing
+from lra_bench.bench import run as bench_run
+from lra_bench.bench.plan import BenchRequest, default_batch, parse_lengths
+from lra_bench.bench.ratios import earlier_speeds, ratios
+from lra_bench.bench.run import run_bench
+from lra_bench.commands.bench import as_values, draw, print_outcome
 from lra_bench.data.prepare import prepare
-from lra_bench.results import load_any, load_records, record_files
+from lra_bench.errors import UserError, WorkError
+from lra_bench.records.files import load_any, load_records, record_files
+from lra_bench.spec import parse_overrides
 from tests.made_records import bench_record, train_record
 
 SMALL = {"n_layers": 1, "d_model": 8}
@@ -18,19 +25,18 @@ SMALL = {"n_layers": 1, "d_model": 8}
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch, tmp_path):
-    monkeypatch.setattr(measure, "FLOOR_SIZES", {True: (256, 2**22)})
+    monkeypatch.setattr(timing, "ROOFLINE_SIZES", {True: (256, 2**22)})
     monkeypatch.chdir(tmp_path)
 
 
 def asked(**changes):
     fields = {"models": ["s5"], "tasks": ["listops"], "lengths": "32", "batch": 2, "overrides": SMALL, "smoke": True}
-    return Asked(**{**fields, **changes})
+    return BenchRequest(**{**fields, **changes})
 
 
-def run(tmp_path, capsys, against=None, plot=None, **changes):
-    """The JSON that `bench --json` prints."""
-    run_bench(asked(**changes), against=against, plot=plot, as_json=True, results_dir=tmp_path / "results")
-    return json.loads(capsys.readouterr().out)
+def run(tmp_path, against=None, **changes):
+    """The values that `bench --json` prints."""
+    return as_values(run_bench(asked(**changes), against, tmp_path / "results"))
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +44,13 @@ def measured(tmp_path_factory):
     """A causal network measured once at two lengths: its output and its results folder."""
     folder = tmp_path_factory.mktemp("measured")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "FLOOR_SIZES", {True: (256, 2**22)})
+        patch.setattr(timing, "ROOFLINE_SIZES", {True: (256, 2**22)})
         patch.setenv("LRA_BENCH_HOME", str(folder / "home"))
-        printed = []
-        patch.setattr("builtins.print", lambda *words, **_: printed.append(words))
-        want = asked(lengths="32,64", overrides={**SMALL, "bidirectional": False})
-        run_bench(want, against=None, plot=folder / "plot.svg", as_json=True, results_dir=folder / "results")
-    return json.loads(printed[-1][0]), folder
+        outcome = run_bench(
+            asked(lengths="32,64", overrides={**SMALL, "bidirectional": False}), None, folder / "results"
+        )
+        draw(folder / "plot.svg", outcome.records)
+    return as_values(outcome), folder
 
 
 def test_records_hold_what_was_measured(measured):
@@ -64,7 +70,7 @@ def test_records_hold_what_was_measured(measured):
             assert m.seconds.windows == 5
             assert m.compile_seconds > 0
             assert (m.peak_memory_source, m.peak_memory_bytes > 0) == ("compiler estimate", True)
-            assert 0 < m.floor_fraction < 1
+            assert 0 < m.roofline_fraction < 1
         train, forward, recurrent = record.measurements
         assert train.examples_per_second_per_device == pytest.approx(2 / train.seconds.median)
         assert recurrent.examples_per_second_per_device is None
@@ -84,7 +90,7 @@ def test_picture_over_length_is_drawn(measured):
     assert (measured[1] / "plot.svg").read_text().lstrip().startswith("<?xml")
 
 
-def test_a_measured_cell_is_not_measured_again_unless_asked(measured, monkeypatch, capsys):
+def test_a_measured_cell_is_not_measured_again_unless_asked(measured, monkeypatch):
     output, folder = measured
     calls = []
 
@@ -92,12 +98,12 @@ def test_a_measured_cell_is_not_measured_again_unless_asked(measured, monkeypatc
         calls.append(cell)
         return [bench_record().measurements[0]]
 
-    monkeypatch.setattr(bench, "measure_cell", again)
+    monkeypatch.setattr(bench_run, "measure_case", again)
     want = {"lengths": "32", "overrides": {**SMALL, "bidirectional": False}}
-    assert run(folder, capsys, **want)["records"] == output["records"][:1]
+    assert run(folder, **want)["records"] == output["records"][:1]
     assert not calls
     kept = {path: path.read_text() for path in record_files(folder / "results")}
-    replaced = run(folder, capsys, **want, again=True)["records"][0]
+    replaced = run(folder, **want, again=True)["records"][0]
     assert len(calls) == 1
     assert replaced["digest"] == output["records"][0]["digest"]
     changed = [path for path, text in kept.items() if path.read_text() != text]
@@ -106,9 +112,9 @@ def test_a_measured_cell_is_not_measured_again_unless_asked(measured, monkeypatc
         path.write_text(text)
 
 
-def test_what_looks_ahead_has_no_recurrent_step_and_real_data_stands_beside_synthetic(tmp_path, capsys):
+def test_what_looks_ahead_has_no_recurrent_step_and_real_data_stands_beside_synthetic(tmp_path):
     prepare("listops", size="tiny", jobs=1)
-    output = run(tmp_path, capsys, lengths=None, data=True, remat=True)
+    output = run(tmp_path, lengths=None, data=True, remat=True)
     (record,) = output["records"]
     assert record["remat"]
     assert record["provenance"]["command"].endswith(" --remat")
@@ -119,17 +125,17 @@ def test_what_looks_ahead_has_no_recurrent_step_and_real_data_stands_beside_synt
     ]
 
 
-def test_what_does_not_fit_is_skipped_and_said(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bench_cell, "free_memory", lambda: 0)
+def test_what_does_not_fit_is_skipped_and_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(case, "free_memory", lambda: 0)
     with pytest.raises(WorkError, match="a batch of 2 needs about"):
-        run(tmp_path, capsys)
+        run(tmp_path)
     assert not record_files(tmp_path / "results")
 
 
-def test_table_says_ratios_and_differences(measured, capsys, tmp_path):
+def test_table_says_ratios_and_differences(measured, capsys):
     _, folder = measured
     want = asked(overrides={**SMALL, "bidirectional": False})
-    run_bench(want, against=str(folder / "results"), plot=None, as_json=False, results_dir=folder / "results")
+    print_outcome(run_bench(want, str(folder / "results"), folder / "results"))
     out = capsys.readouterr().out
     assert "training step" in out
     assert "recurrent step" in out
@@ -158,6 +164,14 @@ def test_a_training_record_and_json_output_can_be_held_against(tmp_path):
     output = tmp_path / "output.json"
     output.write_text(json.dumps({"records": [bench_record().model_dump(mode="json")], "skipped": [], "ratios": []}))
     assert len(earlier_speeds(str(output), [("s5", "listops", 2048)])) == 3
+
+
+def test_the_recorded_command_repeats_the_measurement(tmp_path):
+    (record,) = run(tmp_path, models=["s4d"], overrides={**SMALL, "n_ssm": None})["records"]
+    words = shlex.split(record["provenance"]["command"])
+    assert words[:2] == ["lra-bench", "bench"]
+    given = parse_overrides(words[i + 1] for i, word in enumerate(words) if word == "--set")
+    assert given == {**SMALL, "n_ssm": None, "batch_size": 2}
 
 
 def test_lengths_are_powers_of_two_by_letter():

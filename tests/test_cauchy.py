@@ -11,7 +11,7 @@ from lra_bench.ssm.cauchy import cauchy_direct, dplr_kernel
 
 GOLDEN = Path(__file__).parent / "golden"
 jitted = jax.jit(dplr_kernel, static_argnames="L")
-NAMES = ("Lambda", "P", "B", "C_tilde", "step")
+NAMES = ("Lambda", "P", "B", "C_tilde", "dt")
 
 
 def legs(N: int, c: int, step: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -28,7 +28,7 @@ def wide(parameters) -> tuple[np.ndarray, ...]:
 
 @partial(jax.jit, static_argnames="L")
 def fold(parameters, L):
-    return dplr.fold(dplr.discretise(*parameters), L)
+    return dplr.fold(dplr.discretize(*parameters), L)
 
 
 def folded(parameters: tuple[np.ndarray, ...], L: int) -> tuple[np.ndarray, ...]:
@@ -39,7 +39,7 @@ def folded(parameters: tuple[np.ndarray, ...], L: int) -> tuple[np.ndarray, ...]
 def exact_kernel(parameters: tuple[np.ndarray, ...], L: int) -> np.ndarray:
     """From the dense matrices in float64, one product after another."""
     with jax.enable_x64(True):
-        return np.asarray(dplr.dense_kernel(jax.jit(dplr.discretise)(*wide(parameters)), L))
+        return np.asarray(dplr.dense_kernel(jax.jit(dplr.discretize)(*wide(parameters)), L))
 
 
 def in64(function, parameters, L):
@@ -72,7 +72,7 @@ def test_reference_recurrence_and_convolution():
     golden = np.load(GOLDEN / "s4_legs_N16_L64_H4.npz")
     Lambda, P, B, C, step, u = double(golden, "A", "P", "B", "C", "dt", "u")
     with jax.enable_x64(True):
-        system = dplr.discretise(*map(jnp.asarray, (Lambda, P, B, C[None], step)))
+        system = dplr.discretize(*map(jnp.asarray, (Lambda, P, B, C[None], step)))
         first = jnp.zeros((len(u), *system.B_bar.shape))
         y = jax.lax.scan(lambda x, u_t: dplr.advance(system, x, u_t), first, jnp.moveaxis(u, -1, 0))[1]
     y = np.moveaxis(y, 0, -1)
@@ -102,7 +102,7 @@ def test_equals_the_dense_form(L):
 
 
 def test_node_minus_one_is_the_limit():
-    """Even L: the alternating sum of K is Δ Re Σ B C̃, and neighbours of that node are continuous with it."""
+    """Even L: the alternating sum of K is Δ Re Σ B C̃, and neighbors of that node are continuous with it."""
     parameters = folded(legs(8, 1, np.array([0.05])), 64)
     K = in64(dplr_kernel, parameters, 64)
     limit = 0.05 * (parameters[2] * parameters[3][0, 0]).real.sum()
@@ -114,7 +114,7 @@ def test_length_doubling():
     """C̃ for 2L made from the stored C̃ for L; and C comes back from either."""
     Lambda, P, B, C, step = legs(16, 1, np.array([0.01, 0.1]))
     with jax.enable_x64(True):
-        system = dplr.discretise(*map(jnp.asarray, (Lambda, P, B, C, step)))
+        system = dplr.discretize(*map(jnp.asarray, (Lambda, P, B, C, step)))
         stored = system._replace(C=dplr.output_row(dplr.fold(system, 100)))
         np.testing.assert_allclose(dplr.double(stored, 100), dplr.fold(system, 200), rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(dplr.unfold(stored, 100), C, rtol=1e-8)
@@ -127,7 +127,7 @@ def test_float32_within_1e4_of_the_dense_oracle(L):
     Lambda, P, B, C, _ = (x.astype(np.complex64) for x in legs(64, 1, step))
     C_tilde = folded((Lambda, P, B, C, step), L)[3].astype(np.complex64)
     with jax.enable_x64(True):
-        stored = dplr.discretise(*map(jnp.asarray, wide((Lambda, P, B, C_tilde, step))))
+        stored = dplr.discretize(*map(jnp.asarray, wide((Lambda, P, B, C_tilde, step))))
         system = stored._replace(C=dplr.output_row(dplr.unfold(stored, L)))
         exact = np.asarray(dplr.dense_kernel(system, L))
     error = np.abs(jitted(Lambda, P, B, C_tilde, step, L) - exact).max(-1) / np.abs(exact).max(-1)
@@ -148,8 +148,8 @@ def test_gradients_against_finite_differences(L):
         loss = jax.jit(loss)
         gradient = {k: np.asarray(v) for k, v in jax.jit(jax.grad(loss))(p).items()}
         for name in NAMES:
-            direction = random.normal(size=p[name].shape) * (0.01 if name == "step" else 1.0)
-            if name != "step":
+            direction = random.normal(size=p[name].shape) * (0.01 if name == "dt" else 1.0)
+            if name != "dt":
                 direction = direction + 1j * random.normal(size=p[name].shape)
             ahead, behind = (float(loss({**p, name: p[name] + t * direction})) for t in (h, -h))
             slope = (gradient[name] * direction).real.sum()

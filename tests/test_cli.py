@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from lra_bench import cli
-from lra_bench.models import MODELS
-from lra_bench.registry import every_task_name, task_names
+from lra_bench.registry import every_task_name, model_names, task_names
 
 
 @pytest.fixture
@@ -87,7 +86,9 @@ def test_version_and_help(type_in):
         "evaluate",
         "report",
         "validate",
-        "receive",
+        "bench",
+        "export",
+        "import",
         "ls",
         "show",
         "doctor",
@@ -99,7 +100,7 @@ def test_version_and_help(type_in):
 def test_ls_lists_everything_as_json(type_in):
     assert [row["task"] for row in json.loads(type_in("ls", "tasks", "--json")[1])] == list(every_task_name())
     models = json.loads(type_in("ls", "models", "--json")[1])
-    assert [row["model"] for row in models] == [name.replace("_", "-") for name in MODELS]
+    assert [row["model"] for row in models] == [name.replace("_", "-") for name in model_names()]
     recipes = {row["recipe"]: row for row in json.loads(type_in("ls", "recipes", "--json")[1])}
     assert recipes["s5-ptd/listops"]["published %"] == 62.75
     assert json.loads(type_in("ls", "runs", "--json")[1]) == []
@@ -127,7 +128,7 @@ def test_doctor_tells_the_machine_and_never_who_uses_it(type_in):
     assert os.uname().nodename not in out
 
 
-def test_smoke_goes_from_data_to_table(type_in, tmp_path):
+def test_smoke_goes_from_data_to_table(type_in, monkeypatch, tmp_path):
     """prepare, train, evaluate, report, show and ls on one small run; again: nothing is done twice."""
     smoke = ["train", "--model", "s5-ptd", "--task", "listops", "--smoke", "--set", "epochs=1"]
     code, out, err = type_in(*smoke)
@@ -162,12 +163,14 @@ def test_smoke_goes_from_data_to_table(type_in, tmp_path):
     assert "leaderboard.md" in one_sentence(err)
     assert json.loads(type_in("report", "--json", "--no-pictures")[1])
     assert type_in("validate")[0] == 0
-    assert type_in("report", "--bundle", "b.zip", "--model", "s5-ptd")[1].strip().endswith("b.zip")
-    assert type_in("receive", "b.zip", "--results-dir", "theirs")[0] == 0
     theirs = tmp_path / "theirs" / path.removeprefix("results/")
-    assert json.loads(theirs.read_text()) == record
+    theirs.parent.mkdir(parents=True)
     theirs.write_text("{}")
     assert type_in("validate", "theirs")[0] == 1
+    assert type_in("export", "runs.tar.xz")[1].strip().endswith("runs.tar.xz")
+    monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "elsewhere"))
+    assert name in type_in("import", "runs.tar.xz")[1]
+    assert json.loads(type_in("ls", "runs", "--json")[1])[0]["run"] == name
 
     edited = {**record, "schema_version": 99}
     (tmp_path / path).write_text(json.dumps(edited))
@@ -202,7 +205,7 @@ BAD = [
     (["evaluate", "nothing"], "there is no run 'nothing'"),
     (["report", "--results-dir", "nowhere"], "nowhere"),
     (["validate", "nowhere"], "nowhere"),
-    (["receive", "nowhere.zip"], "nowhere.zip"),
+    (["import", "nowhere.tar.xz"], "nowhere.tar.xz is no file"),
     (["show", "nothing"], "`show` takes a task"),
 ]
 

@@ -16,14 +16,18 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lra_bench import UserError, models, steps
-from lra_bench.distributed import data_mesh
-from lra_bench.layers import DataShape, FoldingLayer, RecurrentLayer
-from lra_bench.optim import group_labels, make_optimiser
-from lra_bench.results import DataInfo
-from lra_bench.run import make_run
-from lra_bench.spec import Group
+from lra_bench.errors import UserError
+from lra_bench.models.layers import DataShape, FoldingLayer, RecurrentLayer
+from lra_bench.models.network import build
+from lra_bench.registry import model_names
+from lra_bench.runs.run import make_run
+from lra_bench.spec import DataInfo, Group
 from lra_bench.ssm import hippo, ptd
+from lra_bench.training import steps
+from lra_bench.training.functional import initialized
+from lra_bench.training.mesh import data_mesh
+from lra_bench.training.optimizer import group_labels, make_optimizer
+from lra_bench.training.state import Examples
 
 GOLDEN = Path(__file__).parent / "golden" / "training_step.json"
 SHAPE = DataShape(length=16, classes=10, documents=1, variable_length=True)
@@ -43,9 +47,9 @@ DATA = DataInfo(
     validation_is_test=False,
 )
 
-every_model = pytest.mark.parametrize("model", models.MODELS)
+every_model = pytest.mark.parametrize("model", model_names())
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-"""Nearly all the time here is compilation, so each test is one program, initialisation included."""
+"""Nearly all the time here is compilation, so each test is one program, initialization included."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -68,7 +72,7 @@ def tiny_run(model, **changes):
 
 def network(model, **changes):
     """The tiny form, in evaluation; called inside jit."""
-    built = models.build(model, tiny_run(model, **changes).recipe, SHAPE, rngs=nnx.Rngs(0))
+    built = build(model, tiny_run(model, **changes).recipe, SHAPE, rngs=nnx.Rngs(0))
     built.eval()
     return built
 
@@ -89,17 +93,17 @@ def examples():
     inputs = rng.integers(1, 18, (BATCH, SHAPE.length)).astype(np.uint8)
     lengths = np.array([16, 16, 12, 5, 16, 9, 3, 16], np.int32)
     inputs[np.arange(SHAPE.length) >= lengths[:, None]] = 0
-    return steps.Examples(*map(jnp.asarray, (inputs, lengths, inputs[:, 0].astype(np.int32) % 10)))
+    return Examples(*map(jnp.asarray, (inputs, lengths, inputs[:, 0].astype(np.int32) % 10)))
 
 
 @cache
 def training(model):
     """The toy training run: run, states after 0, 1, … updates, and how often the step was traced."""
     run = tiny_run(model, **TOY)
-    taken_apart, params, stats = steps.make_network(run, SHAPE)
-    optimiser = make_optimiser(params, run.recipe, 10)
-    state = steps.initial_state(params, stats, optimiser, data_mesh(BATCH))
-    step, traces = steps.train_step(taken_apart, optimiser), []
+    taken_apart, params, stats = initialized(run, SHAPE)
+    optimizer = make_optimizer(params, run.recipe, 10)
+    state = steps.initial_state(params, stats, optimizer, data_mesh(BATCH))
+    step, traces = steps.train_step(taken_apart, optimizer), []
 
     def counted(state, batch, key):
         traces.append(model)
@@ -159,7 +163,7 @@ def test_steps_equal_the_whole_sequence(model):
     """A causal network fed one token at a time ends at the logits of evaluation, with statistics that are not the
     initial ones; a bidirectional one refuses."""
     if not is_a_stack_of_layers(model):
-        assert not hasattr(abstract(model), "step")
+        assert not hasattr(abstract(model), "dt")
         return
     assert isinstance(abstract(model).blocks[0].layer, RecurrentLayer)
     with pytest.raises(UserError, match=r"--set bidirectional=false"):
@@ -205,13 +209,13 @@ def test_no_program_calls_lapack(model):
 
 
 @every_model
-def test_every_parameter_is_in_one_optimiser_group(model):
+def test_every_parameter_is_in_one_optimizer_group(model):
     run, (state, *_), _ = training(model)
     params = state.params
     labels = jax.tree.leaves(group_labels(params, run.recipe))
     assert len(labels) == len(jax.tree.leaves(params))
     assert set(labels) <= set(get_args(Group))
-    moments = jax.eval_shape(make_optimiser(params, run.recipe, 10).init, params)
+    moments = jax.eval_shape(make_optimizer(params, run.recipe, 10).init, params)
     sizes = [leaf.size for leaf in jax.tree.leaves(moments) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     assert sum(sizes) == 2 * sum(leaf.size for leaf in jax.tree.leaves(params))
 
@@ -238,7 +242,7 @@ def measure_step(model):
     _, (_, state, *_), _ = training(model)
     moments = [
         leaf[...]
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state.optimiser)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.optimizer)
         if ".mu" in jax.tree_util.keystr(path)
     ]
     norm = np.sqrt(sum(float(jnp.sum(jnp.square(moment))) for moment in moments))
@@ -255,11 +259,11 @@ def test_first_training_step_is_the_golden_one(model):
 
 
 def test_golden_steps_are_of_models_that_exist():
-    assert set(json.loads(GOLDEN.read_text(encoding="utf-8"))) <= set(models.MODELS)
+    assert set(json.loads(GOLDEN.read_text(encoding="utf-8"))) <= set(model_names())
 
 
 if __name__ == "__main__":
     with mock.patch.object(ptd, "ptd", normal_part):
-        steps_of = {name: measure_step(name) for name in models.MODELS}
+        steps_of = {name: measure_step(name) for name in model_names()}
     GOLDEN.write_text(json.dumps(steps_of, indent=1) + "\n", encoding="utf-8")
     print(GOLDEN)

@@ -4,9 +4,9 @@ import os
 
 import jax
 
-from lra_bench import doctor
+from lra_bench.commands import doctor
 from lra_bench.data.prepare import prepare
-from lra_bench.home import home
+from lra_bench.paths import home
 
 
 class Gpu:
@@ -68,7 +68,7 @@ def test_facts_are_of_this_machine_and_name_nobody(capsys):
     facts = doctor.examine()
     assert facts["packages"]["jax"] == jax.__version__
     assert f"{os.cpu_count()} cores" in facts["cpu"]
-    doctor.print_findings(facts, as_json=False)
+    doctor.doctor()
     printed = capsys.readouterr().out
     assert f"jax {jax.__version__}" in printed
     assert "[note] data: no task is prepared → lra-bench prepare listops" in printed

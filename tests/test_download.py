@@ -12,10 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lra_bench import WorkError
 from lra_bench.data import download
 from lra_bench.data.download import fetch
-from lra_bench.data.source import RemoteFile
+from lra_bench.datasource import RemoteFile
+from lra_bench.errors import WorkError
 
 BODY = random.Random(0).randbytes(3_000_000)
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -256,7 +256,7 @@ def test_full_disk(server, tmp_path, monkeypatch):
         part.symlink_to("/dev/full")
         with monkeypatch.context() as patch:
             patch.setattr(download, "_start_over", lambda _: None)
-            refused(server.remote(), tmp_path, "disk .* is full")
+            refused(server.remote(), tmp_path, "the disk is full at .*part")
         part.unlink()
     assert get(server.remote(), tmp_path).path.read_bytes() == BODY
 

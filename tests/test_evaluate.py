@@ -4,12 +4,14 @@ import json
 
 import pytest
 
-from lra_bench import UserError, WorkError, train
+from lra_bench.commands.evaluate import evaluate
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.prepare import prepare
-from lra_bench.evaluate import evaluate_run
-from lra_bench.results import load_record
-from lra_bench.run import make_run
+from lra_bench.errors import UserError, WorkError
+from lra_bench.records.files import load_record
+from lra_bench.runs.run import make_run
+from lra_bench.training import train
+from lra_bench.training.setup import set_up
 
 SMALL = {"n_layers": 1, "d_model": 8, "batch_size": 40, "epochs": 0.2, "decay_epochs": 1.0}
 
@@ -19,30 +21,30 @@ def test_recorded_accuracy_is_reproduced_or_its_absence_told(tmp_path, monkeypat
     run = make_run(load_manifest(data).data_info, "s5", 0, SMALL, "float32")
     record = train.train(run, data, tmp_path / "results")
     result = run.folder / "result.json"
-    evaluate_run(run.name, as_json=True)
+    evaluate(run.name, as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert (found["test_accuracy"], found["recorded_test_accuracy"]) == (record.accuracy.test,) * 2
     assert found["val_accuracy"] == record.accuracy.best_val
 
-    once = train.set_up(run, data)
-    monkeypatch.setattr("lra_bench.evaluate.set_up", lambda *_: once)
+    once = set_up(run, data)
+    monkeypatch.setattr("lra_bench.training.evaluate.set_up", lambda *_: once)
     values = load_record(result).model_dump(mode="json")
     values["accuracy"]["test"] += 1 / 500
     result.write_text(json.dumps(values))
     with pytest.raises(WorkError, match=r"scores \d+\.\d{4}% on the test split, its record says"):
-        evaluate_run(run.name, as_json=False)
+        evaluate(run.name)
 
     values["accuracy"]["test"], values["status"] = None, "diverged"
     result.write_text(json.dumps(values))
-    evaluate_run(run.name, as_json=False)
+    evaluate(run.name)
     assert "(not recorded: the run diverged)" in capsys.readouterr().out
     result.unlink()
-    evaluate_run(run.name, as_json=False)
+    evaluate(run.name)
     assert "(not recorded yet: the run is unfinished)" in capsys.readouterr().out
 
     (data / "manifest.json").rename(data / "elsewhere")
     with pytest.raises(UserError, match=r"is not prepared here\. Type: lra-bench prepare listops --protocol s4 --size"):
-        evaluate_run(run.name, as_json=False)
+        evaluate(run.name)
 
 
 def test_a_run_without_a_checkpoint_is_a_users_mistake():
@@ -51,5 +53,5 @@ def test_a_run_without_a_checkpoint_is_a_users_mistake():
     run.folder.mkdir(parents=True)
     (run.folder / "run.json").write_text(run.model_dump_json())
     with pytest.raises(UserError, match=r"has no checkpoint yet\. Train it on: lra-bench train"):
-        evaluate_run(run.name, as_json=False)
+        evaluate(run.name)
     assert not (run.folder / "checkpoints").exists()

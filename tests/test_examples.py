@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from lra_bench import UserError
 from lra_bench.cli import app
 from lra_bench.data.examples import examples_of, sheet, show_examples
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.packed import open_split
 from lra_bench.data.prepare import prepare
+from lra_bench.errors import UserError
 from lra_bench.registry import every_task_name, task_module
 
 

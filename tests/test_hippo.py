@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lra_bench import UserError
+from lra_bench.errors import UserError
 from lra_bench.ssm import hippo
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -94,7 +94,7 @@ def test_transfer_functions_obey_the_closed_form(N):
 
 @pytest.mark.parametrize("N", [8, 16, 32, 64])
 @pytest.mark.parametrize("name", ["legs", "inv", "lin"])
-def test_diagonal_initialisations_match_the_reference(name, N):
+def test_diagonal_initializations_match_the_reference(name, N):
     with np.load(GOLDEN / "s4_init_tables.npz") as tables:
         Lambda, B = tables[f"A_diag-{name}_{N}"], tables[f"B_diag-{name}_{N}"]
     ours = hippo.diagonal(name, N)
@@ -107,14 +107,14 @@ def test_diagonal_initialisations_match_the_reference(name, N):
     assert np.all(np.abs(ours.B.imag) <= hippo.B_CLIP)
 
 
-def test_real_initialisation_decays_at_every_whole_rate():
+def test_real_initialization_decays_at_every_whole_rate():
     Lambda, B = hippo.diagonal("real", 8)
     assert np.array_equal(Lambda, [-1, -2, -3, -4])
     assert np.array_equal(B, np.ones(4))
 
 
 def test_bad_arguments_are_named():
-    with pytest.raises(UserError, match=r"unknown S4D initialisation 'leg'.*'legs'"):
+    with pytest.raises(UserError, match=r"unknown S4D initialization 'leg'.*'legs'"):
         hippo.diagonal("leg", 8)
     with pytest.raises(ValueError, match="even"):
         hippo.diagonal("lin", 7)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lra_bench.classifier import pool
-from lra_bench.layers import FLAX, TORCH, BatchNorm, DataShape, GLUOutput, dropout, dropout_masks
-from lra_bench.models import build
 from lra_bench.models import s5 as s5_model
+from lra_bench.models.classifier import pool
+from lra_bench.models.layers import FLAX, TORCH, BatchNorm, DataShape, GLUOutput, dropout, dropout_masks
+from lra_bench.models.network import build
 from tests.recipes import s5_config, s5_recipe
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -31,7 +31,7 @@ def fill_block(block, arrays, prefix, suffix="params"):
     seq = block.layer
     for ours, theirs in [("Lambda_re", "Lambda_re"), ("Lambda_im", "Lambda_im"), ("B", "B"), ("D", "D")]:
         assign(getattr(seq, ours), arrays[f"{suffix}/{prefix}seq/{theirs}"])
-    assign(seq.log_step, arrays[f"{suffix}/{prefix}seq/log_step"][:, 0])
+    assign(seq.log_dt, arrays[f"{suffix}/{prefix}seq/log_step"][:, 0])
     both = f"{suffix}/{prefix}seq/C1" in arrays
     assign(seq.C, arrays[f"{suffix}/{prefix}seq/{'C1' if both else 'C'}"])
     if both:

@@ -10,8 +10,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from lra_bench import UserError
-from lra_bench.data.source import Request
+from lra_bench.datasource import Request
+from lra_bench.errors import UserError
 from lra_bench.tasks.listops import DATA, FILES, TASK, TOKENS, encode, layout_of, parse_row
 
 
@@ -91,14 +91,14 @@ COUNTS = {"train": 28, "val": 1, "test": 1}
     ],
 )
 def test_values(text, value):
-    from lra_bench.tasks.listops_grammar import evaluate
+    from lra_bench.data.generators.listops_grammar import evaluate
 
     assert evaluate(numbers(text)) == evaluate_slowly(text.split()) == value
 
 
 @pytest.mark.parametrize("text", ["]", "[MIN 1 2", "1 2", "[MIN ]", "[MIN 1 ] ]", "[MIN 1 ] 2", ""])
 def test_incomplete_expressions_have_no_value(text):
-    from lra_bench.tasks.listops_grammar import evaluate
+    from lra_bench.data.generators.listops_grammar import evaluate
 
     assert evaluate(numbers(text)) == -1
 
@@ -111,8 +111,8 @@ def test_labels_agree_with_the_slow_oracle(size):
 
 
 def test_compiled_and_interpreted_grammar_draw_the_same_trees():
-    from lra_bench.data.tiny import rng_of
-    from lra_bench.tasks import listops_grammar as grammar
+    from lra_bench.data.generators import listops_grammar as grammar
+    from lra_bench.data.generators.tiny import rng_of
 
     arguments = (10, 10, 2000, 0.25)
     compiled, interpreted = np.zeros(2020, np.uint8), np.zeros(2020, np.uint8)
@@ -124,7 +124,7 @@ def test_compiled_and_interpreted_grammar_draw_the_same_trees():
 
 
 def test_distribution_is_that_of_the_published_grammar():
-    """Against the statistics of 100,000 trees of an independent implementation (data.md §3), within sampling error."""
+    """Within sampling error of 100,000 trees of an independent program (docs/references.md, "ListOps: grammar")."""
     n = 6_000
     _, rows = generate("full", n)
     lengths = rows.lengths - 1  # without eos

@@ -64,7 +64,7 @@ def test_eigenvalues_fill_the_ring_evenly(r_min, r_max):
     assert 0.31 < phase.max() <= np.float32(0.314)
 
 
-def test_gamma_normalises_the_state():
+def test_gamma_normalizes_the_state():
     """e^{2γ} = 1 − |λ|², to the last digits of float32 even where 1 − |λ|² cancels."""
     layer = lru_layer(H=1, d_state=4096, r_min=0.999, r_max=0.9999)
     nu = np.exp(np.asarray(layer.nu_log[...], np.float64))

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from lra_bench import UserError
-from lra_bench.data.manifest import FILE, choose, load_manifest, prepared
+from lra_bench.data.manifest import FILE, find_prepared, load_manifest, prepared_sets
 from lra_bench.data.packed import ARRAYS, PackedWriter, describe, open_split, relative_path
 from lra_bench.data.prepare import prepare
-from lra_bench.data.source import Layout, PlacedRows, Rows, counts_for, pad_rows, parse_size
+from lra_bench.datasource import Layout, PlacedRows, Rows, counts_for, pad_rows, parse_size
+from lra_bench.errors import UserError
 from lra_bench.spec import SPLITS
 
 
@@ -152,7 +152,7 @@ def test_equal_shapes_with_other_content_are_found_by_verify(folder):
         ("{", "not JSON"),
         ("[]", "manifest version None"),
         ('{"manifest_version": 7}', "manifest version 7"),
-        ('{"manifest_version": 1, "colour": 1}', "colour"),
+        ('{"manifest_version": 1, "color": 1}', "color"),
     ],
 )
 def test_damaged_manifests(folder, text, message):
@@ -165,19 +165,19 @@ def test_a_folder_without_manifest_is_not_prepared(folder):
     (folder / FILE).unlink()
     with pytest.raises(UserError, match="not a prepared task"):
         load_manifest(folder)
-    assert prepared() == []
+    assert prepared_sets() == []
 
 
 def test_choice_of_the_set_to_train_on(folder):
     with pytest.raises(UserError, match=r"text is not prepared\. Type: lra-bench prepare text"):
-        choose("text")
+        find_prepared("text")
     with pytest.raises(UserError, match=r"prepared: s4 40.*Type: lra-bench prepare listops --protocol lra"):
-        choose("listops", protocol="lra")
-    assert choose("listops")[0] == folder
+        find_prepared("listops", protocol="lra")
+    assert find_prepared("listops")[0] == folder
     tiny, larger = prepare("listops", size="tiny"), prepare("listops", size=50)
     lra = prepare("listops", size=60, protocol="lra")
-    assert [found for found, _ in prepared("listops")] == [larger, folder, lra, tiny]
-    assert choose("listops")[0] == larger
-    assert choose("listops", size="40")[0] == folder
-    assert choose("listops", protocol="lra")[0] == lra
-    assert choose("listops", size="tiny")[1].data_info.size == "tiny"
+    assert [found for found, _ in prepared_sets("listops")] == [larger, folder, lra, tiny]
+    assert find_prepared("listops")[0] == larger
+    assert find_prepared("listops", size="40")[0] == folder
+    assert find_prepared("listops", protocol="lra")[0] == lra
+    assert find_prepared("listops", size="tiny")[1].data_info.size == "tiny"

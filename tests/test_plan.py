@@ -7,11 +7,14 @@ import time
 
 import pytest
 
-from lra_bench import OutOfTime, UserError, WorkError, plan, train
+from lra_bench.commands.train import train_all
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.prepare import prepare
-from lra_bench.run import load_run, make_run
+from lra_bench.errors import OutOfTime, UserError, WorkError
+from lra_bench.runs import plan
+from lra_bench.runs.run import load_run, make_run
 from lra_bench.spec import parse_overrides
+from lra_bench.training import train
 
 
 @pytest.fixture
@@ -21,7 +24,7 @@ def data():
 
 def planned(data, seeds, **overrides):
     info = load_manifest(data).data_info
-    return [plan.Planned(make_run(info, "s5", seed, overrides, "float32"), data) for seed in seeds]
+    return [plan.PlannedRun(make_run(info, "s5", seed, overrides, "float32"), data) for seed in seeds]
 
 
 def test_a_run_that_fails_does_not_keep_others_from_being_trained(data, tmp_path, monkeypatch, capsys):
@@ -35,21 +38,21 @@ def test_a_run_that_fails_does_not_keep_others_from_being_trained(data, tmp_path
 
     monkeypatch.setattr(train, "train", fails_for_seed_1)
     with pytest.raises(OutOfTime):
-        plan.run_all(planned(data, [1, 0, 2]), tmp_path)
+        train_all(planned(data, [1, 0, 2]), tmp_path)
     assert tried == [1, 0, 2]
     assert "s1: training diverged" in capsys.readouterr().err
     with pytest.raises(WorkError, match=r"2 of 2 runs failed: listops/s5/\w+-s1, listops/s5/\w+-s0; see above"):
-        plan.run_all(planned(data, [1, 0]), tmp_path)
+        train_all(planned(data, [1, 0]), tmp_path)
     with pytest.raises(WorkError, match="as it was told to"):
-        plan.run_all(planned(data, [1]), tmp_path)
+        train_all(planned(data, [1]), tmp_path)
 
 
 def test_no_further_run_is_begun_after_the_time_limit(data, tmp_path, monkeypatch):
     begun = []
     monkeypatch.setattr(train, "train", lambda run, *_: (begun.append(run.seed), time.sleep(0.02)))
-    monkeypatch.setattr(plan, "_print_result", lambda *_: None)
+    monkeypatch.setattr("lra_bench.commands.train.print_result", lambda *_: None)
     with pytest.raises(OutOfTime, match="after 1 of 2 runs"):
-        plan.run_all(planned(data, [0, 1]), tmp_path, minutes=0.01 / 60)
+        train_all(planned(data, [0, 1]), tmp_path, minutes=0.01 / 60)
     assert begun == [0]
 
 
@@ -58,16 +61,16 @@ def test_a_results_folder_that_cannot_be_written_is_said_before_training(data, t
     monkeypatch.setattr(train, "train", lambda *_: pytest.fail("it must not come to training"))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"no record can be written to .*Name another folder with --results-dir"):
-        plan.run_all(planned(data, [0]), tmp_path / folder)
+        train_all(planned(data, [0]), tmp_path / folder)
     if os.geteuid():
         (tmp_path / "closed").mkdir(mode=0o500)
         with pytest.raises(UserError, match="permission denied"):
-            plan.run_all(planned(data, [0]), tmp_path / "closed")
+            train_all(planned(data, [0]), tmp_path / "closed")
 
 
 def test_the_recorded_command_repeats_the_run(data):
     """Typed into a shell, it gives the same overrides and so the same digest."""
-    changes = {"embedding": 20, "norm": "layer", "prenorm": False, "lr": 0.01, "groups": {"step": "ssm_decay"}}
+    changes = {"embedding": 20, "norm": "layer", "prenorm": False, "lr": 0.01, "groups": {"dt": "ssm_decay"}}
     (item,) = planned(data, [3], **changes)
     words = shlex.split(item.run.command)
     given = [words[i + 1] for i, word in enumerate(words) if word == "--set"]

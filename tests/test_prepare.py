@@ -17,14 +17,15 @@ import numpy as np
 import psutil
 import pytest
 
-from lra_bench import UserError, WorkError, registry
-from lra_bench.data import build, packed, plan
+from lra_bench import registry
+from lra_bench.data import build, manifest, packed, sources
 from lra_bench.data.download import Fetched
 from lra_bench.data.manifest import FILE, load_manifest
 from lra_bench.data.packed import ARRAYS, open_split, relative_path
 from lra_bench.data.prepare import prepare
-from lra_bench.data.source import Layout, Origin, PlacedRows, RemoteFile, Rows, counts_for
-from lra_bench.home import data_folder
+from lra_bench.datasource import Layout, Origin, PlacedRows, RemoteFile, Rows, counts_for
+from lra_bench.errors import UserError, WorkError
+from lra_bench.paths import data_folder
 from lra_bench.spec import SPLITS, Task
 from lra_bench.tasks import listops
 
@@ -100,9 +101,11 @@ class FakeData:
 def fake(monkeypatch):
     """Adds a task named fake; returns a function that sets its DATA."""
     task = listops.TASK.model_dump() | {"name": "fake", "title": "Fake", "length": 4, "classes": 3, "splits": COUNTS}
-    module = SimpleNamespace(TASK=Task.model_validate(task), DATA=FakeData(), RECIPES={})
+    module = SimpleNamespace(TASK=Task.model_validate(task), DATA=FakeData())
     monkeypatch.setitem(sys.modules, "lra_bench.tasks.fake", module)
-    monkeypatch.setattr(registry, "TASK_MODULES", (*registry.TASK_MODULES, "fake"))
+    names = (*registry.every_task_name(), "fake")
+    monkeypatch.setattr(registry, "every_task_name", lambda: names)
+    monkeypatch.setattr(manifest, "every_task_name", lambda: names)
 
     def configure(**options):
         module.DATA = FakeData(**options)
@@ -224,7 +227,7 @@ def test_a_home_that_cannot_be_written(fake, monkeypatch, tmp_path):
     fake()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "file" / "home"))
-    with pytest.raises(WorkError, match="cannot be written: Not a directory"):
+    with pytest.raises(WorkError, match="cannot be used: Not a directory"):
         prepare("fake")
 
 
@@ -347,7 +350,7 @@ def test_full_disk(fake, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(packed.os, "pwrite", full)
-        with pytest.raises(WorkError, match=r"the disk of .* is full"):
+        with pytest.raises(WorkError, match=r"the disk is full at .*"):
             prepare("fake")
     with monkeypatch.context() as patch:
         patch.setattr("lra_bench.data.prepare.shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
@@ -376,7 +379,7 @@ def server(monkeypatch, tmp_path):
         path.write_bytes(answer)
         return Fetched(path, file.url, len(answer), "0" * 64)
 
-    monkeypatch.setattr(plan, "fetch", fetch)
+    monkeypatch.setattr(sources, "fetch", fetch)
     return content
 
 

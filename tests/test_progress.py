@@ -2,8 +2,8 @@
 
 import pytest
 
-from lra_bench.data import progress as module
-from lra_bench.data.progress import Progress
+from lra_bench import progress as module
+from lra_bench.progress import Progress
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from lra_bench import UserError, WorkError
+from lra_bench.errors import UserError, WorkError
 from lra_bench.ssm import hippo, ptd
-from lra_bench.ssm.discretise import zoh
+from lra_bench.ssm.discretization import zoh
 
-# (n, γ, cond₂(V), ‖E‖₂/‖A‖₂) reached by another implementation of the same objective (spec/models.md §1.6). Its row for
-# 128 states, 8.94 and 3.1 % at γ = 0.01, was cut short: from three starts ours goes on to 10.8 and 2.5 % there, and
-# meets the row's numbers at γ = 0.006, the default.
+# (n, γ, cond₂(V), ‖E‖₂/‖A‖₂) reached by another implementation of the same objective (docs/references.md,
+# "PTD: solved by L-BFGS"). Its row for 128 states, 8.94 and 3.1 % at γ = 0.01, was cut short: from three starts ours
+# goes on to 10.8 and 2.5 % there, and meets the row's numbers at γ = 0.006, the default.
 SOLVED = [
     (8, 0.3, 3.68, 0.090),
     (8, 1.0, 5.71, 0.050),
@@ -89,7 +89,7 @@ def test_up_to_two_states_nothing_is_perturbed(n):
     check_pairs(result)
 
 
-def test_the_optimised_perturbation_beats_random_ones_of_its_size():
+def test_the_optimized_perturbation_beats_random_ones_of_its_size():
     best = ptd.ptd(16)
     A = hippo.legs(16).A
     for seed in range(5):
@@ -163,7 +163,7 @@ def test_no_spikes_where_the_diagonal_model_has_them(n):
 
 
 def test_state_gain_at_the_frequency_of_the_robustness_experiment():
-    """32 states discretised with Δ = 0.01, driven at 325.43: HiPPO 0.0984, S4D 12.5 with half of B, PTD as HiPPO."""
+    """32 states discretized with Δ = 0.01, driven at 325.43: HiPPO 0.0984, S4D 12.5 with half of B, PTD as HiPPO."""
     part, B = hippo.normal_part(32), hippo.legs(32).B
     omega, step = part.Lambda.imag.max(), 0.01
 

@@ -8,8 +8,7 @@ import pytest
 from typer.main import get_command
 
 from lra_bench.cli import app
-from lra_bench.models import MODELS
-from lra_bench.registry import task_names
+from lra_bench.registry import model_names, task_names
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,12 +32,12 @@ def test_command_is_legal_as_written(command):
     for task in values.get("tasks") or values.get("task") or []:
         assert task in ("all", *task_names())
     for model in [values["model"]] if isinstance(values.get("model"), str) else values.get("model") or []:
-        assert model == "all" or ":" in model or model.replace("-", "_") in MODELS
+        assert model == "all" or ":" in model or model.replace("-", "_") in model_names()
 
 
 def test_there_are_commands_for_every_step():
     named = {shlex.split(command)[1] for command in COMMANDS}
-    assert {"prepare", "train", "evaluate", "bench", "report", "validate", "receive", "carry", "ls", "show"} <= named
+    assert {"prepare", "train", "evaluate", "bench", "report", "validate", "export", "import", "ls", "show"} <= named
 
 
 def test_the_layer_shown_is_the_tested_file():

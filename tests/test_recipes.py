@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lra_bench.classifier import count_parameters
-from lra_bench.layers import DataShape
-from lra_bench.models import MODELS, build, model_module
-from lra_bench.optim import group_of, make_schedule
-from lra_bench.registry import task_module, task_names
+from lra_bench.models.classifier import count_parameters
+from lra_bench.models.layers import DataShape
+from lra_bench.models.network import build
+from lra_bench.registry import model_names, recipe_module, recipes_of, task_module, task_names
 from lra_bench.spec import apply_overrides
 from lra_bench.ssm import ptd
+from lra_bench.training.optimizer import group_of, make_schedule
 
 GOLDEN = Path(__file__).parent / "golden"
-CELLS = [(model, task) for task in task_names() for model in task_module(task).RECIPES]
+CELLS = [(model, task) for task in task_names() for model in recipes_of(task)]
 
 COUNTS = {
     "s4": (815_186, 843_594, 1_096_522, 3_564_682, 1_288_706, 1_288_706),
@@ -48,13 +48,13 @@ def abstract(model, task):
     """The full-size network as shapes."""
     module = task_module(task)
     with mock.patch.object(ptd, "ptd", unsolved):
-        return nnx.eval_shape(lambda: build(model, module.RECIPES[model], shape_of(module.TASK), rngs=nnx.Rngs(0)))
+        return nnx.eval_shape(lambda: build(model, recipes_of(task)[model], shape_of(module.TASK), rngs=nnx.Rngs(0)))
 
 
 @pytest.mark.parametrize(("model", "task"), CELLS)
 def test_recipe_is_valid_and_builds_at_full_size(model, task):
-    recipe = task_module(task).RECIPES[model]
-    assert apply_overrides(recipe, {}, model_module(model).Config) == recipe
+    recipe = recipes_of(task)[model]
+    assert apply_overrides(recipe, {}, recipe_module(model).Config) == recipe
     inputs, pixels = task_module(task).TASK.inputs, recipe.pixels is not None
     assert inputs == "pixels" or not pixels
     count = count_parameters(abstract(model, task))
@@ -65,14 +65,14 @@ def test_recipe_is_valid_and_builds_at_full_size(model, task):
 
 
 def test_every_model_has_every_task():
-    assert {(model, task) for model in MODELS for task in task_names()} <= set(CELLS)
+    assert {(model, task) for model in model_names() for task in task_names()} <= set(CELLS)
 
 
-STANDARD = {"Lambda_re": "ssm", "Lambda_im": "ssm", "B": "ssm", "log_step": "ssm"}
+STANDARD = {"Lambda_re": "ssm", "Lambda_im": "ssm", "B": "ssm", "log_dt": "ssm"}
 S5_GROUPS = {
     "listops": {**STANDARD, "B": "regular"},
-    "text": {**STANDARD, "log_step": "regular"},
-    "retrieval": {**STANDARD, "log_step": "regular"},
+    "text": {**STANDARD, "log_dt": "regular"},
+    "retrieval": {**STANDARD, "log_dt": "regular"},
     "image": {**STANDARD, "B": "regular"},
     "pathfinder": STANDARD,
     "pathx": {**STANDARD, "B": "ssm_decay"},
@@ -83,7 +83,7 @@ S5_GROUPS = {
 @pytest.mark.parametrize("task", task_names())
 @pytest.mark.parametrize("model", ["s5", "s5_ptd"])
 def test_s5_leaves_are_in_the_groups_of_opt_config(model, task):
-    recipe = task_module(task).RECIPES[model]
+    recipe = recipes_of(task)[model]
     leaves = nnx.to_flat_state(nnx.state(abstract(model, task), nnx.Param))
     names = {path[-1] for path, _ in leaves}
     assert {*STANDARD, "C", "C_reverse", "D", "scale", "bias", "kernel"} == names
@@ -103,7 +103,7 @@ DT_GLOBAL = {
 @pytest.mark.parametrize("task", task_names())
 @pytest.mark.parametrize("model", ["s4", "s4d", "s4_ptd"])
 def test_s4_leaves_are_in_the_references_groups(model, task):
-    recipe = task_module(task).RECIPES[model]
+    recipe = recipes_of(task)[model]
     leaves = nnx.to_flat_state(nnx.state(abstract(model, task), nnx.Param))
     missing = {"s4": set(), "s4d": {"P"}, "s4_ptd": {"P", "B"}}[model]
     assert {path[-1] for path, _ in leaves} >= set(S4_LEAVES) - missing | {"C", "D", "kernel", "bias"}
@@ -113,14 +113,14 @@ def test_s4_leaves_are_in_the_references_groups(model, task):
 
 
 def test_s4_schedules_count_steps_as_the_configurations_do():
-    recipe = task_module("image").RECIPES["s4"]
+    recipe = recipes_of("image")["s4"]
     assert (recipe.warmup_epochs * 900, recipe.decay_epochs * 900) == (18_000, 180_000)
     rate = jax.vmap(make_schedule(recipe, 900))(jnp.asarray([18_000.0, 99_000.0, 180_000.0]))
     np.testing.assert_allclose(rate, [1, 0.5, 0], atol=1e-4)
 
 
 def test_lru_leaves_are_in_the_references_groups():
-    recipe = task_module("pathx").RECIPES["lru"]
+    recipe = recipes_of("pathx")["lru"]
     leaves = nnx.to_flat_state(nnx.state(abstract("lru", "pathx"), nnx.Param))
     slow = {path[-1] for path, leaf in leaves if group_of(leaf, recipe) == "ssm"}
     assert slow == {"nu_log", "theta_log", "gamma_log", "B"}
@@ -129,7 +129,7 @@ def test_lru_leaves_are_in_the_references_groups():
 
 @pytest.mark.parametrize(("epochs", "warmup"), [(20, 1), (40, 5), (35, 0)])
 def test_s5_schedule_equals_what_its_loop_used(epochs, warmup):
-    recipe = task_module("listops").RECIPES["s5"]
+    recipe = recipes_of("listops")["s5"]
     recipe = recipe.model_copy(update={"decay_epochs": float(epochs), "warmup_epochs": float(warmup)})
     expected = np.load(GOLDEN / "s5_lr_schedule.npz")[f"lr_n10_T{epochs}_w{warmup}"]
     used = jax.vmap(make_schedule(recipe, 10))(jnp.arange(len(expected)))
@@ -139,13 +139,13 @@ def test_s5_schedule_equals_what_its_loop_used(epochs, warmup):
 def test_transformer_schedules_count_steps_as_the_lra_code_does():
     """ListOps: 0.05 · min(1, t/1000) / √max(t, 1000) for 5,000 steps. Image: a cosine over 200 epochs after one of
     warm-up, so the last of 200 epochs still learns."""
-    recipe = task_module("listops").RECIPES["transformer"]
+    recipe = recipes_of("listops")["transformer"]
     per_epoch = 96_000 // 32
     assert round(recipe.epochs * per_epoch) == 5_000
     steps = jnp.asarray([0, 500, 1_000, 4_000])
     rate = recipe.lr * jax.vmap(make_schedule(recipe, per_epoch))(steps)
     np.testing.assert_allclose(rate, 0.05 * np.array([0, 0.5, 1, 1]) / np.sqrt([1e3, 1e3, 1e3, 4e3]), rtol=1e-5)
-    recipe = task_module("image").RECIPES["transformer"]
+    recipe = recipes_of("image")["transformer"]
     per_epoch = 45_000 // 256
     last = jax.vmap(make_schedule(recipe, per_epoch))(jnp.asarray([per_epoch, 101 * per_epoch, 200 * per_epoch]))
     np.testing.assert_allclose(last, [1, 0.5, 0.5 * (1 + np.cos(np.pi * 199 / 200))], rtol=1e-4, atol=1e-7)
@@ -153,7 +153,7 @@ def test_transformer_schedules_count_steps_as_the_lra_code_does():
 
 @pytest.mark.parametrize("task", task_names())
 def test_ptd_recipes_use_our_gamma_for_their_block(task):
-    layer = task_module(task).RECIPES["s5_ptd"].layer
+    layer = recipes_of(task)["s5_ptd"].layer
     block = layer["d_state"] // layer["blocks"]
     assert block == dict(zip(task_names(), (2, 16, 16, 128, 32, 16), strict=True))[task]
     assert block == 2 or layer["gamma"] == pytest.approx(ptd.default_gamma(block))

@@ -9,22 +9,23 @@ import optax
 import pytest
 
 from benchmarks.reference_s5 import Reference, prepare
-from lra_bench.layers import DataShape
-from lra_bench.steps import Examples, make_network
-from lra_bench.synthetic import synthetic_split
+from lra_bench.bench.synthetic import synthetic_split
+from lra_bench.models.layers import DataShape
+from lra_bench.training.functional import initialized
+from lra_bench.training.state import Examples
 from tests.recipes import s5_recipe
 
 TOLERANCE = 1e-4
 
 SHAPES = {
     "tokens with true lengths": (DataShape(15, 10, 1, True), {"embedding": 20, "activation": "half_glu2"}),
-    "pixels": (DataShape(16, 10, 1, False), {"embedding": None, "pixels": "standard", "clip_eigenvalues": True}),
+    "pixels": (DataShape(16, 10, 1, False), {"embedding": None, "pixels": "standard", "clip_eigs": True}),
     "pairs of documents": (DataShape(9, 2, 2, True), {"embedding": 98}),
 }
 
 
 class Given:
-    """What `make_network` reads of a run."""
+    """What `initialized` reads of a run."""
 
     model, seed = "s5", 0
 
@@ -35,7 +36,7 @@ class Given:
 def made(name):
     shape, changes = SHAPES[name]
     recipe = s5_recipe(n_layers=2 if name == "pixels" else 1, d_model=16, bidirectional=True, **changes)
-    network, params, stats = make_network(Given(recipe), shape)
+    network, params, stats = initialized(Given(recipe), shape)
     examples = Examples(*map(jnp.asarray, synthetic_split(recipe, shape, 4)))
     if shape.variable_length:
         rng = np.random.default_rng(1)

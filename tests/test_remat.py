@@ -1,4 +1,4 @@
-"""Rematerialised blocks: the same loss, gradients and statistics, in less memory."""
+"""Rematerialized blocks: the same loss, gradients and statistics, in less memory."""
 
 from functools import partial
 
@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lra_bench import steps
-from lra_bench.distributed import data_mesh
-from lra_bench.models import own
-from lra_bench.optim import make_optimiser
-from lra_bench.remat import rematerialised
-from lra_bench.synthetic import synthetic_run, synthetic_split
+from lra_bench.bench.synthetic import synthetic_run, synthetic_split
+from lra_bench.custom_layer import CustomModel
+from lra_bench.machine.xla import compile_program, compiler_options
+from lra_bench.models.custom import CustomModule
+from lra_bench.models.remat import rematerialized
+from lra_bench.training.functional import initialized
+from lra_bench.training.mesh import data_mesh
+from lra_bench.training.optimizer import make_optimizer
+from lra_bench.training.state import Examples
+from lra_bench.training.steps import initial_state, train_step
 from tests.recipes import s5_recipe
 
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -23,8 +27,8 @@ SIZES = {"n_layers": 2, "d_model": 8, "batch_size": 4, "dropout": 0.2}
 def gradient(model, remat):
     """(loss, statistics after it), and its gradient, of a small network on random examples."""
     run, shape = synthetic_run(model, "listops", 24, SIZES, "float32")
-    network, params, stats = steps.make_network(run, shape, remat)
-    batch = steps.Examples(*map(jnp.asarray, synthetic_split(run.recipe, shape, 4)))
+    network, params, stats = initialized(run, shape, remat)
+    batch = Examples(*map(jnp.asarray, synthetic_split(run.recipe, shape, 4)))
 
     def loss(params):
         logits, after = network.apply_train(params, stats, batch, jax.random.key(3))
@@ -56,8 +60,8 @@ class Noisy(nnx.Module):
 
 def test_a_users_layer_draws_the_same_dropout_again_and_keeps_its_statistics():
     def block():
-        model = own.OwnModel("tests.test_remat:Noisy", Noisy)
-        return model.block(s5_recipe(d_model=4), model.Config(), rngs=nnx.Rngs(params=0, default=1))
+        model = CustomModule(CustomModel("tests.test_remat:Noisy", Noisy))
+        return model.block(s5_recipe(d_model=4), model.custom.Config(), rngs=nnx.Rngs(params=0, default=1))
 
     x = jax.random.normal(jax.random.key(2), (6, 3, 4))
 
@@ -71,7 +75,7 @@ def test_a_users_layer_draws_the_same_dropout_again_and_keeps_its_statistics():
 
         return quick_jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, x)
 
-    plain, again = value(lambda model, *arguments: model(*arguments)), value(rematerialised)
+    plain, again = value(lambda model, *arguments: model(*arguments)), value(rematerialized)
     for expected, found in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     before = jax.tree.leaves(nnx.state(block(), nnx.BatchStat))
@@ -86,12 +90,15 @@ def test_a_step_of_many_blocks_takes_less_than_half_the_memory():
     for remat in (False, True):
         changes = {**SIZES, "n_layers": 6, "d_model": 32, "d_state": 32, "blocks": 1}
         run, shape = synthetic_run("s5", "listops", 1024, changes, "float32")
-        network, params, stats = steps.make_network(run, shape, remat)
-        optimiser = make_optimiser(params, run.recipe, 10)
-        state = steps.initial_state(params, stats, optimiser, data_mesh(4))
-        batch = steps.Examples(*map(jnp.asarray, synthetic_split(run.recipe, shape, 4)))
-        arguments, options = (state, batch, jax.random.key(0)), steps.compiler_options(network, training=True)
-        step = steps.train_step(network, optimiser)
-        program, _ = steps.compile_now(step, arguments, "float32", options)
+        network, params, stats = initialized(run, shape, remat)
+        optimizer = make_optimizer(params, run.recipe, 10)
+        state = initial_state(params, stats, optimizer, data_mesh(4))
+        batch = Examples(*map(jnp.asarray, synthetic_split(run.recipe, shape, 4)))
+        arguments, options = (
+            (state, batch, jax.random.key(0)),
+            compiler_options(network.batched_products, training=True),
+        )
+        step = train_step(network, optimizer)
+        program, _ = compile_program(step, arguments, "float32", options)
         peak[remat] = program.memory_analysis().temp_size_in_bytes
     assert peak[True] < 0.5 * peak[False]

@@ -8,10 +8,10 @@ import sys
 import pytest
 from rich.console import Console
 
-from lra_bench import UserError, WorkError
+from lra_bench.errors import UserError, WorkError
+from lra_bench.records.files import write_record
 from lra_bench.report import report
-from lra_bench.report.choose import LRA
-from lra_bench.results import write_record
+from lra_bench.report.select import LRA
 from tests.made_records import bench_record, robustness_record, train_record
 
 
@@ -309,5 +309,5 @@ def test_check_notices_every_change(tmp_path):
 
 
 def test_no_jax_is_imported():
-    code = "import sys, lra_bench.report, lra_bench.results, lra_bench.statistics; sys.exit('jax' in sys.modules)"
+    code = "import sys, lra_bench.report, lra_bench.records.validate; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

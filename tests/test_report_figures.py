@@ -8,9 +8,9 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from lra_bench.report.choose import Loaded, choose
-from lra_bench.report.drawing import COLOURS, DARK, LIGHT, Picture, darken, panels, thinned
+from lra_bench.report.drawing import COLORS, DARK, LIGHT, Picture, darken, panels, thinned
 from lra_bench.report.figures import pictures
+from lra_bench.report.select import Loaded, select_records
 from lra_bench.report.speed_figures import Point, pareto
 from tests.made_records import bench_record, robustness_record, train_record
 
@@ -39,19 +39,19 @@ def some_records(model="s5"):
 @pytest.fixture(scope="module")
 def drawn() -> dict[str, Picture]:
     records = some_records()
-    return {picture.name: picture for picture in pictures(choose(records), records)}
+    return {picture.name: picture for picture in pictures(select_records(records), records)}
 
 
 def test_every_picture_there_are_records_for(drawn):
     assert list(drawn) == ["accuracy-throughput-nvidia-h200", "seeds", "curves", "scaling", "robustness"]
     for picture in drawn.values():
         assert set(picture.files) == {f"figures/{picture.name}{end}" for end in (".svg", ".png", "-dark.png")}
-    assert pictures(choose([]), []) == []
+    assert pictures(select_records([]), []) == []
 
 
 def test_the_same_records_give_the_same_bytes(drawn):
     records = some_records()
-    again = {picture.name: picture.files for picture in pictures(choose(records), records)}
+    again = {picture.name: picture.files for picture in pictures(select_records(records), records)}
     assert again == {name: picture.files for name, picture in drawn.items()}
     for picture in drawn.values():
         assert b"matplotlib" not in picture.png.lower()
@@ -77,11 +77,11 @@ def test_light_and_dark(drawn):
 
 
 def test_nothing_of_the_light_page_stays_in_the_dark():
-    """Text, its background, lines, patches and collections, each in the ink, grey or paper of the light page."""
+    """Text, its background, lines, patches and collections, each in the ink, gray or paper of the light page."""
     made, (ax,) = panels(3, 2, 1, 1)
     ax.text(0, 0, "a", color=LIGHT.ink, bbox={"facecolor": LIGHT.paper, "edgecolor": LIGHT.muted})
     ax.plot([0, 1], color=LIGHT.muted)
-    ax.scatter([0], [1], facecolor=LIGHT.ink, edgecolor=COLOURS[0], alpha=0.5)
+    ax.scatter([0], [1], facecolor=LIGHT.ink, edgecolor=COLORS[0], alpha=0.5)
     darken(made)
     (text,), line, dots = ax.texts, ax.lines[0], ax.collections[0]
     found = [
@@ -91,13 +91,13 @@ def test_nothing_of_the_light_page_stays_in_the_dark():
         line.get_color(),
     ]
     found += [dots.get_facecolor()[0], dots.get_edgecolor()[0], ax.patch.get_facecolor(), made.patch.get_facecolor()]
-    assert [to_hex(colour) for colour in found] == [
+    assert [to_hex(color) for color in found] == [
         DARK.ink,
         DARK.paper,
         DARK.muted,
         DARK.muted,
         DARK.ink,
-        COLOURS[0],
+        COLORS[0],
         DARK.paper,
         DARK.paper,
     ]
@@ -107,7 +107,7 @@ def test_nothing_of_the_light_page_stays_in_the_dark():
     assert ax.texts[1].get_bbox_patch().get_edgecolor()[3] == 0, "what was not drawn is not drawn now"
 
 
-def test_colours_are_told_apart_in_grey_and_by_the_colour_blind():
+def test_colors_are_told_apart_in_grey_and_by_the_color_blind():
     """Distances in CIE Lab after Machado's (2009) matrices for full protanopia, deuteranopia and tritanopia."""
     matrices = {
         "normal": np.eye(3),
@@ -127,14 +127,14 @@ def test_colours_are_told_apart_in_grey_and_by_the_colour_blind():
             [0.004733, 0.691367, 0.303900],
         ],
     }
-    srgb = np.array([list(bytes.fromhex(colour[1:])) for colour in COLOURS]) / 255
+    srgb = np.array([list(bytes.fromhex(color[1:])) for color in COLORS]) / 255
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     xyz_of = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
     for kind, matrix in matrices.items():
         xyz = np.clip(linear @ np.array(matrix).T, 0, 1) @ xyz_of.T / np.array([0.9505, 1.0, 1.089])
         f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-        lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
-        distance = np.linalg.norm(lab[:, None] - lab[None], axis=2) + 1e9 * np.eye(len(lab))
+        setup = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+        distance = np.linalg.norm(setup[:, None] - setup[None], axis=2) + 1e9 * np.eye(len(setup))
         assert distance.min() > 10, (kind, distance.min())
 
 
@@ -143,7 +143,7 @@ def test_no_name_breaks_a_picture():
     train = [train_record(name, "listops") for name in names]
     bench = [bench_record(name, length=length, digest=f"{length}") for name in names for length in (1024, 4096)]
     records = loaded([*train, *bench, *(robustness_record(name) for name in names)])
-    for picture in pictures(choose(records), records):
+    for picture in pictures(select_records(records), records):
         ET.fromstring(picture.svg)
         assert Image.open(io.BytesIO(picture.png)).width < 1300
 

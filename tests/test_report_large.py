@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from lra_bench.records.files import path_of, record_files, write_record
 from lra_bench.report import report, tables_of
-from lra_bench.report.choose import LRA, load
 from lra_bench.report.published import published
-from lra_bench.results import path_of, record_files, write_record
+from lra_bench.report.select import LRA, load
 from tests.made_records import MAJORITY, TESTS, bench_record, train_record
 
 MODELS = [f"model{i:02d}" for i in range(30)]

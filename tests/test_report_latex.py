@@ -6,10 +6,10 @@ import subprocess
 
 import pytest
 
+from lra_bench.records.files import write_record
 from lra_bench.report import report
-from lra_bench.report.choose import LRA
 from lra_bench.report.formats import csv_text, latex_text, markdown_text
-from lra_bench.results import write_record
+from lra_bench.report.select import LRA
 from tests.made_records import bench_record, train_record
 
 HOSTILE = (

@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lra_bench.records.files import path_of, write_record
 from lra_bench.report import report
 from lra_bench.report.page import without_pictures
-from lra_bench.results import path_of, write_record
 from tests.browser import CHROMIUM, DRIVER, Browser
 from tests.made_records import bench_record, robustness_record, train_record
 

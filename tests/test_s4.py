@@ -1,4 +1,4 @@
-"""S4's layer: its recurrent form, its initialisation, its length."""
+"""S4's layer: its recurrent form, its initialization, its length."""
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lra_bench import UserError
-from lra_bench.layers import DataShape
-from lra_bench.models import build, s4
+from lra_bench.errors import UserError
+from lra_bench.models import layers, s4
+from lra_bench.models.layers import DataShape
+from lra_bench.models.network import build
 from lra_bench.ssm import dplr, hippo
 from tests.recipes import s5_recipe
 from tests.s4_layers import assert_sees, assert_steps_equal_the_convolution, draw, in_float64, relative
@@ -40,17 +41,17 @@ def test_starts_at_hippo_with_clipped_B_and_folded_C():
     layer = s4_layer(H=256, d_state=16, length=100)
     part = hippo.normal_part(16)
     np.testing.assert_allclose(layer.Lambda()[0], part.Lambda[:8], rtol=1e-6)
-    np.testing.assert_allclose(s4.as_complex(layer.P)[0], part.P_tilde[:8], rtol=1e-6)
-    B = np.asarray(s4.as_complex(layer.B)[0])
+    np.testing.assert_allclose(layers.as_complex(layer.P)[0], part.P_tilde[:8], rtol=1e-6)
+    B = np.asarray(layers.as_complex(layer.B)[0])
     assert np.abs(B.imag).max() == 2.0
     assert np.abs(part.B_tilde[:8].imag).max() > 2.0
-    step = np.asarray(layer.steps())
+    step = np.asarray(layer.dt())
     assert step.min() >= 0.999e-2
     assert step.max() <= 1.001e-1
     assert np.std(np.log(step)) == pytest.approx(np.log(10) / 12**0.5, rel=0.1)  # uniform in the logarithm
     with jax.enable_x64(True):
         layer = in_float64(layer)
-        C = np.asarray(dplr.unfold(layer._dense(s4.as_complex(layer.C)), 100))
+        C = np.asarray(dplr.unfold(layer._dense(layers.as_complex(layer.C)), 100))
     assert np.mean(np.abs(C) ** 2) == pytest.approx(1.0, rel=0.1)
     assert abs(np.mean(C**2)) < 0.1
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lra_bench.models import s4, s4_ptd
+from lra_bench.models import layers, s4_ptd
 from lra_bench.ssm import hippo, ptd
 from tests.recipes import s5_recipe
 from tests.s4_layers import assert_sees, assert_steps_equal_the_convolution, in_float64, relative
@@ -33,10 +33,10 @@ def test_starts_as_the_perturbed_hippo_system():
     assert (np.linalg.eigvals(A + solved.E).real < 0).all()
     with jax.enable_x64(True):
         layer = in_float64(ptd_layer(H=1))
-        C = np.asarray(s4.as_complex(layer.C))[0, 0]
+        C = np.asarray(layers.as_complex(layer.C))[0, 0]
         c = (C / (solved.Vinv @ B)) @ solved.Vinv
         assert np.abs(c.imag).max() < 1e-5
-        step = float(layer.steps()[0])
+        step = float(layer.dt()[0])
         powers = [jax.scipy.linalg.expm(jnp.asarray((A + solved.E) * step * k)) for k in range(20)]
         held = np.linalg.solve(A + solved.E, (powers[1] - np.eye(8)) @ B)
         exact = np.array([2 * c.real @ np.asarray(power) @ held for power in powers])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lra_bench.layers import TORCH, GLUOutput
-from lra_bench.models import s4, s4d
+from lra_bench.models import layers, s4d
+from lra_bench.models.layers import TORCH, GLUOutput
 from tests.recipes import s5_recipe
 from tests.s4_layers import assert_sees, assert_steps_equal_the_convolution, in_float64, relative
 
@@ -21,7 +21,7 @@ CONFIG = {
     "dt_max": 1e-1,
     "dt_transform": "softplus",
     "init": "legs",
-    "discretisation": "zoh",
+    "discretization": "zoh",
 }
 
 
@@ -54,7 +54,7 @@ def test_reference_block():
 
 @pytest.mark.parametrize(("init", "rule"), [("legs", "zoh"), ("inv", "bilinear"), ("real", "zoh")])
 def test_steps_equal_the_convolution(init, rule):
-    assert_steps_equal_the_convolution(lambda: s4d_layer(init=init, discretisation=rule))
+    assert_steps_equal_the_convolution(lambda: s4d_layer(init=init, discretization=rule))
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -63,22 +63,22 @@ def test_directions(bidirectional):
 
 
 def test_B_starts_full_and_C_complex_normal():
-    """The code drops the theory's factor ½ in B (models.md §1.3)."""
+    """The code drops the theory's factor ½ in B (docs/references.md, "S4D: B without the factor one half")."""
     layer = s4d_layer(H=512, d_state=64)
-    assert np.abs(s4.as_complex(layer.B)).max() > 2.0
-    C = np.asarray(s4.as_complex(layer.C))
+    assert np.abs(layers.as_complex(layer.B)).max() > 2.0
+    C = np.asarray(layers.as_complex(layer.C))
     assert np.mean(np.abs(C) ** 2) == pytest.approx(1.0, rel=0.05)
-    np.testing.assert_array_equal(s4.as_complex(s4d_layer(init="lin").B), np.ones((1, 4)))
+    np.testing.assert_array_equal(layers.as_complex(s4d_layer(init="lin").B), np.ones((1, 4)))
 
 
 def test_s5_with_one_feature_is_s4d():
     """Same Λ, B, C and one Δ for all states: the scan of S5 and the convolution of S4D are one map."""
-    from lra_bench.ssm import discretise, scan
+    from lra_bench.ssm import discretization, scan
 
     with jax.enable_x64(True):
         layer = in_float64(s4d_layer(H=1))
-        Lambda, B, C = layer.Lambda()[0], layer.inputs()[0], s4.as_complex(layer.C)[0, 0]
-        bar = discretise.zoh(Lambda.real, Lambda.imag, layer.steps())
+        Lambda, B, C = layer.Lambda()[0], layer.inputs()[0], layers.as_complex(layer.C)[0, 0]
+        bar = discretization.zoh(Lambda.real, Lambda.imag, layer.dt())
         B_bar = jax.lax.complex(bar.factor_re, bar.factor_im) * B
         u = jnp.asarray(np.random.default_rng(1).normal(size=(40, 2, 1)))
         y = scan.diagonal_ssm(

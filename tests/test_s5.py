@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lra_bench.classifier import count_parameters
-from lra_bench.layers import DataShape
-from lra_bench.models import build, s5, s5_ptd
-from lra_bench.registry import task_module
+from lra_bench.models import s5, s5_ptd
+from lra_bench.models.classifier import count_parameters
+from lra_bench.models.layers import DataShape
+from lra_bench.models.network import build
+from lra_bench.registry import recipes_of
 from lra_bench.spec import apply_overrides
 from lra_bench.ssm import hippo
 from tests.recipes import s5_config, s5_recipe
@@ -25,10 +26,10 @@ def golden_layer(name, dtype):
     arrays = dict(np.load(GOLDEN / f"{name}.npz"))
     _, _, symmetry, directions, rule, c_init = name.split("_", 5)
     recipe = s5_recipe(d_model=4, bidirectional=directions == "bi")
-    layer = s5.S5Layer(recipe, s5_config(discretisation=rule, c_init=c_init), rngs=nnx.Rngs(0))
+    layer = s5.S5Layer(recipe, s5_config(discretization=rule, c_init=c_init), rngs=nnx.Rngs(0))
     assert symmetry == "conj"
     values = {key: arrays[f"param_{key}"] for key in ("Lambda_re", "Lambda_im", "B", "D")}
-    values["log_step"] = arrays["param_log_step"][:, 0]
+    values["log_dt"] = arrays["param_log_step"][:, 0]
     if "param_C" in arrays:
         C = np.split(arrays["param_C"], 2 if directions == "bi" else 1, axis=1)
     else:
@@ -59,7 +60,7 @@ def test_all_golden_cases_are_here():
 def test_float32_equals_reference(name):
     layer, arrays = golden_layer(name, jnp.float32)
     assert relative(run(layer, arrays["u"]), arrays["ys"]) < 1e-5
-    layer.log_step[...] = layer.log_step[...] + jnp.log(2.0)
+    layer.log_dt[...] = layer.log_dt[...] + jnp.log(2.0)
     assert relative(run(layer, arrays["u"]), arrays["ys_step_rescale_2"]) < 1e-5
 
 
@@ -76,7 +77,7 @@ def test_conjugate_symmetry_equals_the_completed_system():
         layer, arrays = golden_layer("s5_ssm_conj_bi_zoh_lecun_normal", jnp.float64)
         u = arrays["u"].astype(np.float64)
         half = run(layer, u)
-        for name in ("Lambda_re", "log_step"):
+        for name in ("Lambda_re", "log_dt"):
             value = getattr(layer, name)[...]
             setattr(layer, name, nnx.Param(jnp.concatenate([value, value])))
         layer.Lambda_im = nnx.Param(jnp.concatenate([layer.Lambda_im[...], -layer.Lambda_im[...]]))
@@ -120,10 +121,10 @@ def test_B_starts_from_lecun_normal():
 
 def test_steps_are_log_uniform():
     recipe = s5_recipe(d_model=2, d_state=4096, blocks=512)
-    log_step = np.asarray(s5.S5Layer(recipe, s5_config(d_state=4096, blocks=512), rngs=nnx.Rngs(0)).log_step[...])
-    assert log_step.min() >= np.log(1e-3)
-    assert log_step.max() <= np.log(1e-1)
-    assert np.histogram(log_step, bins=4)[0].std() < 0.1 * len(log_step) / 4
+    log_dt = np.asarray(s5.S5Layer(recipe, s5_config(d_state=4096, blocks=512), rngs=nnx.Rngs(0)).log_dt[...])
+    assert log_dt.min() >= np.log(1e-3)
+    assert log_dt.max() <= np.log(1e-1)
+    assert np.histogram(log_dt, bins=4)[0].std() < 0.1 * len(log_dt) / 4
 
 
 def test_eigenvalues_are_tiled_blocks_of_hippo():
@@ -135,7 +136,7 @@ def test_eigenvalues_are_tiled_blocks_of_hippo():
 
 
 def test_clipping_bounds_the_real_part():
-    layer = big_layer(clip_eigenvalues=True)
+    layer = big_layer(clip_eigs=True)
     layer.Lambda_re[...] = jnp.linspace(-1, 1, layer.Lambda_re.shape[0])
     assert float(layer.eigenvalues()[0].max()) == np.float32(-1e-4)
 
@@ -166,7 +167,7 @@ def test_ptd_can_be_held_to_the_left_half_plane():
 
 @pytest.mark.parametrize(("model", "count"), [("s5", 188_490), ("s5_ptd", 237_834)])
 def test_listops_parameter_counts_are_the_published_ones(model, count):
-    recipe = task_module("listops").RECIPES[model]
+    recipe = recipes_of("listops")[model]
     shape = DataShape(2048, 10, 1, True)
     abstract = nnx.eval_shape(lambda: build(model, recipe, shape, rngs=nnx.Rngs(0)))
     assert count_parameters(abstract) == count
@@ -174,5 +175,5 @@ def test_listops_parameter_counts_are_the_published_ones(model, count):
 
 def test_recipes_pass_their_models_own_checks():
     for model, module in [("s5", s5), ("s5_ptd", s5_ptd)]:
-        recipe = task_module("listops").RECIPES[model]
+        recipe = recipes_of("listops")[model]
         assert apply_overrides(recipe, {}, module.Config) == recipe

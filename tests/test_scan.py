@@ -33,7 +33,7 @@ def relative(a, b):
 
 
 def gradients(function, arguments):
-    """Gradients of Σ w·y over all arguments, flattened; w is fixed noise so that no component is favoured."""
+    """Gradients of Σ w·y over all arguments, flattened; w is fixed noise so that no component is favored."""
     weight = jnp.asarray(np.random.default_rng(9).normal(size=arguments[-1].shape), arguments[-1].dtype)
     return jax.tree.leaves(jax.jit(jax.grad(lambda *a: (function(*a) * weight).sum(), tuple(range(5))))(*arguments))
 

@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 from scipy import ndimage
 
-from lra_bench.tasks import snake_growth, snakes
-from lra_bench.tasks.snake_paddles import markers, paddles
+from lra_bench.data.generators import snake_growth, snakes
+from lra_bench.data.generators.snake_paddles import markers, paddles
 from tests.snake_oracle import Oracle
 
 SMALL, PATHX = snakes.PARAMETERS[32], snakes.PARAMETERS[128]
@@ -25,7 +25,8 @@ PATHX_MARKER = (
     (1, [158, 228, 225, 215, 68]),
     (2, [28, 57]),
 )
-"""Grey values of every marker in the released Path-X (spec/data.md §4.4): each row's first column and its values."""
+"""Gray values of every marker in the released Path-X (docs/references.md, "Path-X as released"): each row's first
+column and its values."""
 
 
 def oracle_image(parameters, seed, i):
@@ -140,8 +141,8 @@ def test_an_image_that_is_not_pathfinder_has_no_two_markers():
 def test_marker_of_pathx_has_the_grey_values_of_the_released_images():
     far = len(markers(PATHX)) // 2
     disc = markers(PATHX)[far, far]
-    grey = (np.maximum(disc, 0) / disc.max() * 255).astype(int)
-    for row, (column, shown) in zip(grey[far - 3 :], PATHX_MARKER, strict=False):
+    gray = (np.maximum(disc, 0) / disc.max() * 255).astype(int)
+    for row, (column, shown) in zip(gray[far - 3 :], PATHX_MARKER, strict=False):
         assert row[far - 3 + column :][: len(shown)].tolist() == shown
 
 
@@ -157,8 +158,8 @@ def deviations(parameters, images):
     for sketch in snakes.sketches(parameters, 0, 0, images):
         image = snakes.render(parameters, sketch)
         parts = ndimage.label(image > 90, np.ones((3, 3)))[1]
-        grey = [(image == value).sum() for value in (1, 2, 3)]
-        measured[sketch.margin].append([parts, *grey, (image > 0).mean(), image.mean() / 255])
+        gray = [(image == value).sum() for value in (1, 2, 3)]
+        measured[sketch.margin].append([parts, *gray, (image > 0).mean(), image.mean() / 255])
     expected = sum(n * np.mean(measured[m], axis=0) for m, n in RELEASED_MARGINS.items()) / 8
     variance = sum(n * np.var(measured[m], axis=0) for m, n in RELEASED_MARGINS.items()) / 64
     return dict(zip(RELEASED, (np.array(list(RELEASED.values())) - expected) / np.sqrt(variance), strict=True))
@@ -206,5 +207,5 @@ def test_compiles_where_nothing_can_be_cached(monkeypatch):
 
 
 def test_parameters_are_read_without_loading_the_compiler():
-    code = "import sys, lra_bench.tasks.snakes; print({'numba', 'PIL', 'scipy', 'jax'} & set(sys.modules))"
+    code = "import sys, lra_bench.data.generators.snakes; print({'numba', 'PIL', 'scipy', 'jax'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow_datasets.core import hashing
 
-from lra_bench.data import splits
-from lra_bench.data.splits import holdout, tenths, tfds_order, torch_permutation
+from lra_bench.data.raw import splits
+from lra_bench.data.raw.splits import holdout, tenths, tfds_order, torch_permutation
 
 
 def test_torch_permutation_of_image():

@@ -8,20 +8,20 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lra_bench.statistics import bca_interval, interval, paired, summarise, t_interval, wilson
+from lra_bench.report.statistics import bca_interval, interval, paired, summarize, t_interval, wilson
 
 ACCURACIES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
 
 def test_summary_by_hand():
-    found = summarise([0.5, 0.75, 1.0])
+    found = summarize([0.5, 0.75, 1.0])
     assert (found.n, found.mean, found.std, found.min, found.max, found.median) == (3, 0.75, 0.25, 0.5, 1.0, 0.75)
-    assert summarise([0.4]).std is None
+    assert summarize([0.4]).std is None
 
 
 @given(ACCURACIES)
 def test_summary_is_ordered_and_agrees_with_the_definition(values):
-    found = summarise(values)
+    found = summarize(values)
     assert found.min <= found.median <= found.max
     assert found.min - 1e-12 <= found.mean <= found.max + 1e-12
     if len(values) > 1:

@@ -5,10 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lra_bench import steps
-from lra_bench.distributed import data_mesh
-from lra_bench.optim import make_optimiser
-from lra_bench.synthetic import synthetic_run, synthetic_split
+from lra_bench.bench.synthetic import synthetic_run, synthetic_split
+from lra_bench.machine.xla import compile_program, compiler_options
+from lra_bench.training import steps
+from lra_bench.training.functional import initialized
+from lra_bench.training.mesh import data_mesh
+from lra_bench.training.optimizer import make_optimizer
+from lra_bench.training.state import Examples, stream_key
 
 
 @pytest.mark.slow
@@ -18,17 +21,17 @@ def test_full_size_listops_step_learns_its_batch(model, parameters):
     run, shape = synthetic_run(model, "listops", None, {}, "float32")
     assert (run.recipe.batch_size, shape.length, run.recipe.n_layers, run.recipe.d_model) == (50, 2048, 8, 128)
     mesh = data_mesh(50)
-    network, params, stats = steps.make_network(run, shape)
+    network, params, stats = initialized(run, shape)
     assert network.parameters == parameters
-    optimiser = make_optimiser(params, run.recipe, 96_000 // 50)
-    state = steps.initial_state(params, stats, optimiser, mesh)
-    batch = steps.Examples(*(jnp.asarray(column) for column in synthetic_split(run.recipe, shape, 50)))
-    arguments, options = (state, batch, steps.stream_key(0, 2)), steps.compiler_options(network, training=True)
-    step, cost = steps.compile_now(steps.train_step(network, optimiser), arguments, "float32", options)
+    optimizer = make_optimizer(params, run.recipe, 96_000 // 50)
+    state = steps.initial_state(params, stats, optimizer, mesh)
+    batch = Examples(*(jnp.asarray(column) for column in synthetic_split(run.recipe, shape, 50)))
+    arguments, options = (state, batch, stream_key(0, 2)), compiler_options(network.batched_products, training=True)
+    step, cost = compile_program(steps.train_step(network, optimizer), arguments, "float32", options)
     assert cost.flops > 0
     losses, before = [], state
     for _ in range(3):
-        state = step(state, batch, steps.stream_key(0, 2))
+        state = step(state, batch, stream_key(0, 2))
         losses.append(float(state.totals.loss) / 50 - sum(losses))
     assert losses[0] == pytest.approx(np.log(10), abs=1.0)
     assert losses[-1] < losses[0]
@@ -44,10 +47,10 @@ def test_compiled_evaluation_leaves_products_to_eigen_but_for_the_transformer():
         pytest.skip("YNNPACK is a library for CPUs")
     for model in ("s5", "transformer"):
         run, shape = synthetic_run(model, "listops", 32, {"n_layers": 1, "batch_size": 4}, "float32")
-        network, params, stats = steps.make_network(run, shape)
-        batch = steps.Examples(*(jnp.asarray(column) for column in synthetic_split(run.recipe, shape, 4)))
+        network, params, stats = initialized(run, shape)
+        batch = Examples(*(jnp.asarray(column) for column in synthetic_split(run.recipe, shape, 4)))
         ours, default = (
-            steps.compile_now(network.apply_eval, (params, stats, batch), "float32", options)[0].as_text()
-            for options in (steps.compiler_options(network, training=False), {})
+            compile_program(network.apply_eval, (params, stats, batch), "float32", options)[0].as_text()
+            for options in (compiler_options(network.batched_products, training=False), {})
         )
         assert ("ynn_fusion" in ours) == ("ynn_fusion" in default and model == "transformer")

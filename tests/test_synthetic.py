@@ -2,10 +2,10 @@
 
 import pytest
 
-from lra_bench.registry import task_module, task_names
-from lra_bench.synthetic import synthetic_run, synthetic_split
+from lra_bench.bench.synthetic import synthetic_run, synthetic_split
+from lra_bench.registry import recipes_of, task_module, task_names
 
-CELLS = [(task, model) for task in task_names() for model in task_module(task).RECIPES]
+CELLS = [(task, model) for task in task_names() for model in recipes_of(task)]
 
 
 @pytest.mark.parametrize(("task", "model"), CELLS)

@@ -16,13 +16,13 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from lra_bench import UserError
-from lra_bench.data.characters import Bytes, Characters
 from lra_bench.data.download import sha256_of
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.prepare import prepare
-from lra_bench.data.source import Request, Rows
-from lra_bench.data.splits import holdout, tfds_order, torch_permutation
+from lra_bench.data.raw.splits import holdout, tfds_order, torch_permutation
+from lra_bench.data.raw.tokenizers import Bytes, Characters
+from lra_bench.datasource import Request, Rows
+from lra_bench.errors import UserError
 from lra_bench.registry import every_task_name, task_module
 from lra_bench.spec import SPLITS
 
@@ -80,7 +80,7 @@ def test_task_describes_itself(name):
     task = task_module(name).TASK
     assert task.name == name
     assert list(task.splits) == list(SPLITS)
-    assert 1 / task.classes <= task.chance < 0.2 + 1 / task.classes
+    assert 1 / task.classes <= task.majority < 0.2 + 1 / task.classes
     assert {origin.kind for origin in task_module(name).DATA.origins} <= {"official", "mirror"}
     assert all(file.url.startswith("http") for origin in task_module(name).DATA.origins for file in origin.files)
 
@@ -370,11 +370,11 @@ def test_retrieval_from_its_mirror(retrieval, tmp_path, monkeypatch, capfd):
 
 # --- Image ---
 
-COLOURS = np.random.default_rng(0).integers(0, 256, (60, 3, 1024), np.uint8)
+COLORS = np.random.default_rng(0).integers(0, 256, (60, 3, 1024), np.uint8)
 CIFAR_LABELS = np.arange(60) % 10
 CIFAR = {
     f"cifar-10-batches-bin/{name}": b"".join(
-        bytes([CIFAR_LABELS[i]]) + COLOURS[i].tobytes() for i in range(10 * number, 10 * number + 10)
+        bytes([CIFAR_LABELS[i]]) + COLORS[i].tobytes() for i in range(10 * number, 10 * number + 10)
     )
     for number, name in enumerate([*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"])
 } | {"cifar-10-batches-bin/batches.meta.txt": b"airplane\n"}
@@ -395,7 +395,7 @@ def test_image(image, tmp_path, kind, within, protocol):
     order = torch_permutation(50) if protocol == "s4" else tfds_order(range(50), "train")
     order = [*order, *range(50, 60)]
     assert rows.labels.tolist() == CIFAR_LABELS[order].tolist()
-    pictures = [Image.fromarray(colours.reshape(3, 32, 32).transpose(1, 2, 0)) for colours in COLOURS[order]]
+    pictures = [Image.fromarray(colors.reshape(3, 32, 32).transpose(1, 2, 0)) for colors in COLORS[order]]
     pil = np.stack([np.asarray(picture.convert("L")).ravel() for picture in pictures])
     difference = rows.inputs.astype(int) - pil
     assert not difference.any() if protocol == "s4" else 0.05 < np.abs(difference).mean() < 0.5
@@ -403,15 +403,15 @@ def test_image(image, tmp_path, kind, within, protocol):
 
 
 def test_grey_of_every_shade_is_exact():
-    from lra_bench.tasks.image import grey_pil, grey_tf
+    from lra_bench.tasks.image import gray_pil, gray_tf
 
     shades = np.repeat(np.arange(256, dtype=np.uint8)[None, None], 3, axis=1)
-    assert np.array_equal(grey_pil(shades)[0], np.arange(256))
-    assert np.abs(grey_tf(shades)[0].astype(int) - np.arange(256)).max() <= 1
-    colours = COLOURS.astype(np.float64)
-    exact = 255.5 * (0.2989 * colours[:, 0] + 0.587 * colours[:, 1] + 0.114 * colours[:, 2]) / 255
+    assert np.array_equal(gray_pil(shades)[0], np.arange(256))
+    assert np.abs(gray_tf(shades)[0].astype(int) - np.arange(256)).max() <= 1
+    colors = COLORS.astype(np.float64)
+    exact = 255.5 * (0.2989 * colors[:, 0] + 0.587 * colors[:, 1] + 0.114 * colors[:, 2]) / 255
     sure = np.abs(exact - np.rint(exact)) > 1e-4  # elsewhere float32 may fall on either side of the whole number
-    assert np.array_equal(grey_tf(COLOURS)[sure], np.floor(exact)[sure])
+    assert np.array_equal(gray_tf(COLORS)[sure], np.floor(exact)[sure])
     assert sure.mean() > 0.999
 
 
@@ -448,14 +448,14 @@ def as_parquet(folder, parts, labels):
         images = []
         for i in chosen:
             buffer = io.BytesIO()
-            Image.fromarray(COLOURS[i].reshape(3, 32, 32).transpose(1, 2, 0)).save(buffer, "PNG")
+            Image.fromarray(COLORS[i].reshape(3, 32, 32).transpose(1, 2, 0)).save(buffer, "PNG")
             images.append({"bytes": buffer.getvalue(), "path": None})
         table = pyarrow.table({"img": images, "label": labels[list(chosen)].tolist()})
         pyarrow.parquet.write_table(table, folder / f"{name}-00000-of-00001.parquet", row_group_size=7)
 
 
 def test_image_mirror_is_put_in_order(image, tmp_path, monkeypatch):
-    from lra_bench.tasks import cifar
+    from lra_bench.data.raw import cifar
 
     labels = np.random.default_rng(1).integers(0, 10, 60)
     tree = {name: bytearray(data) for name, data in CIFAR.items()}

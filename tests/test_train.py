@@ -14,14 +14,18 @@ import numpy as np
 import pytest
 from orbax.checkpoint import CheckpointManager
 
-from lra_bench import Interrupted, UserError, WorkError, steps, train
-from lra_bench.checkpoint import Checkpoints
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.packed import PackedSplit
 from lra_bench.data.prepare import prepare
-from lra_bench.feed import Resident
-from lra_bench.results import load_record
-from lra_bench.run import make_run
+from lra_bench.errors import Interrupted, UserError, WorkError
+from lra_bench.records.files import load_record
+from lra_bench.runs.run import make_run
+from lra_bench.training import setup as training_setup
+from lra_bench.training import train
+from lra_bench.training.checkpoint import Checkpoints
+from lra_bench.training.input_pipeline import ResidentPipeline
+from lra_bench.training.setup import set_up
+from lra_bench.training.state import Examples, epoch_order, stream_key
 
 SMALL = {"n_layers": 1, "d_model": 8, "batch_size": 40, "epochs": 2.5, "warmup_epochs": 0.5, "decay_epochs": 2.5}
 
@@ -38,7 +42,7 @@ def data(tmp_path_factory):
 def _shared_compilation_cache(tmp_path_factory, monkeypatch):
     """Programs are compiled once for all tests of this file."""
     folder = tmp_path_factory.getbasetemp() / "compiled"
-    monkeypatch.setattr(train, "cache_folder", lambda: folder)
+    monkeypatch.setattr(training_setup, "cache_folder", lambda: folder)
 
 
 def small_run(data, seed=0, **changes):
@@ -52,10 +56,10 @@ def numbers(record):
 
 
 def final_state(run, data):
-    lab, state = train.set_up(run, data)
-    del lab
-    restored, account = Checkpoints(run.folder / "checkpoints").restore_last(state)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(restored)], account
+    setup, state = set_up(run, data)
+    del setup
+    restored, history = Checkpoints(run.folder / "checkpoints").restore_last(state)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(restored)], history
 
 
 @pytest.mark.parametrize("stops", [[1], [30, 40, 31]])
@@ -85,7 +89,7 @@ def test_resumed_run_equals_uninterrupted(data, tmp_path, monkeypatch, stops):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_run_begun_plain_goes_on_rematerialised(data, tmp_path, monkeypatch):
+def test_a_run_begun_plain_goes_on_rematerialized(data, tmp_path, monkeypatch):
     """How memory is saved is no part of a run: the same mathematics, so the same curve but for roundings."""
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "whole"))
     whole = train.train(small_run(data, epochs=1.0), data, tmp_path / "results-whole")
@@ -105,7 +109,7 @@ def test_a_run_begun_plain_goes_on_rematerialised(data, tmp_path, monkeypatch):
 
 def stop_at_step(patch, at):
     """A SIGTERM that arrives while step `at` is being taken."""
-    take = train.Pace.took
+    take = train.DispatchSize.took
     taken = {"steps": None}
 
     def took(self, seconds, n):
@@ -114,7 +118,7 @@ def stop_at_step(patch, at):
         if taken["steps"] == at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    patch.setattr(train.Pace, "took", took)
+    patch.setattr(train.DispatchSize, "took", took)
 
 
 def test_number_of_steps_per_dispatch_changes_nothing(data, tmp_path, monkeypatch):
@@ -143,28 +147,28 @@ def test_reported_accuracy_is_of_the_best_epochs_checkpoint(data, tmp_path, monk
     """The best epoch's parameters, restored from disk, score exactly what the record says on both splits."""
     run = small_run(data, epochs=4.0, lr=0.05)
     record = train.train(run, data, tmp_path / "results")
-    lab, state = train.set_up(run, data)
-    (params, stats), account = Checkpoints(run.folder / "checkpoints").restore_best((state.params, state.stats))
-    assert lab.evaluate(params, stats, "val")[1] == record.accuracy.best_val
-    assert lab.evaluate(params, stats, "test") == (record.accuracy.test_loss, record.accuracy.test)
+    setup, state = set_up(run, data)
+    (params, stats), history = Checkpoints(run.folder / "checkpoints").restore_best((state.params, state.stats))
+    assert setup.evaluate(params, stats, "val")[1] == record.accuracy.best_val
+    assert setup.evaluate(params, stats, "test") == (record.accuracy.test_loss, record.accuracy.test)
     values = [point.val_accuracy for point in record.curve]
     assert record.accuracy.best_val == max(values)
-    assert record.accuracy.best_epoch == record.curve[values.index(max(values))].epoch == account["best_epoch"]
-    labels = np.asarray(lab.data["test"].labels)
+    assert record.accuracy.best_epoch == record.curve[values.index(max(values))].epoch == history["best_epoch"]
+    labels = np.asarray(setup.data["test"].labels)
     assert record.accuracy.majority == np.bincount(labels).max() / len(labels)
 
 
 def test_evaluation_counts_every_example_once(data, tmp_path):
     """A batch size that does not divide the split gives the accuracy of a plain loop."""
-    lab, state = train.set_up(small_run(data, batch_size=33), data)
-    test = lab.data["test"]
-    score = jax.jit(lab.network.apply_eval)
-    ones = [steps.Examples(*(column[i : i + 1] for column in test.examples)) for i in range(40)]
+    setup, state = set_up(small_run(data, batch_size=33), data)
+    test = setup.data["test"]
+    score = jax.jit(setup.network.apply_eval)
+    ones = [Examples(*(column[i : i + 1] for column in test.examples)) for i in range(40)]
     logits = [score(state.params, state.stats, one)[0] for one in ones]
     few = PackedSplit(*(np.asarray(column)[:40] for column in test.examples))
-    lab.data["test"] = Resident(few, steps.stream_key(0, 1), lab.mesh)
+    setup.data["test"] = ResidentPipeline(few, stream_key(0, 1), setup.mesh)
     correct = (np.argmax(np.stack(logits), axis=-1) == np.asarray(few.labels)).mean()
-    assert lab.evaluate(state.params, state.stats, "test")[1] == correct
+    assert setup.evaluate(state.params, state.stats, "test")[1] == correct
 
 
 def test_seeds_differ_and_the_same_seed_repeats(data, tmp_path, monkeypatch):
@@ -177,8 +181,8 @@ def test_seeds_differ_and_the_same_seed_repeats(data, tmp_path, monkeypatch):
 
 
 def test_epochs_visit_every_example_once_in_a_new_order():
-    key = steps.stream_key(0, 1)
-    first, second = (np.asarray(steps.epoch_order(key, epoch, 100)) for epoch in (0, 1))
+    key = stream_key(0, 1)
+    first, second = (np.asarray(epoch_order(key, epoch, 100)) for epoch in (0, 1))
     assert sorted(first) == sorted(second) == list(range(100))
     assert (first != second).any()
 
@@ -196,13 +200,13 @@ def test_divergence_is_recorded_and_said(data, tmp_path, monkeypatch):
 def test_validation_that_is_not_finite_is_divergence_and_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch):
     """Training losses can all be finite while the running statistics, or a longer example, are beyond float32."""
     run = small_run(data, epochs=2.0)
-    evaluate, scored = train.Lab.evaluate, []
+    evaluate, scored = training_setup.TrainingSetup.evaluate, []
 
-    def overflows_in_epoch_2(lab, params, stats, split):
+    def overflows_in_epoch_2(setup, params, stats, split):
         scored.append(split)
-        return (float("nan"), 0.5) if len(scored) == 2 else evaluate(lab, params, stats, split)
+        return (float("nan"), 0.5) if len(scored) == 2 else evaluate(setup, params, stats, split)
 
-    monkeypatch.setattr(train.Lab, "evaluate", overflows_in_epoch_2)
+    monkeypatch.setattr(training_setup.TrainingSetup, "evaluate", overflows_in_epoch_2)
     with pytest.raises(WorkError, match="the validation loss after step 100 was not finite"):
         train.train(run, data, tmp_path / "results")
     assert scored == ["val", "val"]
@@ -215,7 +219,7 @@ def test_validation_that_is_not_finite_is_divergence_and_keeps_the_last_good_che
 def test_two_processes_do_not_train_the_same_run(data, tmp_path):
     """The second is told at once; another seed is free; the lock goes with whoever held it."""
     run = small_run(data, epochs=0.1)
-    with train.alone(run):
+    with train.only_process_of(run):
         with pytest.raises(WorkError, match=f"another process is training {run.name}"):
             train.train(run, data, tmp_path)
         assert not list(run.folder.glob("checkpoints"))
@@ -300,7 +304,7 @@ def test_a_damaged_checkpoint_is_one_sentence(data, tmp_path, monkeypatch):
 
 def test_batch_larger_than_the_data_is_a_users_mistake(data):
     with pytest.raises(UserError, match="batch_size must not exceed the 2000 training examples, got 5000"):
-        train.set_up(small_run(data, batch_size=5000), data)
+        set_up(small_run(data, batch_size=5000), data)
 
 
 def test_digest_depends_on_what_changes_numbers_only(data):
@@ -323,7 +327,7 @@ if mode == "any-moment":
     delay = rng.uniform(0.5, 8.0)
     threading.Thread(target=lambda: (time.sleep(delay), os.kill(os.getpid(), signal.SIGKILL)), daemon=True).start()
 if mode == "in-checkpoint":
-    import lra_bench.checkpoint as checkpoint
+    import lra_bench.training.checkpoint as checkpoint
     left, inside = rng.randrange(5, 400), [False]
     save = checkpoint.Checkpoints._save
     def saving(*a):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lra_bench import UserError
-from lra_bench.classifier import count_parameters
-from lra_bench.layers import DataShape
-from lra_bench.models import build, transformer
+from lra_bench.errors import UserError
+from lra_bench.models import transformer
+from lra_bench.models.classifier import count_parameters
+from lra_bench.models.layers import DataShape
+from lra_bench.models.network import build
 from tests.recipes import s5_recipe
 
 LAYER = {"heads": 2, "qkv_dim": 6, "mlp_dim": 10, "attention_dropout": 0.0, "positions": "sinusoidal"}

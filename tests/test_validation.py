@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from lra_bench import UserError
-from lra_bench.results import path_of, write_record
-from lra_bench.validation import validate
+from lra_bench.errors import UserError
+from lra_bench.records.files import path_of, write_record
+from lra_bench.records.validate import validate
 from tests.made_records import bench_record, measurement, robustness_record, train_record
 
 
@@ -81,9 +81,9 @@ def test_bench_records(tmp_path):
     wrong_order = measurement(
         0.01, 50, 2048, seconds={"median": 0.01, "q1": 0.02, "q3": 0.03, "windows": 5, "calls": 1, "warmup": 0}
     )
-    beyond = measurement(0.01, 50, 2048, floor_fraction=1.4)
+    beyond = measurement(0.01, 50, 2048, roofline_fraction=1.4)
     for i, (made, message) in enumerate(
-        ((wrong_rate, "batch and median give"), (wrong_order, "quartiles"), (beyond, "floor"))
+        ((wrong_rate, "batch and median give"), (wrong_order, "quartiles"), (beyond, "best measured rates"))
     ):
         found = problems(tmp_path / str(i), bench_record(measurements=[made]))
         assert len(found) == 1

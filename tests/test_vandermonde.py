@@ -15,8 +15,8 @@ from lra_bench.ssm.vandermonde import (
 )
 
 RULES = ("zoh", "bilinear")
-PARAMETERS = ("Lambda", "B", "C", "step")
-kernel = jax.jit(diagonal_kernel, static_argnames=("L", "discretisation"))
+PARAMETERS = ("Lambda", "B", "C", "dt")
+kernel = jax.jit(diagonal_kernel, static_argnames=("L", "discretization"))
 GOLDEN = Path(__file__).parent / "golden"
 LONG = 16_384
 
@@ -29,14 +29,14 @@ def draw(c: int, H: int, N: int, seed: int = 0) -> dict[str, np.ndarray]:
         return random.normal(size=shape) + 1j * random.normal(size=shape)
 
     Lambda = -random.uniform(0.1, 1.0, (H, N)) + 1j * random.uniform(-40, 40, (H, N))
-    return {"Lambda": Lambda, "B": normal(H, N), "C": normal(c, H, N), "step": np.geomspace(0.02, 0.2, H)}
+    return {"Lambda": Lambda, "B": normal(H, N), "C": normal(c, H, N), "dt": np.geomspace(0.02, 0.2, H)}
 
 
-def dense(Lambda, B, C, step, L: int, rule: str) -> np.ndarray:
+def dense(Lambda, B, C, dt, L: int, rule: str) -> np.ndarray:
     """The definition in numpy complex128, one power after another."""
-    a = np.asarray(step, np.float64)[:, None] * np.asarray(Lambda, np.complex128)
+    a = np.asarray(dt, np.float64)[:, None] * np.asarray(Lambda, np.complex128)
     A_bar = np.exp(a) if rule == "zoh" else (1 + a / 2) / (1 - a / 2)
-    factor = np.expm1(a) / Lambda if rule == "zoh" else step[:, None] / (1 - a / 2)
+    factor = np.expm1(a) / Lambda if rule == "zoh" else dt[:, None] / (1 - a / 2)
     x, K = np.asarray(B, np.complex128) * factor, np.empty((*C.shape[:2], L))
     for k in range(L):
         K[..., k] = 2 * np.einsum("chn,hn->ch", np.asarray(C, np.complex128), x).real
@@ -95,8 +95,8 @@ def test_gradients_against_finite_differences(rule):
         loss = jax.jit(loss)
         gradient = {k: np.asarray(v) for k, v in jax.jit(jax.grad(loss))(p).items()}
         for name in PARAMETERS:
-            direction = random.normal(size=p[name].shape) * (0.01 if name == "step" else 1.0)
-            if name != "step":
+            direction = random.normal(size=p[name].shape) * (0.01 if name == "dt" else 1.0)
+            if name != "dt":
                 direction = direction + 1j * random.normal(size=p[name].shape)
             ahead, behind = (float(loss({**p, name: p[name] + t * direction})) for t in (h, -h))
             # JAX's cotangent of a complex number is that of its conjugate's pairing: Re Σ g dz.
@@ -146,7 +146,7 @@ def test_bilinear_poles_are_stable_and_accurate_near_minus_one():
 def test_direct_form_agrees():
     with jax.enable_x64(True):
         p = {k: jnp.asarray(v) for k, v in draw(2, 4, 8).items()}
-        pole = zoh_pole(p["Lambda"], p["step"])
+        pole = zoh_pole(p["Lambda"], p["dt"])
         direct = vandermonde_direct(p["C"], jnp.exp(pole.log), 100)
         assert np.abs(vandermonde(p["C"], pole, 100) - direct).max() < 1e-11 * np.abs(direct).max()
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from lra_bench import UserError
 from lra_bench.data import verify as module
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.packed import PackedSplit
 from lra_bench.data.prepare import prepare
 from lra_bench.data.verify import verify
+from lra_bench.errors import UserError
 from lra_bench.registry import task_module
 
 

@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from lra_bench import UserError, WorkError
 from lra_bench.data.packed import ARRAYS, READ_ROWS, PackedWriter, relative_path
-from lra_bench.data.progress import Progress
-from lra_bench.data.source import Generator, PlacedRows, Reading, Rows
+from lra_bench.datasource import Generator, PlacedRows, Reading, Rows
+from lra_bench.errors import UserError, WorkError
+from lra_bench.progress import Progress
 from lra_bench.spec import digest_of
 
 JOURNAL = "journal.jsonl"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -19,10 +18,10 @@ import requests
 import urllib3
 from filelock import FileLock
 
-from lra_bench import WorkError
-from lra_bench.data.progress import Progress
-from lra_bench.data.source import RemoteFile
-from lra_bench.results import write_atomically
+from lra_bench.datasource import RemoteFile
+from lra_bench.errors import WorkError, disk_error
+from lra_bench.paths import write_atomically
+from lra_bench.progress import Progress
 
 CHUNK = 1 << 20
 TIMEOUT = (15.0, 60.0)
@@ -178,7 +177,7 @@ def _append(response: requests.Response, part: Path, total: int | None, progress
         part.unlink(missing_ok=True)
         raise
     except OSError as error:
-        raise WorkError(_disk_error(part, error)) from None
+        raise WorkError(disk_error(error, str(part))) from None
     if total is not None and _size(part) < total:
         raise _TryAgain(f"the connection ended after {_size(part):,} of {total:,} bytes")
 
@@ -310,12 +309,6 @@ def _need_space(target: Path, total: int | None, offset: int) -> None:
     if total is not None and free < total - offset:
         need = (total - offset) / 1e9
         raise WorkError(f"{target.name} needs {need:.2f} GB more and {target.parent} has {free / 1e9:.2f} GB free.")
-
-
-def _disk_error(path: Path, error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
-        return f"the disk of {path.parent} is full; free some space and type the same to go on where it stopped."
-    return f"cannot write {path}: {error.strerror}."
 
 
 def _plain(error: BaseException) -> str:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from lra_bench import UserError
-from lra_bench.data.manifest import Manifest, choose
+from lra_bench.data.manifest import Manifest, find_prepared
 from lra_bench.data.packed import open_arrays
-from lra_bench.data.pixels import square
+from lra_bench.data.raw.pixels import square
+from lra_bench.errors import UserError
 from lra_bench.registry import task_module
 from lra_bench.spec import Protocol, SplitName
 
@@ -81,7 +81,7 @@ def show_examples(
     """
     if not 1 <= n <= MOST:
         raise UserError(f"--examples takes a number from 1 to {MOST}; got {n}.")
-    folder, manifest = choose(task, protocol)
+    folder, manifest = find_prepared(task, protocol)
     examples = examples_of(folder, manifest, "train", n)
     pixels = examples[0].image is not None
     if out is not None and (not pixels or out.suffix.lower() != ".png"):

@@ -9,12 +9,11 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from lra_bench import UserError
-from lra_bench.data.source import Layout
-from lra_bench.home import data_folder
+from lra_bench.datasource import Layout
+from lra_bench.errors import UserError
+from lra_bench.paths import data_folder
 from lra_bench.registry import every_task_name
-from lra_bench.results import DataInfo
-from lra_bench.spec import SPLITS, Frozen, Protocol, Source, SplitName, explain, unknown
+from lra_bench.spec import SPLITS, DataInfo, Frozen, Protocol, Source, SplitName, explain, unknown
 
 MANIFEST_VERSION = 1
 FILE = "manifest.json"
@@ -123,8 +122,8 @@ def load_manifest(folder: Path) -> Manifest:
         raise UserError(f"{path} is not JSON. Remove the folder and prepare the task again.") from None
 
 
-def prepared(task: str | None = None) -> list[tuple[Path, Manifest]]:
-    """All prepared sets, or those of one task: tasks in the paper's order, the best set (see `choose`) first."""
+def prepared_sets(task: str | None = None) -> list[tuple[Path, Manifest]]:
+    """All prepared sets, or those of one task: tasks in the paper's order, the best set (see `find_prepared`) first."""
     if task is not None and task not in every_task_name():
         raise unknown("task", task, every_task_name())
     found = [
@@ -152,7 +151,7 @@ def _rank(manifest: Manifest) -> tuple[int, ...]:
     )
 
 
-def choose(
+def find_prepared(
     task: str, protocol: Protocol | None = None, size: str | None = None, name: str | None = None
 ) -> tuple[Path, Manifest]:
     """The prepared set that training uses: full before a number before tiny, s4 before lra, official before generated;
@@ -160,11 +159,11 @@ def choose(
 
     Raises UserError saying what to type where there is none.
     """
-    everything = prepared(task)
+    everything = prepared_sets(task)
     if name is not None:
         everything = [(folder, manifest) for folder, manifest in everything if folder.name == name]
         if not everything:
-            raise unknown(f"prepared set of {task}", name, [folder.name for folder, _ in prepared(task)])
+            raise unknown(f"prepared set of {task}", name, [folder.name for folder, _ in prepared_sets(task)])
     fitting = [
         (folder, manifest)
         for folder, manifest in everything

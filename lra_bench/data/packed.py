@@ -12,9 +12,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from lra_bench import UserError
 from lra_bench.data.manifest import Manifest, PackedFile, load_manifest
-from lra_bench.data.source import Layout, PlacedRows, Rows
+from lra_bench.datasource import Layout, PlacedRows, Rows
+from lra_bench.errors import UserError
 from lra_bench.spec import SPLITS, SplitName
 
 ARRAYS: dict[str, DTypeLike] = {"inputs": np.uint8, "lengths": np.int32, "labels": np.int32}
@@ -187,3 +187,8 @@ def describe_file(folder: Path, name: str) -> PackedFile:
             whole.update(piece)
             data.update(piece)
     return PackedFile(path=name, bytes=path.stat().st_size, sha256=whole.hexdigest(), data_sha256=data.hexdigest())
+
+
+def majority_share(labels: NDArray[np.int32]) -> float:
+    """The share of the most frequent class among the labels (n,)."""
+    return float(np.bincount(labels).max() / len(labels))

@@ -6,7 +6,6 @@ it, the same call goes on and ends in the same bytes; a second call returns at o
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,20 +14,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-from filelock import FileLock, Timeout
-
-from lra_bench import UserError, WorkError, __version__
+from lra_bench import __version__
 from lra_bench.data import build
 from lra_bench.data.manifest import FILE, Manifest, RawFile, fingerprint_of, load_manifest
-from lra_bench.data.packed import PackedSplit, PackedWriter, describe, open_arrays
-from lra_bench.data.plan import Attempt, attempts_for, obtain, partial_of, plan_for, request_for, say
-from lra_bench.data.source import Generator, Layout, Reading, Request, bytes_per_example
+from lra_bench.data.packed import PackedSplit, PackedWriter, describe, majority_share, open_arrays
+from lra_bench.data.sources import Attempt, attempts_for, obtain, partial_of, plan_for, request_for, say
 from lra_bench.data.tfds_builder import write_dataset
 from lra_bench.data.verify import verify as verify_folder
-from lra_bench.home import data_folder
+from lra_bench.datasource import Generator, Layout, Reading, Request, bytes_per_example
+from lra_bench.errors import UserError, WorkError, disk_error
+from lra_bench.paths import data_folder, locked, write_atomically
 from lra_bench.registry import task_module
-from lra_bench.results import write_atomically
 from lra_bench.spec import SPLITS, SplitName, Task
 
 SPARE = 16 << 20
@@ -72,7 +68,7 @@ def prepare(
         return plan.folder
     request = request_for(protocol, size, seed, val_fraction)
     attempts = attempts_for(task, request, source_path, source)
-    with _plain_disk_errors(data_folder() / task):
+    with _disk_errors_in_words(data_folder() / task):
         folder = _already(task, attempts) or _first_that_works(task, request, attempts, jobs)
     if verify:
         for line in verify_folder(folder):
@@ -179,8 +175,11 @@ def _prepare_from(
     """Build the folder of this source, alone: another process that wants the same waits here and finds it done."""
     module = task_module(task)
     folder = data_folder() / task / attempt.name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(task, folder):
+
+    def wait() -> None:
+        say(f"{task}: another process is preparing this; waiting for it")
+
+    with locked(folder.with_name(f".{folder.name}.lock"), wait):
         if (folder / FILE).exists():
             return folder
         if folder.exists():
@@ -190,21 +189,6 @@ def _prepare_from(
         os.replace(partial_of(folder), folder)
     say(f"{task}: prepared {content.layout.total:,} examples")
     return folder
-
-
-@contextmanager
-def _alone(task: str, folder: Path) -> Iterator[None]:
-    """Holds the lock of `folder`; the system lets go of it when the process dies."""
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{task}: another process is preparing this; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _build(work: _Work, jobs: int, partial: Path) -> None:
@@ -223,7 +207,7 @@ def _build(work: _Work, jobs: int, partial: Path) -> None:
             journal.add({"packed": True})
         manifest = _manifest(work, partial)
         splits: dict[SplitName, PackedSplit] = {split: open_arrays(partial, manifest, split) for split in SPLITS}
-        manifest = manifest.model_copy(update={"majority": {s: majority(splits[s].labels) for s in SPLITS}})
+        manifest = manifest.model_copy(update={"majority": {s: majority_share(splits[s].labels) for s in SPLITS}})
         write_dataset(partial, work.task, manifest, splits)
     finally:
         journal.close()
@@ -262,11 +246,6 @@ def _manifest(work: _Work, partial: Path) -> Manifest:
     )
 
 
-def majority(labels: np.ndarray) -> float:
-    """Share of the most frequent class."""
-    return float(np.bincount(labels).max() / len(labels))
-
-
 def _need_space(task: str, partial: Path, layout: Layout) -> None:
     """Raises WorkError where arrays and dataset cannot fit, before hours of work show it."""
     have = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file()) if partial.exists() else 0
@@ -280,16 +259,9 @@ def _need_space(task: str, partial: Path, layout: Layout) -> None:
 
 
 @contextmanager
-def _plain_disk_errors(folder: Path) -> Iterator[None]:
-    """What the disk refuses, in one sentence."""
+def _disk_errors_in_words(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a WorkError of one sentence."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise WorkError(
-                f"the disk of {folder} is full. Free some space, or set LRA_BENCH_HOME to a folder on a larger "
-                "disk, and type the same to go on."
-            ) from None
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
-            raise WorkError(f"{error.filename or folder} cannot be written: {error.strerror}.") from None
-        raise
+        raise WorkError(disk_error(error, str(folder))) from None

@@ -17,7 +17,7 @@ import numpy as np
 
 from lra_bench.data.manifest import Manifest
 from lra_bench.data.packed import PackedSplit
-from lra_bench.data.progress import Progress
+from lra_bench.progress import Progress
 from lra_bench.spec import SPLITS, SplitName, Task
 
 Splits = dict[SplitName, PackedSplit]

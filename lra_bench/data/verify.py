@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lra_bench import UserError
 from lra_bench.data.manifest import Manifest, fingerprint_of, load_manifest
-from lra_bench.data.packed import PackedSplit, describe, open_arrays
-from lra_bench.data.progress import Progress
-from lra_bench.data.source import DataSource, Rows
-from lra_bench.data.splits import order_problems
+from lra_bench.data.packed import PackedSplit, describe, majority_share, open_arrays
+from lra_bench.data.raw.splits import order_problems
 from lra_bench.data.tfds_builder import read_dataset
+from lra_bench.datasource import DataSource, Rows
+from lra_bench.errors import UserError
+from lra_bench.progress import Progress
 from lra_bench.registry import task_module
 from lra_bench.spec import SPLITS, SplitName, Task
 
@@ -78,12 +78,12 @@ def _label_problems(manifest: Manifest, task: Task, split: SplitName, rows: Pack
     labels = np.asarray(rows.labels)
     if ((labels < 0) | (labels >= manifest.classes)).any():
         return [f"{split}: labels lie outside 0 … {manifest.classes - 1}"]
-    share = float(np.bincount(labels).max() / len(labels))
+    share = majority_share(labels)
     if share != manifest.majority.get(split):
         return [f"{split}: the majority class has {share:.4f} of the examples, not what the manifest says"]
-    chance = 4 * (task.chance * (1 - task.chance) / len(labels)) ** 0.5
-    if manifest.size == "full" and abs(share - task.chance) > BALANCE + chance:
-        return [f"{split}: the majority class has {share:.1%} of the examples; about {task.chance:.1%} are expected"]
+    chance = 4 * (task.majority * (1 - task.majority) / len(labels)) ** 0.5
+    if manifest.size == "full" and abs(share - task.majority) > BALANCE + chance:
+        return [f"{split}: the majority class has {share:.1%} of the examples; about {task.majority:.1%} are expected"]
     return []
 
 

@@ -1,4 +1,4 @@
-"""LRU: a linear recurrence parametrised on the unit disc, without a continuous time (Orvieto et al. 2023, arXiv
+"""LRU: a linear recurrence parametrized on the unit disc, without a continuous time (Orvieto et al. 2023, arXiv
 2303.06349).
 
 Details the paper leaves open follow NicolasZucchet/minimal-LRU @ bbd71b1. Two directions share λ, B and γ and have a C
@@ -8,37 +8,19 @@ bidirectional.
 
 from __future__ import annotations
 
-import math
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from pydantic import Field, model_validator
 
-from lra_bench.layers import FLAX, Block, Gate, ssm_parameter
-from lra_bench.models.s5 import DiagonalSSM
-from lra_bench.spec import WIDEST, Frozen, Recipe
+from lra_bench.models.classifier import Classifier
+from lra_bench.models.diagonal import DiagonalSSM
+from lra_bench.models.layers import FLAX, Block, DataShape, Gate, ssm_parameter
+from lra_bench.recipes.lru import Config
+from lra_bench.spec import Recipe
 from lra_bench.ssm import scan
 
 CONVENTIONS = FLAX
-
-
-class Config(Frozen):
-    """Settings of the LRU layer, in the paper's letters."""
-
-    d_state: int = Field(ge=1, le=WIDEST, description="N, complex states; none implied by symmetry")
-    r_min: float = Field(ge=0, lt=1, description="inner radius of the ring in which |λ| starts")
-    r_max: float = Field(gt=0, lt=1, description="outer radius")
-    max_phase: float = Field(gt=0, le=2 * math.pi, description="arg λ starts uniform in [0, max_phase]")
-    activation: Literal["full_glu", "half_glu1"]
-
-    @model_validator(mode="after")
-    def _ring(self) -> Config:
-        if self.r_min >= self.r_max:
-            raise ValueError(f"r_min must be less than r_max, got {self.r_min} and {self.r_max}")
-        return self
 
 
 def ring(key: Array, N: int, r_min: float, r_max: float) -> Array:
@@ -47,7 +29,7 @@ def ring(key: Array, N: int, r_min: float, r_max: float) -> Array:
     return jnp.log(-0.5 * jnp.log(u * (r_max**2 - r_min**2) + r_min**2))
 
 
-def log_normaliser(nu_log: Array) -> Array:
+def log_normalizer(nu_log: Array) -> Array:
     """γ_log = ½ log(1 − |λ|²), without the cancellation that costs five digits near |λ| = 1 in float32."""
     return 0.5 * jnp.log(-jnp.expm1(-2.0 * jnp.exp(nu_log)))
 
@@ -64,7 +46,7 @@ class LRULayer(DiagonalSSM):
         self.nu_log = ssm_parameter(ring(rngs.params(), N, config.r_min, config.r_max), "eigenvalues")
         phase = jax.random.uniform(rngs.params(), (N,), minval=jnp.finfo(jnp.float32).tiny)
         self.theta_log = ssm_parameter(jnp.log(config.max_phase * phase), "eigenvalues")
-        self.gamma_log = ssm_parameter(log_normaliser(self.nu_log[...]), "input")
+        self.gamma_log = ssm_parameter(log_normalizer(self.nu_log[...]), "input")
         self.B = ssm_parameter(normal(N, H, 2) * (2 * H) ** -0.5, "input")
         self.C = ssm_parameter(normal(H, N, 2) * N**-0.5, "output")
         self.C_reverse = ssm_parameter(normal(H, N, 2) * N**-0.5, "output") if recipe.bidirectional else None
@@ -83,7 +65,7 @@ class LRULayer(DiagonalSSM):
     def _output(self, C: nnx.Param) -> Array:
         return jnp.concatenate([C[..., 0].T, -C[..., 1].T], axis=0)
 
-    def discretised(self) -> tuple[scan.Pair, Array, Array, Array | None]:
+    def discretized(self) -> tuple[scan.Pair, Array, Array, Array | None]:
         C_reverse = None if self.C_reverse is None else self._output(self.C_reverse)
         return self.eigenvalues(), self._input(), self._output(self.C), C_reverse
 
@@ -91,3 +73,8 @@ class LRULayer(DiagonalSSM):
 def block(recipe: Recipe, config: Config, *, rngs: nnx.Rngs) -> Block:
     gate = Gate(config.activation, recipe.d_model, CONVENTIONS, rngs=rngs)
     return Block(recipe, LRULayer(recipe, config, rngs=rngs), gate, CONVENTIONS, rngs=rngs)
+
+
+def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs) -> Classifier:
+    blocks = [block(recipe, config, rngs=rngs) for _ in range(recipe.n_layers)]
+    return Classifier(recipe, shape, blocks, CONVENTIONS, rngs=rngs)

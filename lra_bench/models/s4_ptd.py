@@ -12,25 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from pydantic import Field
 
-from lra_bench.layers import Block, ssm_parameter
-from lra_bench.models import s4
-from lra_bench.models.s4d import DiagonalLayer
-from lra_bench.spec import Recipe
-from lra_bench.ssm import discretise, hippo, ptd
-
-CONVENTIONS = s4.CONVENTIONS
+from lra_bench.models.classifier import Classifier
+from lra_bench.models.layers import Block, DataShape, ssm_parameter
+from lra_bench.models.long_convolution import CONVENTIONS, DiagonalConvolution, block_around
+from lra_bench.recipes.s4_ptd import Config
+from lra_bench.spec import Discretization, Recipe
+from lra_bench.ssm import hippo, ptd
 
 
-class Config(s4.Config):
-    """S4's settings, of which d_state are all stored here, and one of its own."""
-
-    gamma: float = Field(gt=0, description="weight of ‖E‖ against the condition number (`ssm/ptd.py`)")
-
-
-class S4PTDLayer(DiagonalLayer):
-    discretisation: discretise.Discretisation = "zoh"
+class S4PTDLayer(DiagonalConvolution):
+    discretization: Discretization = "zoh"
 
     def __init__(self, recipe: Recipe, config: Config, *, rngs: nnx.Rngs):
         solved = ptd.ptd(config.d_state, config.gamma)
@@ -46,4 +38,9 @@ class S4PTDLayer(DiagonalLayer):
 
 
 def block(recipe: Recipe, config: Config, *, rngs: nnx.Rngs) -> Block:
-    return s4.s4_block(recipe, S4PTDLayer(recipe, config, rngs=rngs), rngs=rngs)
+    return block_around(recipe, S4PTDLayer(recipe, config, rngs=rngs), rngs=rngs)
+
+
+def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs) -> Classifier:
+    blocks = [block(recipe, config, rngs=rngs) for _ in range(recipe.n_layers)]
+    return Classifier(recipe, shape, blocks, CONVENTIONS, rngs=rngs)

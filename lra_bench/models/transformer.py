@@ -9,41 +9,24 @@ gradient, so that Path-X's 16,384² weights per head need not exist at once; the
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from pydantic import Field, model_validator
 
-from lra_bench import UserError
-from lra_bench.classifier import as_one_batch
-from lra_bench.layers import DataShape
-from lra_bench.remat import rematerialised
-from lra_bench.spec import WIDEST, Frozen, Recipe
+from lra_bench.errors import UserError
+from lra_bench.models.classifier import as_one_batch
+from lra_bench.models.layers import DataShape
+from lra_bench.models.remat import rematerialized
+from lra_bench.recipes.transformer import Config
+from lra_bench.spec import Recipe
 
 QUERIES_AT_ONCE = 256
 MASKED = -1e10
 """Added score of what must not be seen. Not −∞: a row in which nothing may be seen then looks at everything alike."""
-
-
-class Config(Frozen):
-    """Settings of the encoder. The recipe's `d_model` is the width of the embedding, its `dropout` is that outside
-    attention."""
-
-    heads: int = Field(ge=1, le=WIDEST)
-    qkv_dim: int = Field(ge=1, le=WIDEST, description="width of queries, keys and values, all heads together")
-    mlp_dim: int = Field(ge=2, le=WIDEST, description="hidden width of each block's MLP and of the classifier's")
-    attention_dropout: float = Field(ge=0, lt=1)
-    positions: Literal["sinusoidal", "learned"]
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Config:
-        if self.qkv_dim % self.heads:
-            raise ValueError(f"qkv_dim must be a multiple of heads = {self.heads}, got {self.qkv_dim}")
-        return self
 
 
 def attend(q: Array, k: Array, v: Array, real: Array | None, rate: float, key: Array | None) -> Array:
@@ -166,7 +149,7 @@ class Transformer(nnx.Module):
         table = sinusoids(x.shape[0], x.shape[2]) if self.learned is None else self.learned[...]
         x = dropout(x + table[:, None], self.rate, first)
         for block, block_key in zip(self.blocks, keys, strict=True):
-            x = rematerialised(block, x, real, block_key) if self.remat and train else block(x, real, block_key)
+            x = rematerialized(block, x, real, block_key) if self.remat and train else block(x, real, block_key)
         x = self.norm(x)
         return self.head(x.mean(0) if self.class_token is None else x[0])
 

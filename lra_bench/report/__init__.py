@@ -10,9 +10,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lra_bench import WorkError
+from lra_bench.errors import WorkError
+from lra_bench.paths import write_atomically
+from lra_bench.records.schema import schema
 from lra_bench.report.accuracy import accuracy_table, reduced_table
-from lra_bench.report.choose import Chosen, LeftOut, Loaded, choose, load
 from lra_bench.report.drawing import Picture, have_matplotlib
 from lra_bench.report.figures import pictures as draw_pictures
 from lra_bench.report.formats import PACKAGES, latex, markdown, wide_csv
@@ -21,10 +22,10 @@ from lra_bench.report.listings import coverage_table, left_out_table, provenance
 from lra_bench.report.page import page, without_pictures
 from lra_bench.report.published import published
 from lra_bench.report.seeds import CellStatistics, cell_statistics, cells_table, paired_table
+from lra_bench.report.select import LeftOut, Loaded, SelectedRecords, load, select_records
 from lra_bench.report.speed import throughput_table, training_speed_table
 from lra_bench.report.table import Table
 from lra_bench.report.terminal import show
-from lra_bench.results import schema, write_atomically
 from lra_bench.spec import Protocol
 
 __all__ = ["Report", "report", "tables_of"]
@@ -99,8 +100,8 @@ def tables_of(
     loaded: Sequence[Loaded], unreadable: Sequence[LeftOut] = (), *, protocol: Protocol = "s4", pictures: bool = False
 ) -> Report:
     """The report of these records, nothing written."""
-    paper = choose(loaded, protocol=protocol)
-    holdout = choose(loaded, protocol=protocol, selection="holdout")
+    paper = select_records(loaded, protocol=protocol)
+    holdout = select_records(loaded, protocol=protocol, selection="holdout")
     chosen = {"paper": paper, "holdout": holdout} if _differs(paper, holdout) else {"paper": paper}
     cells: dict[str, Sequence[CellStatistics]] = {
         selection: cell_statistics(found) for selection, found in chosen.items()
@@ -125,13 +126,13 @@ def tables_of(
     return Report(tables, files, frozenset(models))
 
 
-def _differs(paper: Chosen, holdout: Chosen) -> bool:
+def _differs(paper: SelectedRecords, holdout: SelectedRecords) -> bool:
     """Whether the holdout table shows a record that the paper table does not: else it would say nothing new."""
     shown = {run.id for runs in paper.cells.values() for run in runs}
     return any(run.id not in shown for runs in holdout.cells.values() for run in runs)
 
 
-def _in_neither(paper: Chosen, holdout: Chosen) -> list[LeftOut]:
+def _in_neither(paper: SelectedRecords, holdout: SelectedRecords) -> list[LeftOut]:
     """The records that are in no table of either selection."""
     shown = {run.id for runs in holdout.cells.values() for run in runs}
     return [item for item in paper.left_out if item.id not in shown]

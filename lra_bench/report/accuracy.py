@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from lra_bench.report.choose import (
+from lra_bench.registry import task_title
+from lra_bench.report.published import published
+from lra_bench.report.select import (
     LRA,
-    Chosen,
+    Entry,
     RowKey,
-    Run,
     Section,
-    Selection,
+    SelectedRecords,
+    SelectionProtocol,
     row_label,
     selected_on_test,
     threshold,
-    title,
 )
-from lra_bench.report.published import published
+from lra_bench.report.statistics import summarize
 from lra_bench.report.table import Block, Cell, Column, Rank, Table, ranks
-from lra_bench.statistics import summarise
 
 FIVE = LRA[:5]
 
@@ -29,7 +29,7 @@ AVERAGES = (
     "given only where all its tasks are. A failed task (✗: no seed solved it) counts as the majority class, 50 for "
     "Path-X."
 )
-SELECTIONS: dict[Selection, str] = {
+SELECTIONS: dict[SelectionProtocol, str] = {
     "paper": "Selection protocol: paper. The checkpoint is the best on validation data; on Text, which has none as "
     "published, the best on the test set.",
     "holdout": "Selection protocol: holdout. The checkpoint is the best on validation data held out from training, on "
@@ -43,7 +43,7 @@ RANKS = "Best bold, second underlined, among the rows measured here with publish
 QUOTED = "Quoted rows were not measured here; a standard deviation in brackets is the paper's. They are not ranked."
 
 
-def accuracy_table(chosen: Chosen) -> Table:
+def accuracy_table(chosen: SelectedRecords) -> Table:
     """Three blocks: rows measured with the published recipes, rows with other settings, and the quoted rows."""
     sections: tuple[Section, ...] = ("published", "settings")
     tasks = chosen.tasks(sections)
@@ -54,7 +54,7 @@ def accuracy_table(chosen: Chosen) -> Table:
         "Accuracy" if chosen.selection == "paper" else "Accuracy, holdout protocol",
         (
             Column("Model", numeric=False),
-            *(Column(title(task)) for task in tasks),
+            *(Column(task_title(task)) for task in tasks),
             Column("Avg(5)"),
             Column("Avg(6)"),
             Column("Source", numeric=False, quoted_only=True),
@@ -68,7 +68,7 @@ def accuracy_table(chosen: Chosen) -> Table:
     )
 
 
-def reduced_table(chosen: Chosen) -> Table:
+def reduced_table(chosen: SelectedRecords) -> Table:
     """Runs on less than the full data: a check that things work, never the benchmark."""
     tasks = [
         task
@@ -80,8 +80,8 @@ def reduced_table(chosen: Chosen) -> Table:
         "Reduced data (not the benchmark)",
         (
             Column("Model", numeric=False),
-            *(Column(title(task)) for task in tasks),
-            *(Column(f"{title(task)}: majority class") for task in tasks),
+            *(Column(task_title(task)) for task in tasks),
+            *(Column(f"{task_title(task)}: majority class") for task in tasks),
             Column("Source", numeric=False),
         ),
         (Block("Measured here, reduced data (not ranked)", tuple(_reduced_rows(chosen, tasks))),),
@@ -92,7 +92,7 @@ def reduced_table(chosen: Chosen) -> Table:
     )
 
 
-def accuracy_cell(runs: Sequence[Run]) -> Cell:
+def accuracy_cell(runs: Sequence[Entry]) -> Cell:
     """Mean ± deviation (solved/seeds); ✗ where no seed solved the task. Diverged seeds are in no mean."""
     marks = "".join(sorted(_marks(runs)))
     values = [run.accuracy * 100 for run in runs if run.accuracy is not None]
@@ -101,22 +101,22 @@ def accuracy_cell(runs: Sequence[Run]) -> Cell:
     count = f"({solved}/{len(runs)})"
     if not values:
         return Cell(f"✗ diverged {count}", None, marks=marks, runs=ids)
-    found = summarise(values)
+    found = summarize(values)
     text = f"{found.mean:.2f}" + ("" if found.std is None else f" ± {found.std:.2f}")
     if 0 < solved < len(values):
         text += f", median {found.median:.2f}"
     return Cell(f"{'' if solved else '✗ '}{text} {count}", found.mean, marks=marks, runs=ids)
 
 
-def counted(runs: Sequence[Run]) -> float:
+def counted(runs: Sequence[Entry]) -> float:
     """What the cell counts for in an average, in %: its mean, or the majority class where no seed solved the task."""
     values = [run.accuracy for run in runs if run.accuracy is not None]
     if not any(run.solved for run in runs):
         return 100 * runs[0].record.accuracy.majority
-    return 100 * summarise(values).mean
+    return 100 * summarize(values).mean
 
 
-def average(chosen: Chosen, key: RowKey, tasks: Sequence[str]) -> float | None:
+def average(chosen: SelectedRecords, key: RowKey, tasks: Sequence[str]) -> float | None:
     """Mean over the tasks; None unless the row has a cell for every one of them."""
     if any((key, task) not in chosen.cells for task in tasks):
         return None
@@ -124,7 +124,7 @@ def average(chosen: Chosen, key: RowKey, tasks: Sequence[str]) -> float | None:
     return fmean(counted(chosen.cells[key, task]) for task in tasks)
 
 
-def _rows(chosen: Chosen, section: Section, tasks: Sequence[str]) -> list[tuple[Cell, ...]]:
+def _rows(chosen: SelectedRecords, section: Section, tasks: Sequence[str]) -> list[tuple[Cell, ...]]:
     rows = []
     for key in chosen.rows(section):
         cells = [accuracy_cell(chosen.cells[key, task]) if (key, task) in chosen.cells else Cell("–") for task in tasks]
@@ -133,7 +133,7 @@ def _rows(chosen: Chosen, section: Section, tasks: Sequence[str]) -> list[tuple[
     return rows
 
 
-def _reduced_rows(chosen: Chosen, tasks: Sequence[str]) -> list[tuple[Cell, ...]]:
+def _reduced_rows(chosen: SelectedRecords, tasks: Sequence[str]) -> list[tuple[Cell, ...]]:
     rows = []
     for key in chosen.rows("reduced"):
         found = [chosen.cells.get((key, task), []) for task in tasks]
@@ -172,7 +172,7 @@ def _with_rank(cell: Cell, rank: Rank) -> Cell:
     return replace(cell, rank=rank)
 
 
-def _marks(runs: Sequence[Run]) -> set[str]:
+def _marks(runs: Sequence[Entry]) -> set[str]:
     letters = {"generated": "g", "user": "u", "mirror": "m", "official": ""}
     found = {letters[run.record.data.source] for run in runs}
     found |= {"t" for run in runs if selected_on_test(run.record)}
@@ -180,7 +180,7 @@ def _marks(runs: Sequence[Run]) -> set[str]:
     return found - {""}
 
 
-def _thresholds(chosen: Chosen, tasks: Sequence[str], sections: Sequence[Section]) -> str:
+def _thresholds(chosen: SelectedRecords, tasks: Sequence[str], sections: Sequence[Section]) -> str:
     """Where "solved" begins, per column: a tenth of the way from the majority class to 100 %."""
     parts = []
     for task in tasks:
@@ -188,13 +188,13 @@ def _thresholds(chosen: Chosen, tasks: Sequence[str], sections: Sequence[Section
             runs[0].record for (key, place), runs in chosen.cells.items() if place == task and key.section in sections
         ]
         if found:
-            parts.append(f"{title(task)} {100 * threshold(found[0]):.1f}")
+            parts.append(f"{task_title(task)} {100 * threshold(found[0]):.1f}")
     return (
         f"Solved: a tenth of the way from the majority class to 100 %, or better ({', '.join(parts) or 'no runs yet'})."
     )
 
 
-def _source(chosen: Chosen, key: RowKey) -> str:
+def _source(chosen: SelectedRecords, key: RowKey) -> str:
     runs = [run for (place, _), cell in chosen.cells.items() if place == key for run in cell]
     kinds = sorted({run.record.system.device_kind for run in runs})
     return f"{len(runs)} run{'s' if len(runs) != 1 else ''}, {', '.join(kinds)}"

@@ -1,4 +1,4 @@
-"""What all pictures share: colours that a colour-blind reader can tell apart, sizes for a paper, and rendering."""
+"""What all pictures share: colors that a color-blind reader can tell apart, sizes for a paper, and rendering."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import astuple, dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lra_bench.report.choose import Run
 from lra_bench.report.formats import one_line
+from lra_bench.report.select import Entry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,16 +25,16 @@ COLUMN, PAGE = 3.4, 7.0
 """Widths in inches of one and of both columns of a two-column paper."""
 
 FEATURED = 8
-"""So many models have a colour of their own in one picture; the others are grey."""
+"""So many models have a color of their own in one picture; the others are gray."""
 
-# Okabe and Ito's colours without black and yellow, which vanish on a dark or on a white page.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Okabe and Ito's colors without black and yellow, which vanish on a dark or on a white page.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "os^Dv*XP"
 LINES = ("-", "--", "-.", (0, (1, 1)))
 PNG_DPI = 160
 
 
-Cells = dict[tuple[str, str], list[Run]]
+Cells = dict[tuple[str, str], list[Entry]]
 """Runs by row label and task, as the pictures want them."""
 
 
@@ -71,7 +71,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Style:
-    colour: str
+    color: str
     marker: str
     line: Any
     featured: bool
@@ -79,7 +79,7 @@ class Style:
     @property
     def points(self) -> dict[str, Any]:
         """Keywords of a line with a marker at each point."""
-        look = {"color": self.colour, "marker": self.marker, "linestyle": self.line}
+        look = {"color": self.color, "marker": self.marker, "linestyle": self.line}
         return {**look, "markersize": 3, "linewidth": 1}
 
 
@@ -88,10 +88,10 @@ def have_matplotlib() -> bool:
 
 
 def styles(models: Sequence[str], featured: Sequence[str]) -> dict[str, Style]:
-    """Colour, marker and line of each model: the same in every picture made with the same featured models."""
+    """Color, marker and line of each model: the same in every picture made with the same featured models."""
     found = {model: Style(LIGHT.muted, "o", "-", False) for model in models}
     for i, model in enumerate(sorted(featured)):
-        found[model] = Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], LINES[(i // len(COLOURS)) % 4], True)
+        found[model] = Style(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], LINES[(i // len(COLORS)) % 4], True)
     return found
 
 
@@ -182,7 +182,7 @@ def render(name: str, title: str, caption: str, draw: Callable[[], Figure]) -> P
 
 
 def darken(made: Figure) -> None:
-    """Turn ink, greys and paper of everything drawn into those of dark mode; the models' colours stay."""
+    """Turn ink, grays and paper of everything drawn into those of dark mode; the models' colors stay."""
     from matplotlib.collections import Collection
     from matplotlib.colors import to_hex, to_rgba
     from matplotlib.lines import Line2D
@@ -191,9 +191,9 @@ def darken(made: Figure) -> None:
 
     dark = dict(zip(astuple(LIGHT), astuple(DARK), strict=True))
 
-    def turned(colour: Any) -> Any:
-        alpha = to_rgba(colour)[3]
-        return to_rgba(dark.get(to_hex(colour), to_hex(colour)), alpha) if alpha > 0 else "none"
+    def turned(color: Any) -> Any:
+        alpha = to_rgba(color)[3]
+        return to_rgba(dark.get(to_hex(color), to_hex(color)), alpha) if alpha > 0 else "none"
 
     artists = made.findobj()
     behind = [artist.get_bbox_patch() for artist in artists if isinstance(artist, Text)]  # findobj does not find these
@@ -204,8 +204,8 @@ def darken(made: Figure) -> None:
             artist.set_facecolor(turned(artist.get_facecolor()))
             artist.set_edgecolor(turned(artist.get_edgecolor()))
         elif isinstance(artist, Collection):
-            artist.set_facecolor([turned(colour) for colour in artist.get_facecolor()])
-            artist.set_edgecolor([turned(colour) for colour in artist.get_edgecolor()])
+            artist.set_facecolor([turned(color) for color in artist.get_facecolor()])
+            artist.set_edgecolor([turned(color) for color in artist.get_edgecolor()])
 
 
 def _png(made: Figure) -> bytes:
@@ -215,7 +215,7 @@ def _png(made: Figure) -> bytes:
 
 
 def _svg(made: Figure, title: str) -> str:
-    """The figure as SVG whose ink, greys and paper change where the page around it is dark."""
+    """The figure as SVG whose ink, grays and paper change where the page around it is dark."""
     out = io.StringIO()
     made.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     rules = "".join(

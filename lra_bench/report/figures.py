@@ -9,7 +9,8 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from lra_bench.report.choose import Chosen, Loaded, Run, model_name, row_label, threshold, title
+from lra_bench.records.schema import BenchRecord, RobustnessRecord
+from lra_bench.registry import cli_name, task_title
 from lra_bench.report.drawing import (
     COLUMN,
     FEATURED,
@@ -26,21 +27,21 @@ from lra_bench.report.drawing import (
     styles,
     thinned,
 )
+from lra_bench.report.select import Entry, Loaded, SelectedRecords, row_label, threshold
 from lra_bench.report.speed_figures import accuracy_speed_pictures, scaling_pictures
-from lra_bench.results import BenchRecord, RobustnessRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def pictures(chosen: Chosen, loaded: Sequence[Loaded]) -> list[Picture]:
+def pictures(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Picture]:
     """Every picture there are records for."""
     published = [(place, runs) for place, runs in chosen.cells.items() if place[0].section == "published"]
     cells: Cells = {(plain(row_label(key)), task): runs for (key, task), runs in published}
     tasks = [task for task in chosen.tasks(("published",)) if any(place == task for _, place in cells)]
     noise = _noise(loaded)
-    benched = [plain(model_name(item.record.model)) for item in loaded if isinstance(item.record, BenchRecord)]
+    benched = [plain(cli_name(item.record.model)) for item in loaded if isinstance(item.record, BenchRecord)]
     best = _featured(cells, [*benched, *(model for models in noise.values() for model in models)])
     found = []
     if cells:
@@ -62,16 +63,16 @@ SEEDS = (
 )
 CURVES = (
     "Validation accuracy while training, a line per seed; dotted the published test accuracy of the recipe. Models in "
-    "grey are shown with one seed."
+    "gray are shown with one seed."
 )
 ROBUSTNESS = (
     "Test accuracy with one Fourier mode added to every layer's input, against its frequency; mean and range over "
-    "seeds. Dotted: without noise. Dashed grey: the majority class."
+    "seeds. Dotted: without noise. Dashed gray: the majority class."
 )
 
 
 def _featured(cells: Cells, others: Sequence[str]) -> list[str]:
-    """The models that get a colour: those with most cells, then with the highest mean accuracy, then the others."""
+    """The models that get a color: those with most cells, then with the highest mean accuracy, then the others."""
     merit: dict[str, list[float]] = defaultdict(list)
     for (model, _), runs in cells.items():
         values = [run.accuracy for run in runs if run.accuracy is not None]
@@ -94,7 +95,7 @@ def _draw_seeds(cells: Cells, tasks: Sequence[str], featured: Sequence[str]) -> 
                 _draw_cell(ax, y, runs, look[model])
         bound = next(100 * threshold(runs[0].record) for (_, place), runs in cells.items() if place == task)
         ax.axvline(bound, color=LIGHT.muted, linewidth=0.8, linestyle="--")
-        ax.set_title(title(task))
+        ax.set_title(task_title(task))
         ax.margins(x=0.08)
         ax.set_yticks(range(len(models)), models)
         ax.set_ylim(-0.7, len(models) - 0.3)
@@ -102,12 +103,12 @@ def _draw_seeds(cells: Cells, tasks: Sequence[str], featured: Sequence[str]) -> 
     return made
 
 
-def _draw_cell(ax: Axes, y: int, runs: Sequence[Run], style: Style) -> None:
+def _draw_cell(ax: Axes, y: int, runs: Sequence[Entry], style: Style) -> None:
     finished = [run for run in runs if run.accuracy is not None]
     rows = min(3, len(finished))
     spread = [y + 0.22 * (i % rows - (rows - 1) / 2) for i in range(len(finished))]
     values = [100 * run.accuracy for run in finished if run.accuracy is not None]
-    ax.scatter(values, spread, s=9, color=style.colour, alpha=0.8, linewidth=0, zorder=3)
+    ax.scatter(values, spread, s=9, color=style.color, alpha=0.8, linewidth=0, zorder=3)
     if len(values) > 1:
         ax.vlines(fmean(values), y - 0.4, y + 0.4, color=LIGHT.ink, linewidth=1.0, zorder=4)
     diverged = [100 * run.record.accuracy.majority for run in runs if run.record.status == "diverged"]
@@ -129,7 +130,7 @@ def _draw_curves(cells: Cells, tasks: Sequence[str], featured: Sequence[str]) ->
         there = [(model, runs) for (model, place), runs in cells.items() if place == task]
         for model, runs in sorted(there, key=lambda item: (look[item[0]].featured, item[0])):
             _draw_curve(ax, model, runs, look[model])
-        ax.set_title(title(task))
+        ax.set_title(task_title(task))
         ax.set_xlabel("epoch")
     for ax in axes[len(tasks) :]:
         ax.set_visible(False)
@@ -139,17 +140,17 @@ def _draw_curves(cells: Cells, tasks: Sequence[str], featured: Sequence[str]) ->
     return made
 
 
-def _draw_curve(ax: Axes, model: str, runs: Sequence[Run], style: Style) -> None:
-    """A line per seed for a featured model, the first seed in grey for another."""
+def _draw_curve(ax: Axes, model: str, runs: Sequence[Entry], style: Style) -> None:
+    """A line per seed for a featured model, the first seed in gray for another."""
     width, label = (0.8, model) if style.featured else (0.5, "_other")
     for run in runs if style.featured else runs[:1]:
         points = thinned(run.record.curve)
         epochs, values = [point.epoch for point in points], [100 * point.val_accuracy for point in points]
-        look = {"color": style.colour, "linestyle": style.line, "linewidth": width, "zorder": 2 + style.featured}
+        look = {"color": style.color, "linestyle": style.line, "linewidth": width, "zorder": 2 + style.featured}
         ax.plot(epochs, values, label=label, **look)
     published = runs[0].record.recipe.published
     if style.featured and published is not None:
-        ax.axhline(published, color=style.colour, linewidth=0.7, linestyle=":", zorder=1)
+        ax.axhline(published, color=style.color, linewidth=0.7, linestyle=":", zorder=1)
 
 
 # Robustness
@@ -163,7 +164,7 @@ def _noise(loaded: Sequence[Loaded]) -> Noise:
     for item in loaded:
         if isinstance(item.record, RobustnessRecord):
             for amplitude in sorted({point.amplitude for point in item.record.points}):
-                found[item.record.data.task, amplitude][plain(model_name(item.record.model))].append(item.record)
+                found[item.record.data.task, amplitude][plain(cli_name(item.record.model))].append(item.record)
     return {place: dict(models) for place, models in sorted(found.items())}
 
 
@@ -180,7 +181,7 @@ def _draw_robustness(series: Noise, featured: Sequence[str]) -> Figure:
         ax.axhline(100 * majority, color=LIGHT.muted, linewidth=0.8, linestyle="--")
         ax.set_xscale("log")
         log_axis(ax.xaxis)
-        ax.set_title(f"{title(task)}, amplitude {amplitude:g}")
+        ax.set_title(f"{task_title(task)}, amplitude {amplitude:g}")
         ax.set_xlabel("frequency ω")
     for ax in axes[len(series) :]:
         ax.set_visible(False)
@@ -201,5 +202,5 @@ def _draw_noise(ax: Axes, model: str, records: Sequence[RobustnessRecord], ampli
     middle = [fmean(by_frequency[frequency]) for frequency in frequencies]
     ax.plot(frequencies, middle, label=label, **style.points)
     low, high = [min(by_frequency[f]) for f in frequencies], [max(by_frequency[f]) for f in frequencies]
-    ax.fill_between(frequencies, low, high, color=style.colour, alpha=0.15, linewidth=0)
-    ax.axhline(100 * fmean(record.clean for record in records), color=style.colour, linewidth=0.7, linestyle=":")
+    ax.fill_between(frequencies, low, high, color=style.color, alpha=0.15, linewidth=0)
+    ax.axhline(100 * fmean(record.clean for record in records), color=style.color, linewidth=0.7, linestyle=":")

@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from lra_bench.report.choose import Chosen, LeftOut, Loaded, RowKey, Section, model_name, row_label, title
+from lra_bench.records.schema import Record, RobustnessRecord
+from lra_bench.registry import cli_name, task_title
+from lra_bench.report.select import LeftOut, Loaded, RowKey, Section, SelectedRecords, row_label
 from lra_bench.report.table import Block, Cell, Column, Table
-from lra_bench.results import Record, RobustnessRecord
 
 
 def left_out_table(left_out: Sequence[LeftOut]) -> Table:
@@ -23,7 +24,7 @@ def left_out_table(left_out: Sequence[LeftOut]) -> Table:
     )
 
 
-def coverage_table(chosen: Chosen) -> Table:
+def coverage_table(chosen: SelectedRecords) -> Table:
     """How many seeds each cell has, and how many of them solved the task."""
     tasks = chosen.tasks(("published", "settings"))
     headings: dict[Section, str] = {"published": "Published recipes", "settings": "Other settings"}
@@ -37,13 +38,13 @@ def coverage_table(chosen: Chosen) -> Table:
     return Table(
         "coverage",
         "Coverage",
-        (Column("Model", numeric=False), *(Column(title(task)) for task in tasks)),
+        (Column("Model", numeric=False), *(Column(task_title(task)) for task in tasks)),
         tuple(blocks),
         ("Seeds run, and in brackets how many solved the task and how many diverged.",),
     )
 
 
-def _coverage_cell(chosen: Chosen, key: RowKey, task: str) -> Cell:
+def _coverage_cell(chosen: SelectedRecords, key: RowKey, task: str) -> Cell:
     runs = chosen.cells.get((key, task), [])
     if not runs:
         return Cell("–", 0)
@@ -54,7 +55,7 @@ def _coverage_cell(chosen: Chosen, key: RowKey, task: str) -> Cell:
     )
 
 
-def provenance_table(chosen: Chosen) -> Table:
+def provenance_table(chosen: SelectedRecords) -> Table:
     """Per cell: examples, configuration, software, device, commit and the command that repeats its first seed."""
     rows = []
     for (key, task), runs in chosen.cells.items():
@@ -63,7 +64,7 @@ def provenance_table(chosen: Chosen) -> Table:
         rows.append(
             (
                 Cell(row_label(key), runs=tuple(run.id for run in runs)),
-                Cell(title(task)),
+                Cell(task_title(task)),
                 Cell(f"{record.data.version}, {record.data.source}, {record.data.size}"),
                 Cell(record.data.fingerprint),
                 Cell(record.digest),
@@ -139,8 +140,8 @@ def _robustness_row(
         cells.append(Cell("–") if mean is None else Cell(f"{mean:.2f}", mean, runs=ids))
     settings = "" if record.published_recipe else f" [{record.digest}]"
     return (
-        Cell(model_name(record.model) + settings, runs=ids),
-        Cell(title(record.data.task)),
+        Cell(cli_name(record.model) + settings, runs=ids),
+        Cell(task_title(record.data.task)),
         Cell(f"{record.data.source}, {record.data.size}"),
         Cell(str(len(group)), len(group)),
         Cell(f"{amplitude:g}", amplitude),

@@ -1,7 +1,7 @@
 "use strict";
 // All text goes in by textContent and setAttribute: nothing that stands in a record is ever read as markup.
 const data = JSON.parse(document.getElementById("data").textContent);
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
 function make(tag, text, ...children) {
   const element = document.createElement(tag);
@@ -67,7 +67,7 @@ function svg(tag, attributes, text) {
   return element;
 }
 
-const colourOf = (run, runs) => COLOURS[runs.indexOf(run) % COLOURS.length];
+const colorOf = (run, runs) => COLORS[runs.indexOf(run) % COLORS.length];
 
 function chart(runs) {
   const curves = runs.filter((run) => run.curve && run.curve.length > 1);
@@ -93,16 +93,16 @@ function chart(runs) {
   }
   curves.forEach((run) => {
     const points = run.curve.map((point) => `${x(point[0]).toFixed(1)},${y(point[1]).toFixed(1)}`).join(" ");
-    const line = svg("polyline", { points, stroke: colourOf(run, runs) });
+    const line = svg("polyline", { points, stroke: colorOf(run, runs) });
     line.append(svg("title", {}, run.title));
     picture.append(line);
   });
   return make("div", "", make("h3", "Validation accuracy (%)"), picture);
 }
 
-function describe(run, open, colour) {
+function describe(run, open, color) {
   const key = make("span", "■ ");
-  key.style.color = colour;
+  key.style.color = color;
   const box = make("details", "", make("summary", "", run.curve.length > 1 ? key : "", run.title));
   box.open = open;
   if (run.command) {
@@ -123,7 +123,7 @@ function showRuns(numbers, title) {
   const runs = numbers.map((number) => data.runs[number]);
   document.getElementById("details-title").textContent = title;
   const body = document.getElementById("details-body");
-  body.replaceChildren(chart(runs), ...runs.map((run, i) => describe(run, i === 0, colourOf(run, runs))));
+  body.replaceChildren(chart(runs), ...runs.map((run, i) => describe(run, i === 0, colorOf(run, runs))));
   const dialog = document.getElementById("details");
   dialog.showModal();
   dialog.scrollTop = 0;

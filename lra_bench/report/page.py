@@ -17,11 +17,12 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from lra_bench.report.choose import Loaded, model_name, settings_of, title
+from lra_bench.records.schema import BenchRecord, Record, RobustnessRecord, Timing
+from lra_bench.registry import cli_name, task_title
 from lra_bench.report.drawing import Picture, thinned
+from lra_bench.report.select import Loaded, settings_of
 from lra_bench.report.speed import number
 from lra_bench.report.table import Cell, Table
-from lra_bench.results import BenchRecord, Record, RobustnessRecord, Timing
 
 FOLDED = ("cells", "paired", "training-speed", "coverage", "provenance", "left-out")
 _PICTURES = re.compile(r"<!-- pictures:.*?<!-- end of pictures -->", re.DOTALL)
@@ -123,13 +124,13 @@ def _training(record: Record) -> dict[str, Any]:
         ),
     ]
     examples: Facts = [
-        ("Task", f"{title(data.task)} {data.version}, protocol {data.protocol}"),
+        ("Task", f"{task_title(data.task)} {data.version}, protocol {data.protocol}"),
         ("Source", f"{data.source}, size {data.size}"),
         ("Examples", ", ".join(f"{split} {count:,}" for split, count in data.counts.items())),
         ("Fingerprint", data.fingerprint),
     ]
     curve = [(_short(point.epoch), _short(100 * point.val_accuracy)) for point in thinned(record.curve, 60)]
-    name = f"{model_name(record.model)}, {title(data.task)}, seed {record.seed}: {_percent(accuracy.test)}"
+    name = f"{cli_name(record.model)}, {task_title(data.task)}, seed {record.seed}: {_percent(accuracy.test)}"
     sections = [("Result", result), ("Data", examples)]
     if record.note:
         sections.append(("Note", [("Note", record.note)]))
@@ -142,7 +143,7 @@ def _bench(record: BenchRecord) -> dict[str, Any]:
     ]
     counts = {"Length": record.length, "Batch": record.batch_size, "Parameters": record.parameters}
     shape: Facts = [(name, f"{count:,}") for name, count in counts.items()]
-    name = f"{model_name(record.model)}, {title(record.task)}, L = {record.length:,}, {record.system.device_kind}"
+    name = f"{cli_name(record.model)}, {task_title(record.task)}, L = {record.length:,}, {record.system.device_kind}"
     return {"title": name, "sections": [("Shape", shape), ("Measured", rows)]}
 
 
@@ -157,7 +158,7 @@ def _robustness(record: RobustnessRecord) -> dict[str, Any]:
     rows += [
         (f"ω = {point.frequency:g}, amplitude {point.amplitude:g}", _percent(point.accuracy)) for point in record.points
     ]
-    name = f"{model_name(record.model)}, {title(record.data.task)}, seed {record.seed}, Fourier-mode noise"
+    name = f"{cli_name(record.model)}, {task_title(record.data.task)}, seed {record.seed}, Fourier-mode noise"
     return {"title": name, "sections": [("Test accuracy", rows)]}
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from lra_bench.report.choose import LRA
+from lra_bench.report.select import LRA
 from lra_bench.report.table import MARKS, Cell
 from lra_bench.spec import Frozen
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lra_bench.report.choose import Chosen, RowKey, Run, Section, row_label, threshold, title
+from lra_bench.registry import task_title
+from lra_bench.report.select import Entry, RowKey, Section, SelectedRecords, row_label, threshold
+from lra_bench.report.statistics import CONFIDENCE, Interval, Paired, Summary, interval, paired, summarize
 from lra_bench.report.table import Block, Cell, Column, Table
-from lra_bench.statistics import CONFIDENCE, Interval, Paired, Summary, interval, paired, summarise
 
 HEADINGS: dict[Section, str] = {
     "published": "Published recipes",
@@ -23,7 +24,7 @@ class CellStatistics:
 
     key: RowKey
     task: str
-    runs: tuple[Run, ...]
+    runs: tuple[Entry, ...]
     summary: Summary | None
     interval: Interval | None
     solved: int
@@ -37,7 +38,7 @@ class CellStatistics:
         return {run.record.seed: run.accuracy for run in self.runs if run.accuracy is not None}
 
 
-def cell_statistics(chosen: Chosen) -> list[CellStatistics]:
+def cell_statistics(chosen: SelectedRecords) -> list[CellStatistics]:
     """Every cell of the accuracy tables, in the tables' order."""
     found = []
     for (key, task), runs in chosen.cells.items():
@@ -49,12 +50,12 @@ def cell_statistics(chosen: Chosen) -> list[CellStatistics]:
                 key,
                 task,
                 tuple(runs),
-                summarise(values) if values else None,
+                summarize(values) if values else None,
                 interval(values, runs[0].record.data.counts["test"]) if values else None,
                 sum(run.solved for run in runs),
                 sum(run.record.status == "diverged" for run in runs),
                 threshold(runs[0].record),
-                summarise(final) if len(final) == len(values) and final else None,
+                summarize(final) if len(final) == len(values) and final else None,
             )
         )
     return found
@@ -163,7 +164,7 @@ def _statistics_row(cell: CellStatistics) -> tuple[Cell, ...]:
     ends = [None, None] if bounds is None else [bounds.low, bounds.high]
     return (
         Cell(row_label(cell.key), runs=ids),
-        Cell(title(cell.task)),
+        Cell(task_title(cell.task)),
         Cell(str(len(cell.runs)), len(cell.runs)),
         *(percent(value, ids) for value in (*spread, *ends)),
         Cell(bounds.kind if bounds else "–"),
@@ -178,7 +179,7 @@ def _paired_row(cell: CellStatistics, best: CellStatistics, found: Paired) -> tu
     bounds = found.interval
     shared = tuple(run.id for run in (*cell.runs, *best.runs) if run.record.seed in found.seeds)
     return (
-        Cell(title(cell.task)),
+        Cell(task_title(cell.task)),
         Cell(row_label(cell.key), runs=shared),
         Cell(row_label(best.key)),
         Cell(str(len(found.seeds)), len(found.seeds)),

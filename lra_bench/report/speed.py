@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import median
 
-from lra_bench.report.choose import LRA, Loaded, RowKey, Run, row_key, row_label, settings_of, title
+from lra_bench.records.schema import BenchRecord, Measurement, Record
+from lra_bench.registry import task_title
+from lra_bench.report.select import LRA, Entry, Loaded, RowKey, row_key, row_label, settings_of
 from lra_bench.report.table import Block, Cell, Column, Rank, Table, ranks
-from lra_bench.results import BenchRecord, Measurement, Record
 
 GIB = 2**30
 TRAINING = (
@@ -21,7 +22,7 @@ TRAINING = (
 )  # fmt: skip
 BENCH = (
     "Model", "Task", "L", "Batch", "Call", "Precision", "Examples/s/device", "Tokens/s/device", "ms", "IQR ms",
-    "Compile s", "Peak GiB", "GFLOP", "of floor", "Parameters",
+    "Compile s", "Peak GiB", "GFLOP", "of roofline", "Parameters",
 )  # fmt: skip
 TEXT = frozenset({"Model", "Task", "Data", "Call", "Precision"})
 CALLS = {"train": "training step", "forward": "forward", "recurrent": "recurrent step"}
@@ -29,12 +30,12 @@ CALLS = {"train": "training step", "forward": "forward", "recurrent": "recurrent
 
 def training_speed_table(loaded: Iterable[Loaded]) -> Table:
     """Median over the seeds of one configuration on one device kind, from the training runs' own clocks."""
-    groups: dict[tuple[str, int, str, str, bool], list[Run]] = defaultdict(list)
+    groups: dict[tuple[str, int, str, str, bool], list[Entry]] = defaultdict(list)
     for item in loaded:
         record = item.record
         if isinstance(record, Record) and record.throughput.steps > 0 and record.throughput.train_seconds > 0:
             place = (record.system.device_kind, _order(record.data.task), record.model, record.digest)
-            groups[*place, record.throughput.remat].append(Run(item.id, record))
+            groups[*place, record.throughput.remat].append(Entry(item.id, record))
     blocks: dict[str, list[tuple[Cell, ...]]] = defaultdict(list)
     for (kind, *_), runs in sorted(groups.items()):
         blocks[kind].append(_training_row(runs))
@@ -110,7 +111,7 @@ def _label(key: RowKey, remat: bool) -> str:
     return f"{row_label(key)} --remat" if remat else row_label(key)
 
 
-def _training_row(runs: Sequence[Run]) -> tuple[Cell, ...]:
+def _training_row(runs: Sequence[Entry]) -> tuple[Cell, ...]:
     record = runs[0].record
     speeds = [run.record.throughput for run in runs]
     peaks = [speed.peak_memory_bytes for speed in speeds if speed.peak_memory_bytes is not None]
@@ -118,7 +119,7 @@ def _training_row(runs: Sequence[Run]) -> tuple[Cell, ...]:
     ids = tuple(run.id for run in runs)
     return (
         Cell(_label(row_key(record), record.throughput.remat), runs=ids),
-        Cell(title(record.data.task)),
+        Cell(task_title(record.data.task)),
         Cell(record.data.size),
         whole(record.data.length),
         whole(record.recipe.batch_size),
@@ -145,7 +146,7 @@ def _bench_row(run: str, record: BenchRecord, measured: Measurement) -> tuple[Ce
     call = CALLS[measured.call] + (", real data" if measured.input == "data" else "")
     return (
         Cell(_label(RowKey("settings", record.model, settings_of(record.overrides)), record.remat), runs=(run,)),
-        Cell(title(record.task)),
+        Cell(task_title(record.task)),
         whole(record.length),
         whole(record.batch_size),
         Cell(call),
@@ -157,7 +158,7 @@ def _bench_row(run: str, record: BenchRecord, measured: Measurement) -> tuple[Ce
         amount(measured.compile_seconds),
         amount(peak, marks="e" if peak is not None and measured.peak_memory_source == "compiler estimate" else ""),
         amount(None if measured.flops is None else measured.flops / 1e9),
-        amount(None if measured.floor_fraction is None else measured.floor_fraction),
+        amount(None if measured.roofline_fraction is None else measured.roofline_fraction),
         whole(record.parameters),
     )
 

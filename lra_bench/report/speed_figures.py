@@ -11,7 +11,8 @@ from functools import partial
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from lra_bench.report.choose import Loaded, Run, model_name, title
+from lra_bench.records.schema import BenchRecord
+from lra_bench.registry import cli_name, task_title
 from lra_bench.report.drawing import (
     COLUMN,
     LIGHT,
@@ -27,8 +28,8 @@ from lra_bench.report.drawing import (
     render,
     styles,
 )
+from lra_bench.report.select import Entry, Loaded
 from lra_bench.report.speed import GIB
-from lra_bench.results import BenchRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +73,7 @@ def accuracy_speed_pictures(
 
 def _points(cells: Cells, task: str, kind: str, loaded: Sequence[Loaded]) -> list[Point]:
     """Speeds of `bench` where every model of the panel has one, else of the training runs themselves."""
-    there: list[tuple[str, float, list[Run]]] = []
+    there: list[tuple[str, float, list[Entry]]] = []
     for (model, place), runs in cells.items():
         values = [run.accuracy for run in runs if run.accuracy is not None]
         same = [run for run in runs if run.record.system.device_kind == kind and run.record.throughput.steps > 0]
@@ -96,7 +97,7 @@ def _benched(loaded: Sequence[Loaded], task: str, kind: str, lengths: set[int]) 
             for measured in record.measurements:
                 speed = measured.examples_per_second_per_device
                 if measured.call == "train" and speed is not None and record.length in lengths:
-                    found[plain(model_name(record.model))] = (speed, measured.peak_memory_bytes)
+                    found[plain(cli_name(record.model))] = (speed, measured.peak_memory_bytes)
     return found
 
 
@@ -105,7 +106,7 @@ def _as_published(record: BenchRecord) -> bool:
     return set(record.overrides) <= {"batch_size"} and not record.remat
 
 
-def _trained_speed(runs: Sequence[Run]) -> tuple[float, int | None]:
+def _trained_speed(runs: Sequence[Entry]) -> tuple[float, int | None]:
     speeds = [run.record.throughput for run in runs]
     peaks = [speed.peak_memory_bytes for speed in speeds if speed.peak_memory_bytes is not None]
     return median(speed.examples_per_second_per_device for speed in speeds), round(median(peaks)) if peaks else None
@@ -138,13 +139,13 @@ def _draw_speed(points: dict[str, list[Point]], featured: Sequence[str]) -> Figu
         )
         for point in sorted(there, key=lambda point: (look[point.model].featured, -(point.memory or 0), point.model)):
             style = look[point.model]
-            face = style.colour if point.memory is not None else "none"
+            face = style.color if point.memory is not None else "none"
             size = _area(point, largest)
-            ax.scatter(point.speed, point.accuracy, s=size, facecolor=face, edgecolor=style.colour, alpha=0.7, zorder=2)
+            ax.scatter(point.speed, point.accuracy, s=size, facecolor=face, edgecolor=style.color, alpha=0.7, zorder=2)
         ax.set_xscale("log")
         log_axis(ax.xaxis)
         ax.margins(x=0.2, y=0.15)
-        ax.set_title(title(task))
+        ax.set_title(task_title(task))
         ax.set_xlabel("examples/s/device")
         _name_points(ax, there, {point.model for point in there if look[point.model].featured}, largest)
     for ax in axes[len(points) :]:
@@ -157,7 +158,7 @@ def _draw_speed(points: dict[str, list[Point]], featured: Sequence[str]) -> Figu
 
 
 def _area(point: Point, largest: int) -> float:
-    """Of the circle in square points: in proportion to the memory; small where it is not known."""
+    """The area of a circle in square points, in proportion to the memory; small where it is not known."""
     return 12 + 240 * (point.memory or 0) / largest if largest else 12
 
 
@@ -232,7 +233,7 @@ def _scaling(loaded: Sequence[Loaded]) -> Series:
         for measured in record.measurements:
             if measured.call == "train" and measured.input == "synthetic" and measured.examples_per_second_per_device:
                 memory = None if measured.peak_memory_bytes is None else measured.peak_memory_bytes / GIB
-                line = plain(model_name(record.model)), record.system.device_kind
+                line = plain(cli_name(record.model)), record.system.device_kind
                 found[line][record.length] = (1000 / measured.examples_per_second_per_device, memory)
     return {line: points for line, points in sorted(found.items()) if len(points) > 1}
 

@@ -17,7 +17,7 @@ MARKS = {
     "e": "memory as the compiler estimates it, not as the device measured it",
     "s": "secondary: read in another work than the model's own paper",
     "n": "not verified: no source was read for this number",
-    "c": "colour images, not the greyscale ones of the benchmark",
+    "c": "color images, not the grayscale ones of the benchmark",
     "v": "reported as validation accuracy",
 }
 """Footnote letters and what they say, the same in every table."""

@@ -26,31 +26,31 @@ from jax.typing import DTypeLike
 from lra_bench.ssm.vandermonde import bilinear_pole, vandermonde
 
 
-def dplr_kernel(Lambda: Array, P: Array, B: Array, C_tilde: Array, step: Array, L: int) -> Array:
+def dplr_kernel(Lambda: Array, P: Array, B: Array, C_tilde: Array, dt: Array, L: int) -> Array:
     """K[l] = C Āˡ B̄ for the state matrix diag(Λ) - P Pᴴ on conjugate pairs of which one each is given, real (c, H, L).
 
     Λ, P, B complex (H, N) or (N,); C̃ complex (c, H, N), folded for this L; step Δ real (H,).
     """
     H, N = C_tilde.shape[1:]
     Lambda, P, B = (jnp.broadcast_to(x, (H, N)) for x in (Lambda, P, B))
-    a = step[:, None] * Lambda
-    pole = bilinear_pole(Lambda, step)
-    v = _numerators(P, B, C_tilde) * (step[:, None] / (2.0 - a))
+    a = dt[:, None] * Lambda
+    pole = bilinear_pole(Lambda, dt)
+    v = _numerators(P, B, C_tilde) * (dt[:, None] / (2.0 - a))
     periodic = vandermonde(v * (4.0 / ((2.0 - a) * pole.one_minus_power(L))), pole, L)
     sums = jnp.fft.rfft(periodic)
     r = 2.0 * v.real.sum(-1)[..., None] + _roots_of_unity(L, sums.dtype) * sums
-    return _woodbury(r, step[:, None] * (B * C_tilde).real.sum(-1, keepdims=True), L)
+    return _woodbury(r, dt[:, None] * (B * C_tilde).real.sum(-1, keepdims=True), L)
 
 
-def cauchy_direct(Lambda: Array, P: Array, B: Array, C_tilde: Array, step: Array, L: int) -> Array:
+def cauchy_direct(Lambda: Array, P: Array, B: Array, C_tilde: Array, dt: Array, L: int) -> Array:
     """`dplr_kernel` by Cauchy sums over every node and mode in complex arithmetic: memory O(H N L)."""
     omega = _roots_of_unity(L, C_tilde.dtype)
-    a, z = (step[:, None] * Lambda)[..., None], 2.0 * (1.0 - omega)
-    v = step[:, None] * _numerators(P, B, C_tilde)
+    a, z = (dt[:, None] * Lambda)[..., None], 2.0 * (1.0 - omega)
+    v = dt[:, None] * _numerators(P, B, C_tilde)
     # Both sides are multiplied by 1 + ω, so that the node -1 stays finite; `_woodbury` does not read it.
     pairs = [1.0 / (z - (1.0 + omega) * pole) for pole in (a, a.conj())]
     r = jnp.einsum("chn,hnl->chl", v, pairs[0]) + jnp.einsum("chn,hnl->chl", v.conj(), pairs[1])
-    return _woodbury((1.0 + omega) * r, step[:, None] * (B * C_tilde).real.sum(-1, keepdims=True), L)
+    return _woodbury((1.0 + omega) * r, dt[:, None] * (B * C_tilde).real.sum(-1, keepdims=True), L)
 
 
 def _numerators(P: Array, B: Array, C_tilde: Array) -> Array:

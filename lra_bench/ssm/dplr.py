@@ -34,19 +34,19 @@ class Dense(NamedTuple):
     C: Array  # (c, H, N)
 
 
-def discretise(Lambda: Array, P: Array, B: Array, C: Array, step: Array) -> Dense:
+def discretize(Lambda: Array, P: Array, B: Array, C: Array, dt: Array) -> Dense:
     """Bilinear: Ā = (I - ΔA/2)⁻¹ (I + ΔA/2), B̄ = (I - ΔA/2)⁻¹ Δ B, for A = diag(Λ) - P Pᴴ on conjugate pairs.
 
     Λ, P, B complex (H, N/2) or (N/2,), C complex (c, H, N/2), step Δ real (H,).
     """
-    step = step[:, None]
-    diagonal = 1.0 / (1.0 - 0.5 * step * Lambda)
+    dt = dt[:, None]
+    diagonal = 1.0 / (1.0 - 0.5 * dt * Lambda)
     # I − ΔA/2 is a diagonal plus Δ P Pᴴ of the pairs, so that Sherman and Morrison's formula inverts it.
     left, right = _pairs(diagonal * P), _pairs(diagonal.conj() * P)
-    weight = step / (1.0 + step * (_pairs(P) * left).sum(-1, keepdims=True))
+    weight = dt / (1.0 + dt * (_pairs(P) * left).sum(-1, keepdims=True))
     inverse = _rotations(diagonal) - weight[..., None] * left[..., :, None] * right[..., None, :]
     identity = jnp.eye(inverse.shape[-1], dtype=inverse.dtype)
-    driven = step * jnp.broadcast_to(_pairs(B), inverse.shape[:-1])
+    driven = dt * jnp.broadcast_to(_pairs(B), inverse.shape[:-1])
     B_bar = jnp.einsum("hnm,hm->hn", inverse, driven, precision=_PRECISION)
     return Dense(2.0 * inverse - identity, B_bar, output_row(C))
 
@@ -80,7 +80,7 @@ def double(system: Dense, L: int) -> Array:
 
 
 def advance(system: Dense, x: Array, u_t: Array) -> tuple[Array, Array]:
-    """One step: states x (b, H, N) and inputs (b, H) → the next states and the first kernel's y_t (b, H)."""
+    """One dt: states x (b, H, N) and inputs (b, H) → the next states and the first kernel's y_t (b, H)."""
     x = jnp.einsum("hnm,bhm->bhn", system.A_bar, x, precision=_PRECISION) + system.B_bar * u_t[..., None]
     return x, jnp.einsum("hn,bhn->bh", system.C[0], x, precision=_PRECISION)
 

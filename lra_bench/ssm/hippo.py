@@ -1,4 +1,4 @@
-"""HiPPO-LegS, its normal part, and the diagonal initialisations of S4D, in float64 numpy: done once, before training.
+"""HiPPO-LegS, its normal part, and the diagonal initializations of S4D, in float64 numpy: done once, before training.
 
 Sources: Gu et al. 2020 (HiPPO), Gu, Goel, Ré 2022 (S4, appendix C.1), Gu et al. 2022 (S4D, section 4);
 state-spaces/s4 `src/models/hippo/hippo.py` and `models/s4/s4d.py`, lindermanlab/S5 `s5/ssm_init.py`.
@@ -6,17 +6,15 @@ state-spaces/s4 `src/models/hippo/hippo.py` and `models/s4/s4d.py`, lindermanlab
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lra_bench.spec import unknown
+from lra_bench.spec import DiagonalInit, unknown
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
-
-DiagonalName = Literal["legs", "inv", "lin", "real"]
 
 B_CLIP = 2.0
 """S4 and S4D keep the imaginary part of the initial B within ±2 (state-spaces/s4 `kernels/ssm.py`, `B_clip`)."""
@@ -100,14 +98,14 @@ def clip_imaginary(B: Complex, limit: float = B_CLIP) -> Complex:
     return B.real + 1j * np.clip(B.imag, -limit, limit)
 
 
-def diagonal(name: DiagonalName, N: int) -> Diagonal:
-    """S4D's initialisations for N states, of which N // 2 are stored; `real` has N // 2 states without a partner.
+def diagonal(name: DiagonalInit, N: int) -> Diagonal:
+    """S4D's initializations for N states, of which N // 2 are stored; `real` has N // 2 states without a partner.
 
     `legs` takes the full HiPPO B where the theory asks for B / 2, and clips it, both as the reference code does.
     Raises UserError for an unknown name, ValueError for odd N.
     """
-    if name not in get_args(DiagonalName):
-        raise unknown("S4D initialisation", name, get_args(DiagonalName))
+    if name not in get_args(DiagonalInit):
+        raise unknown("S4D initialization", name, get_args(DiagonalInit))
     if N < 2 or N % 2:
         raise ValueError(f"conjugate pairs need an even number of states, got N={N}")
     half = N // 2

@@ -1,9 +1,9 @@
-"""Perturb then diagonalise: eigenvalues and well-conditioned eigenvectors of A + E for HiPPO-LegS A and a small real E.
+"""Perturb then diagonalize: eigenvalues and well-conditioned eigenvectors of A + E for HiPPO-LegS A and a small real E.
 
-Diagonalising A itself is hopeless (its eigenvectors have condition 8e10 at 16 states, 5e18 at 32), and dropping its
+Diagonalizing A itself is hopeless (its eigenvectors have condition 8e10 at 16 states, 5e18 at 32), and dropping its
 rank-one part (S4D) puts spikes into the transfer function that no number of states removes. A + E with E of a few
 per cent of A has neither fault. Source of the idea: Yu et al. 2024, "Robustifying State-space Models for Long Sequences
-via Approximate Diagonalization" (arXiv 2310.01698), which minimises cond(V) + γ‖E‖. The objective, its gradient and the
+via Approximate Diagonalization" (arXiv 2310.01698), which minimizes cond(V) + γ‖E‖. The objective, its gradient and the
 solver here are our own; no matrix of the paper's authors is used, so E differs from theirs.
 """
 
@@ -22,7 +22,8 @@ import numpy as np
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-from lra_bench import UserError, WorkError, home
+from lra_bench.errors import UserError, WorkError
+from lra_bench.paths import cache_folder
 from lra_bench.ssm.hippo import Complex, Real, fix_phases, legs
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ MARGIN = 0.5
 """Real parts above -MARGIN, which HiPPO's normal part has everywhere, cost PENALTIES × (excess)²."""
 
 PENALTIES = (0.01, 1.0)
-"""Minimised one after the other: the weak penalty finds the valley much sooner, the stiff one holds the margin."""
+"""Minimized one after the other: the weak penalty finds the valley much sooner, the stiff one holds the margin."""
 
 TOLERANCE = 1e-7
 """L-BFGS stops at a step that lowers f by less than this share; 2e-9 gains 0.1 % in f and takes thrice the time."""
@@ -69,7 +70,7 @@ def default_gamma(n: int) -> float:
 
 
 def ptd(n: int, gamma: float | None = None) -> Ptd:
-    """PTD initialisation of n states; `gamma` None is `default_gamma(n)`. Solved once, then read from the cache folder.
+    """PTD initialization of n states; `gamma` None is `default_gamma(n)`. Solved once, then read from the cache folder.
 
     About 0.02 s for n = 16, 1 s for 64, 7 s for 128. The arrays are shared between callers, hence read-only.
     Raises UserError for an illegal n or γ, and WorkError should a mode of A + E not decay.
@@ -116,7 +117,7 @@ def decompose(E: Real) -> Ptd:
 def objective(E: Real, A: Real, gamma: float, rho: float) -> tuple[float, Real]:
     """f(E) = ‖V⁻¹‖_F + γ‖E‖_F + ρ Σ max(0, Re λ + 1/2)² with V of unit columns, and its gradient (n, n).
 
-    ‖V⁻¹‖_F bounds cond₂(V) / √n and, unlike it, is smooth. First-order perturbation of eigenvalues and of normalised
+    ‖V⁻¹‖_F bounds cond₂(V) / √n and, unlike it, is smooth. First-order perturbation of eigenvalues and of normalized
     eigenvectors (Magnus 1985) gives the gradient without differentiating through an eigensolver.
     """
     Lambda, V = np.linalg.eig(A + E)
@@ -135,7 +136,7 @@ def objective(E: Real, A: Real, gamma: float, rho: float) -> tuple[float, Real]:
 
 
 def solve(n: int, gamma: float, seed: int = 0) -> Real:
-    """The perturbation E (n, n) that minimises `objective`, by L-BFGS from a seeded random start; 0 for infinite γ.
+    """The perturbation E (n, n) that minimizes `objective`, by L-BFGS from a seeded random start; 0 for infinite γ.
 
     One BLAS thread: at these sizes more threads cost several times what they give, and one repeats to the bit.
     """
@@ -146,11 +147,11 @@ def solve(n: int, gamma: float, seed: int = 0) -> Real:
     E = start * (START * np.linalg.norm(A, 2) / np.linalg.norm(start, 2))
     with threadpool_limits(limits=1, user_api="blas"):
         for rho in PENALTIES:
-            E = _minimise(E, A, gamma, rho)
+            E = _minimize(E, A, gamma, rho)
     return E
 
 
-def _minimise(E: Real, A: Real, gamma: float, rho: float) -> Real:
+def _minimize(E: Real, A: Real, gamma: float, rho: float) -> Real:
     def flat(x: Real) -> tuple[float, Real]:
         value, gradient = objective(x.reshape(E.shape), A, gamma, rho)
         return value, gradient.ravel()
@@ -160,7 +161,7 @@ def _minimise(E: Real, A: Real, gamma: float, rho: float) -> Real:
 
 
 def cache_file(n: int, gamma: float) -> Path:
-    return home.cache_folder() / "ptd" / f"n{n}-gamma{gamma!r}-v{SOLVER_VERSION}.npz"
+    return cache_folder() / "ptd" / f"n{n}-gamma{gamma!r}-v{SOLVER_VERSION}.npz"
 
 
 def cached_perturbation(n: int, gamma: float) -> Real:

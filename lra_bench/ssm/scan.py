@@ -8,23 +8,18 @@ the tensor cores of a GPU. Time is the leading axis: one step of the recurrence 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from lra_bench.ssm.scan_chunked import chunked_states
-from lra_bench.ssm.scan_pallas import fits, fused_forward
-from lra_bench.ssm.scan_pallas_gradient import Gradients, fused_backward
 from lra_bench.ssm.scan_sequential import Pair, advance, sequential_states
 
-Form = Literal["sequential", "chunked", "fused"]
-"""How the states are computed; the results are the same. By default sequential on a CPU (2–6 times faster there than
-any parallel form) and chunked elsewhere. "fused" are the Pallas kernels on CUDA, with their own derivative, and chunked
-on other devices and for shapes that the kernels do not take. It is not a default: its arithmetic is proven in interpret
-mode, its time on a device is yet to be measured. On paper, bytes per step and layer in bfloat16, both directions: 6H
-forward and 14H + PH/8 with gradients, against 36P + 6H and 112P + 30H in chunks: 3.8 kB against 18 at P = H = 128."""
+Form = Literal["sequential", "chunked"]
+"""How the states are computed; the results are the same. By default sequential on a CPU, where it is 2–6 times faster
+than any parallel form, and chunked elsewhere."""
 
 FEWEST_CHUNKED_STEPS = 64
 """Off the CPU, sequences up to this length run step by step, about as many launches as two levels of chunks."""
@@ -42,7 +37,7 @@ def diagonal_ssm(
 ) -> Array:
     """x_t = Λ̄ x_{t−1} + B u_t, y_t = C x_t, with x_{−1} = 0; every y at once (S5, section 3.3 and appendix A).
 
-    Lambda_bar: Re and Im of the discretised diagonal, each (P,).
+    Lambda_bar: Re and Im of the discretized diagonal, each (P,).
     B: (H, 2P), `[Re B̄ᵀ | Im B̄ᵀ]`.
     C, C_reverse: (2P, H), `[Re Cᵀ; −Im Cᵀ]`, any factor 2 for conjugate symmetry already folded in. With `C_reverse`,
     C_reverse x'_t is added to y_t, where x' is the same recurrence run from the end (x'_t includes the current u_t).
@@ -53,20 +48,6 @@ def diagonal_ssm(
     Raises ValueError when shapes disagree.
     """
     _check_shapes(Lambda_bar, B, C, C_reverse, u)
-    if form == "fused" and drive is None and Lambda_bar[0].dtype == jnp.float32 and fits(u.shape[0], u.shape[2]):
-        return _fused(Lambda_bar, B, C, C_reverse, u)
-    return _composed(Lambda_bar, B, C, C_reverse, u, drive, "chunked" if form == "fused" else form)
-
-
-def _composed(
-    Lambda_bar: Pair,
-    B: Array,
-    C: Array,
-    C_reverse: Array | None,
-    u: Array,
-    drive: Array | None = None,
-    form: Form | None = None,
-) -> Array:
     dtype, (P2, H) = Lambda_bar[0].dtype, C.shape
     driven = _tokens_times(u, B, dtype)
     if drive is not None:
@@ -80,27 +61,6 @@ def _composed(
         both = jnp.concatenate([x, x_reverse], axis=-1), jnp.concatenate([C, C_reverse])
         return _tokens_times(*both, dtype).astype(u.dtype)
     return (_tokens_times(x, C, dtype) + _tokens_times(x_reverse, C_reverse, dtype)).astype(u.dtype)
-
-
-@jax.custom_vjp
-def _fused(Lambda_bar: Pair, B: Array, C: Array, C_reverse: Array | None, u: Array) -> Array:
-    chunked = partial(_composed, form="chunked")
-    return lax.platform_dependent(Lambda_bar, B, C, C_reverse, u, cuda=fused_forward, default=chunked)
-
-
-def _fused_forward(*arguments: Any) -> tuple[Array, tuple]:
-    return _fused(*arguments), arguments
-
-
-def _fused_backward(arguments: tuple, dy: Array) -> Gradients:
-    def chunked(*arguments_and_dy: Any) -> Gradients:
-        *arguments, dy = arguments_and_dy
-        return jax.vjp(partial(_composed, form="chunked"), *arguments)[1](dy)
-
-    return lax.platform_dependent(*arguments, dy, cuda=fused_backward, default=chunked)
-
-
-_fused.defvjp(_fused_forward, _fused_backward)
 
 
 def step(Lambda_bar: Pair, B: Array, C: Array, state: Array, u_t: Array) -> tuple[Array, Array]:
@@ -141,8 +101,6 @@ recurrence.defvjp(_recurrence_forward, _recurrence_backward)
 def _states(Lambda_bar: Pair, b: Array, reverse: bool, form: Form | None) -> Array:
     sequential = partial(sequential_states, reverse=reverse)
     chunked = partial(chunked_states, reverse=reverse)
-    if form == "fused":
-        raise ValueError("the fused form has no states to give: take 'chunked'.")
     if form == "sequential" or (form is None and b.shape[0] <= FEWEST_CHUNKED_STEPS):
         return sequential(Lambda_bar, b)
     if form == "chunked":

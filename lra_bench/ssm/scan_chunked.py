@@ -30,7 +30,7 @@ Polar = tuple[Array, Array]
 class Powers(NamedTuple):
     """What one level needs of λ, in the dtype of the states: parts (count, P), or (P,) for a single power."""
 
-    centred: Pair  # λ^(k − T // 2) at index k = 0 … 2 (T // 2) + 1
+    centered: Pair  # λ^(k − T // 2) at index k = 0 … 2 (T // 2) + 1
     first: Pair
     fast: Array  # forgets within two steps
 
@@ -59,8 +59,8 @@ def _level(Lambda_bar: Polar, b: Array, reverse: bool) -> Array:
     n_chunks, middle = -(-L // T), T // 2
     powers = _powers(Lambda_bar, middle, b.dtype)
     steps = np.arange(T)[::-1] if reverse else np.arange(T)
-    forth = [part[steps][:, None] for part in powers.centred]
-    back = [part[2 * middle - steps][:, None] for part in powers.centred]
+    forth = [part[steps][:, None] for part in powers.centered]
+    back = [part[2 * middle - steps][:, None] for part in powers.centered]
 
     # Zeros past the end change no state before it, and start the reversed recurrence with zeros.
     padded = jnp.pad(b, ((0, n_chunks * T - L), (0, 0), (0, 0))).reshape(n_chunks, T, batch, width)
@@ -68,11 +68,11 @@ def _level(Lambda_bar: Polar, b: Array, reverse: bool) -> Array:
     sums = jnp.einsum("st,ctbp->csbp", ones, rotate(back, padded), precision=lax.Precision.HIGHEST)
     if n_chunks > 1:
         last = 0 if reverse else T - 1
-        ends = rotate([part[T - 1] for part in powers.centred], sums[:, last])
+        ends = rotate([part[T - 1] for part in powers.centered], sums[:, last])
         with jax.enable_x64(True):
             to_the_T = Lambda_bar[0] * T, Lambda_bar[1] * T
         arriving = _shifted(_level(to_the_T, ends, reverse), reverse)
-        sums += rotate([part[2 * middle + 1] for part in powers.centred], arriving)[:, None]
+        sums += rotate([part[2 * middle + 1] for part in powers.centered], arriving)[:, None]
     x = rotate(forth, sums).reshape(n_chunks * T, batch, width)[:L]
     two_terms = b + rotate(powers.first, _shifted(b, reverse))
     return jnp.where(jnp.concatenate([powers.fast, powers.fast]), two_terms, x)

@@ -11,7 +11,7 @@ from jax import Array, lax
 PACKED_CARRY_FROM = 64
 """States P from which the loop carries `[Re | Im]` as one array. Measured with b = 1, 8 and 50: one array takes
 0.25–0.85 of the time of two at P = 96 and 0.2–1 at P = 64, since XLA copies two at each step; 1.2–1.6 at P ≤ 32, since
-slices of rows of a few registers vectorise badly."""
+slices of rows of a few registers vectorize badly."""
 
 Pair = tuple[Array, Array]
 """Real and imaginary part of one complex vector, each (P,)."""

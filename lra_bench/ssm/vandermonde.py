@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lra_bench.ssm.discretise import DISCRETISATIONS, Discretisation
+from lra_bench.ssm.discretization import DISCRETIZATIONS, Discretization
 
 _PRECISION = lax.Precision.HIGHEST  # TF32 would leave three digits
 
@@ -41,19 +41,19 @@ class Pole(NamedTuple):
         return jnp.where(self.sign < 0, 2 - near, near) if exponent % 2 else near
 
 
-def zoh_pole(Lambda: Array, step: Array) -> Pole:
+def zoh_pole(Lambda: Array, dt: Array) -> Pole:
     """Ā = exp(ΔΛ) for Λ complex (H, N) or (N,) and Δ real (H,)."""
-    log = step[:, None] * Lambda
+    log = dt[:, None] * Lambda
     return Pole(log, jnp.ones_like(log.real))
 
 
-def bilinear_pole(Lambda: Array, step: Array) -> Pole:
+def bilinear_pole(Lambda: Array, dt: Array) -> Pole:
     """Ā = (1 + ΔΛ/2) / (1 - ΔΛ/2) for Λ complex (H, N) or (N,) and Δ real (H,).
 
     Modes with |ΔΛ| > 2 land near -1, where log Ā itself would lose the slow turn that matters. Ā = 0, which real
     ΔΛ = -2 gives, becomes 1e-15, with finite derivatives.
     """
-    x, y = 0.5 * step[:, None] * Lambda.real, 0.5 * step[:, None] * Lambda.imag
+    x, y = 0.5 * dt[:, None] * Lambda.real, 0.5 * dt[:, None] * Lambda.imag
     denominator = (1.0 - x) ** 2 + y * y
     squared = ((1.0 + x) ** 2 + y * y) / denominator
     slow = squared > 0.25
@@ -64,7 +64,7 @@ def bilinear_pole(Lambda: Array, step: Array) -> Pole:
     return Pole(lax.complex(decay, jnp.arctan2(2.0 * y * sign, cosine * sign)), sign)
 
 
-def diagonal_kernel(Lambda: Array, B: Array, C: Array, step: Array, L: int, discretisation: Discretisation) -> Array:
+def diagonal_kernel(Lambda: Array, B: Array, C: Array, dt: Array, L: int, discretization: Discretization) -> Array:
     """K[c, h, l] = 2 Re Σ_n C B̄ Ā^l, real (c, H, L), with B̄ and Ā by the named rule.
 
     Λ and B complex (H, N) or (N,), C complex (c, H, N), step Δ real (H,). The factor 2 stands for the conjugate
@@ -73,8 +73,8 @@ def diagonal_kernel(Lambda: Array, B: Array, C: Array, step: Array, L: int, disc
 
     H, N = C.shape[1:]
     Lambda, B = jnp.broadcast_to(Lambda, (H, N)), jnp.broadcast_to(B, (H, N))
-    discrete = DISCRETISATIONS[discretisation](Lambda.real, Lambda.imag, step[:, None])
-    pole = {"zoh": zoh_pole, "bilinear": bilinear_pole}[discretisation](Lambda, step)
+    discrete = DISCRETIZATIONS[discretization](Lambda.real, Lambda.imag, dt[:, None])
+    pole = {"zoh": zoh_pole, "bilinear": bilinear_pole}[discretization](Lambda, dt)
     return vandermonde(C * (B * lax.complex(discrete.factor_re, discrete.factor_im)), pole, L)
 
 

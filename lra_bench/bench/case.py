@@ -1,0 +1,269 @@
+"""One model at one shape: its training step, forward pass and recurrent step measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.sharding import Mesh
+
+from lra_bench.bench.synthetic import synthetic_split
+from lra_bench.bench.timing import Calls, Roofline, TimingSettings, time_in_turn
+from lra_bench.data.packed import PackedSplit
+from lra_bench.errors import UserError, WorkError
+from lra_bench.machine.memory import PeakMemory, free_memory
+from lra_bench.machine.xla import Cost, compile_program, compiler_options
+from lra_bench.models.layers import DataShape
+from lra_bench.records.schema import Measurement, Timing
+from lra_bench.runs.run import Run
+from lra_bench.training.functional import FunctionalNetwork, initialized
+from lra_bench.training.input_pipeline import InputPipeline, ResidentPipeline, make_pipelines
+from lra_bench.training.mesh import data_mesh, replicate
+from lra_bench.training.optimizer import make_optimizer
+from lra_bench.training.state import EvalRows, Totals, TrainState, stream_key
+from lra_bench.training.steps import TrainProgram, eval_loop, initial_state, train_loop
+
+POOL_BYTES = 2**26
+POOL_BATCHES = 64
+"""How many synthetic examples there are: as many batches as these two allow, at least four. One dispatch takes at most
+all of them."""
+GIB = 2**30
+
+
+class DoesNotFit(WorkError):
+    """The compiler's estimate of a program is above the free memory."""
+
+
+@dataclass(frozen=True)
+class BenchCase:
+    """What is measured: a run's network and optimizer on batches of a shape; `data`, if given, beside synthetic."""
+
+    run: Run
+    shape: DataShape
+    data: PackedSplit | None
+    remat: bool
+    settings: TimingSettings
+    roofline: Roofline
+
+    @property
+    def batch_size(self) -> int:
+        """Examples in the global batch."""
+        return self.run.recipe.batch_size
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        return data_mesh(self.batch_size)
+
+    @cached_property
+    def network(self) -> tuple[FunctionalNetwork, nnx.State, nnx.State]:
+        """The network, its parameters and its statistics."""
+        return initialized(self.run, self.shape, self.remat)
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters."""
+        return self.network[0].parameters
+
+    def pipelines(self) -> dict[Literal["synthetic", "data"], InputPipeline]:
+        """The examples to measure on."""
+        batch_bytes = self.batch_size * self.shape.documents * self.shape.length
+        batches = max(4, min(POOL_BATCHES, POOL_BYTES // batch_bytes))
+        synthetic = synthetic_split(self.run.recipe, self.shape, batches * self.batch_size)
+        key = stream_key(0, 1)
+        made: dict[Literal["synthetic", "data"], InputPipeline] = {
+            "synthetic": ResidentPipeline(synthetic, key, self.mesh)
+        }
+        if self.data is not None:
+            made["data"] = make_pipelines({"train": self.data}, key, self.mesh, self.batch_size, "auto")["train"]
+        return made
+
+
+def measure_case(case: BenchCase, on_measured: Callable[[], None]) -> list[Measurement]:
+    """Every measurement of a case; `on_measured` is called after each kind of call.
+
+    Raises DoesNotFit where a program needs more memory than is free.
+    """
+    pipelines = case.pipelines()
+    found = measure_training(case, pipelines)
+    on_measured()
+    found += measure_forward(case, pipelines["synthetic"])
+    on_measured()
+    found += measure_recurrent(case)
+    on_measured()
+    return found
+
+
+def measure_training(
+    case: BenchCase, pipelines: Mapping[Literal["synthetic", "data"], InputPipeline]
+) -> list[Measurement]:
+    """The step as `train` runs it, many to a dispatch; synthetic and real data in turn."""
+    network, params, stats = case.network
+    # The learning rate's schedule needs a length; any will do.
+    optimizer = make_optimizer(params, case.run.recipe, 1000)
+    loop = train_loop(network, optimizer, case.batch_size, case.mesh)
+    options = compiler_options(network.batched_products, training=True)
+    key = replicate(stream_key(0, 2), case.mesh)
+    contenders: dict[str, Calls] = {}
+    costs: dict[str, Cost] = {}
+    with PeakMemory() as peak:
+        for name, pipeline in pipelines.items():
+            # The training program consumes its state; what it starts from is used again.
+            state = initial_state(copied(params), copied(stats), optimizer, case.mesh)
+            batches, _ = pipeline.take(0, 0, 1)
+            program, costs[name] = compile_program(loop, (state, batches, key), case.run.precision, options, donate=0)
+            refuse_if_too_large(costs[name], case)
+            contenders[name] = training_calls(case, program, state, pipeline, key)
+        timings = time_in_turn(contenders, case.settings)
+    moved = 2 * nbytes(state) + batch_nbytes(case)
+    return [
+        measurement(case, "train", name, timings[name], costs[name], peak, moved, case.batch_size) for name in pipelines
+    ]
+
+
+def training_calls(
+    case: BenchCase, program: TrainProgram, state: TrainState, pipeline: InputPipeline, key: Array
+) -> Calls:
+    """Runs of so many training steps, each from where the last one ended."""
+    per_epoch = len(pipeline.labels) // case.batch_size
+    latest, taken = state, 0
+
+    def calls(n: int) -> None:
+        nonlocal latest, taken
+        while n:
+            epoch, first = divmod(taken, per_epoch)
+            batches, here = pipeline.take(epoch, first, min(n, per_epoch - first))
+            latest = program(latest, batches, key)
+            taken, n = taken + here, n - here
+        jax.block_until_ready(latest)
+
+    return calls
+
+
+def measure_forward(case: BenchCase, pipeline: InputPipeline) -> list[Measurement]:
+    """Logits, loss and correct answers of batches, as in evaluation."""
+    network, params, stats = case.network
+    params, stats = replicate((params, stats), case.mesh)
+    rows, count = next(iter(pipeline.in_order()))
+    whole = count // case.batch_size
+    zero = replicate(Totals.zero(), case.mesh)
+    with PeakMemory() as peak:
+        loop = eval_loop(network, case.batch_size, case.mesh)
+        options = compiler_options(network.batched_products, training=False)
+        program, cost = compile_program(loop, (params, stats, zero, rows), case.run.precision, options)
+        refuse_if_too_large(cost, case)
+
+        def calls(n: int) -> None:
+            totals = zero
+            while n:
+                here = min(n, whole)
+                counted = replicate(jnp.asarray(here * case.batch_size, jnp.int32), case.mesh)
+                totals = program(params, stats, totals, EvalRows(rows.examples, counted))
+                n -= here
+            jax.block_until_ready(totals)
+
+        timing = time_in_turn({"forward": calls}, case.settings)["forward"]
+    moved = nbytes((params, stats)) + batch_nbytes(case)
+    return [measurement(case, "forward", "synthetic", timing, cost, peak, moved, case.batch_size)]
+
+
+def measure_recurrent(case: BenchCase) -> list[Measurement]:
+    """One time step of every example of the batch, state in and state out; nothing where a layer looks ahead."""
+    network, params, stats = case.network
+    rows = case.batch_size * case.shape.documents
+    if not has_step(network.merged(params, stats)):
+        return []
+    try:
+        state = jax.jit(lambda params, stats: network.merged(params, stats).initial_state(rows))(params, stats)
+    except UserError:  # a layer that looks ahead
+        return []
+    tokens = jnp.asarray(synthetic_split(case.run.recipe, case.shape, rows).inputs.reshape(-1, rows))
+
+    def steps(state: Any, params: Any, stats: Any, tokens: Array, n: Array) -> Any:
+        model = network.merged(params, stats)
+
+        def body(t: Array, carry: tuple[Any, Array]) -> tuple[Any, Array]:
+            state, total = carry
+            state, logits = model.step(state, tokens[t % tokens.shape[0]])
+            return state, total + logits.sum()
+
+        return jax.lax.fori_loop(0, n, body, (state, jnp.zeros(())))
+
+    with PeakMemory() as peak:
+        arguments = state, params, stats, tokens, jnp.zeros((), jnp.int32)
+        options = compiler_options(network.batched_products, training=False)
+        program, cost = compile_program(steps, arguments, case.run.precision, options, donate=0)
+        latest = state
+
+        def calls(n: int) -> None:
+            nonlocal latest
+            latest, _ = jax.block_until_ready(program(latest, params, stats, tokens, jnp.asarray(n, jnp.int32)))
+
+        timing = time_in_turn({"recurrent": calls}, case.settings)["recurrent"]
+    return [measurement(case, "recurrent", "synthetic", timing, cost, peak, nbytes(state), None)]
+
+
+def has_step(network: Any) -> bool:
+    """Whether the network runs step by step. The Transformer does not, and a user's own layer need not."""
+    return hasattr(network, "step") and all(hasattr(block.layer, "step") for block in network.blocks)
+
+
+def measurement(
+    case: BenchCase,
+    call: Literal["train", "forward", "recurrent"],
+    source: Literal["synthetic", "data"],
+    timing: Timing,
+    cost: Cost,
+    peak: PeakMemory,
+    moved: int,
+    examples: int | None,
+) -> Measurement:
+    """The measurement as a record has it.
+
+    moved: the bytes of parameters, states and inputs that any program must read or write.
+    examples: in one call; None for the recurrent step, which sees no whole example.
+    """
+    per_device = 1 / (timing.median * jax.device_count())
+    tokens = case.batch_size * case.shape.documents * (case.shape.length if examples else 1)
+    return Measurement(
+        call=call,
+        input=source,
+        seconds=timing,
+        examples_per_second_per_device=examples * per_device if examples else None,
+        tokens_per_second_per_device=tokens * per_device,
+        compile_seconds=cost.compile_seconds,
+        flops=cost.flops or None,
+        bytes_accessed=cost.bytes_accessed or None,
+        roofline_fraction=case.roofline.seconds(cost.flops, moved) / timing.median,
+        **peak.fields(cost),
+    )
+
+
+def copied(tree: Any) -> Any:
+    """A copy of every array of the tree."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def nbytes(tree: Any) -> int:
+    """The bytes of all arrays of the tree."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def batch_nbytes(case: BenchCase) -> int:
+    """The bytes of one batch: inputs, lengths and labels."""
+    return case.batch_size * case.shape.documents * (case.shape.length + 4) + 4 * case.batch_size
+
+
+def refuse_if_too_large(cost: Cost, case: BenchCase) -> None:
+    """Raises DoesNotFit where a program needs more memory than is free."""
+    free = free_memory()
+    if cost.peak_bytes > free:
+        raise DoesNotFit(
+            f"a batch of {case.batch_size} needs about {cost.peak_bytes / GIB:.1f} GiB, {free / GIB:.1f} GiB are free"
+        )

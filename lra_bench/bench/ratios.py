@@ -1,0 +1,122 @@
+"""How many times as fast as before: speeds of earlier records, or of a training run, held against new ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lra_bench.errors import UserError
+from lra_bench.records.files import load_any, parse_record, record_files
+from lra_bench.records.schema import BenchRecord, Record
+from lra_bench.runs.run import find_run
+
+
+class Key(NamedTuple):
+    model: str
+    task: str
+    length: int
+    call: str
+    input: str
+
+
+class Speed(NamedTuple):
+    """Examples a second on one device (time steps, for the recurrent step), and what it was measured on."""
+
+    rate: float
+    batch: int
+    device_kind: str
+
+
+Earlier = dict[Key, Speed]
+
+
+class Ratio(NamedTuple):
+    model: str
+    task: str
+    length: int
+    call: str
+    input: str
+    times_as_fast: float
+    earlier_batch: int
+    batch: int
+    earlier_device_kind: str
+    device_kind: str
+
+    def sentence(self) -> str:
+        text = f"{self.model} on {self.task}, {self.length:,} steps, {self.call} ({self.input}): "
+        text += f"{self.times_as_fast:.2f} times as fast"
+        if self.batch != self.earlier_batch:
+            text += f"; batch {self.batch}, before {self.earlier_batch}"
+        if self.device_kind != self.earlier_device_kind:
+            text += f"; on {self.device_kind}, before on {self.earlier_device_kind}"
+        return text + "."
+
+
+def earlier_speeds(name: str | None, cells: Sequence[tuple[str, str, int]]) -> Earlier:
+    """Speeds in a record, in `bench --json`'s output, in a results folder, or of a run; {} where `name` is None.
+
+    Raises UserError where there is no such thing, where it cannot be read, or where it holds none of the `cells`.
+    """
+    if name is None:
+        return {}
+    found: Earlier = {}
+    for record in read(name):
+        found |= speeds_of(record)
+    if not {key[:3] for key in found} & set(cells):
+        held = ", ".join(sorted({f"{key.model} on {key.task} at {key.length}" for key in found})) or "no speed at all"
+        raise UserError(f"--against {name} has none of the cells asked for; it holds {held}.")
+    return found
+
+
+def read(name: str) -> list[Record | BenchRecord]:
+    path = Path(name)
+    if path.is_file():
+        return parse(path)
+    if path.is_dir() and not (path / "run.json").is_file():
+        records = [load_any(file) for file in record_files(path)]
+        return [record for record in records if isinstance(record, Record | BenchRecord)]
+    result = find_run(name) / "result.json"
+    if not result.exists():
+        raise UserError(f"--against {name}: that run is not finished, so it has no record yet.")
+    return parse(result)
+
+
+def parse(path: Path) -> list[Record | BenchRecord]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"--against {path} is not JSON: {error}.") from None
+    listed = values["records"] if isinstance(values, dict) and isinstance(values.get("records"), list) else [values]
+    records = [parse_record(json.dumps(value), str(path)) for value in listed]
+    return [record for record in records if isinstance(record, Record | BenchRecord)]
+
+
+def speeds_of(record: Record | BenchRecord) -> Earlier:
+    kind = record.system.device_kind
+    if isinstance(record, Record):
+        key = Key(record.model, record.data.task, record.data.length, "train", "data")
+        rate = record.throughput.examples_per_second_per_device
+        speed = Speed(rate, record.recipe.batch_size, kind)
+        return {key: speed, key._replace(input="synthetic"): speed} if rate > 0 else {}
+    place = (record.model, record.task, record.length)
+    return {
+        Key(*place, measured.call, measured.input): Speed(
+            measured.examples_per_second_per_device or measured.tokens_per_second_per_device, record.batch_size, kind
+        )
+        for measured in record.measurements
+    }
+
+
+def ratios(records: Sequence[BenchRecord], earlier: Earlier) -> list[Ratio]:
+    """One for every measurement that `earlier` has too."""
+    found = []
+    for record in records:
+        for key, now in speeds_of(record).items():
+            if key in earlier:
+                before = earlier[key]
+                times = now.rate / before.rate
+                found.append(Ratio(*key, times, before.batch, now.batch, before.device_kind, now.device_kind))
+    return found

@@ -1,0 +1,143 @@
+"""Measuring every shape of a request: one record per shape, ratios to earlier records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from lra_bench.bench.case import BenchCase, DoesNotFit, measure_case
+from lra_bench.bench.plan import BenchRequest, PlannedCase, plan
+from lra_bench.bench.ratios import Earlier, Ratio, earlier_speeds, ratios
+from lra_bench.bench.timing import SMOKE_TIMING, Roofline, TimingSettings, measure_roofline
+from lra_bench.errors import WorkError
+from lra_bench.machine.system import describe_provenance, describe_system
+from lra_bench.machine.xla import MATMUL_PRECISIONS, run_on_calling_thread
+from lra_bench.paths import write_atomically
+from lra_bench.progress import Progress
+from lra_bench.records.files import load_any, path_of, record_text
+from lra_bench.records.schema import BenchRecord, Measurement
+from lra_bench.registry import cli_name, model_title
+from lra_bench.runs.run import Run
+from lra_bench.spec import TEXT_FIELDS, digest_of, set_options
+
+KINDS_OF_CALL = 3
+"""Training step, forward pass, recurrent step."""
+
+
+class Skipped(NamedTuple):
+    """A shape that was not measured, and why."""
+
+    model: str
+    task: str
+    length: int
+    reason: str
+
+
+class BenchOutcome(NamedTuple):
+    """The records of all shapes measured now or before, what was skipped, and the ratios to earlier records."""
+
+    records: list[BenchRecord]
+    skipped: list[Skipped]
+    ratios: list[Ratio]
+
+
+def run_bench(request: BenchRequest, against: str | None, results_dir: Path) -> BenchOutcome:
+    """Measure every shape asked for and write its record.
+
+    Raises UserError for an unknown name, a bad length, or an `against` that holds nothing comparable, and WorkError
+    where nothing could be measured.
+    """
+    run_on_calling_thread()
+    jax.config.update("jax_enable_compilation_cache", False)  # compile seconds are measured, not read from disk
+    planned = plan(request)
+    earlier = earlier_speeds(against, [(run.model, run.data.task, run.data.length) for run, *_ in planned])
+    outcome = measure_all(request, planned, earlier, results_dir)
+    if not outcome.records:
+        raise WorkError(
+            f"nothing was measured: {'; '.join(skipped.reason for skipped in outcome.skipped)}. Try --batch 1."
+        )
+    return outcome
+
+
+def measure_all(request: BenchRequest, planned: list[PlannedCase], earlier: Earlier, results_dir: Path) -> BenchOutcome:
+    """Measure the planned shapes one after another. A shape with a record is measured again only with `again`."""
+    settings = SMOKE_TIMING if request.smoke else TimingSettings()
+    records: list[BenchRecord] = []
+    skipped: list[Skipped] = []
+    roofline: Roofline | None = None
+    with Progress("bench", total=KINDS_OF_CALL * len(planned), unit="measurements") as progress:
+        for i, (run, shape, data) in enumerate(planned):
+            name = (
+                f"{model_title(run.model)} on {run.data.task}, L = {run.data.length:,}, batch {run.recipe.batch_size}"
+            )
+            progress.note = name
+            record = make_record(run, request.remat, 0, [], "")
+            path = path_of(results_dir, record)
+            if path.exists() and not request.again:
+                before = load_any(path)
+                assert isinstance(before, BenchRecord)
+                records.append(before)
+                progress.say(f"{name}: measured before, {path}; --again measures anew")
+            else:
+                roofline = measure_roofline(request.precision, settings).or_better(roofline)
+                try:
+                    case = BenchCase(run, shape, data, request.remat, settings, roofline)
+                    measured = measure_case(case, lambda: progress.advance(1))
+                    record = make_record(run, request.remat, case.parameters, measured, describe_roofline(roofline))
+                    write_atomically(path, record_text(record))  # a measurement may be replaced by a newer one
+                    records.append(record)
+                except DoesNotFit as error:
+                    skipped.append(Skipped(run.model, run.data.task, run.data.length, str(error)))
+                    progress.say(f"{name}: skipped, {error}; try --batch with less")
+            progress.at(KINDS_OF_CALL * (i + 1), KINDS_OF_CALL * len(planned))
+    return BenchOutcome(records, skipped, ratios(records, earlier))
+
+
+def make_record(run: Run, remat: bool, parameters: int, measured: list[Measurement], note: str) -> BenchRecord:
+    """The record of one shape. Its digest is over recipe, shape, precision and devices."""
+    system = describe_system(run.precision, MATMUL_PRECISIONS[run.precision])
+    identity = {
+        "model": run.model,
+        "task": run.data.task,
+        "length": run.data.length,
+        "recipe": run.recipe.model_dump(mode="json", exclude=TEXT_FIELDS),
+        "precision": run.precision,
+        "device_kind": system.device_kind,
+        "devices": system.devices,
+        **({"remat": True} if remat else {}),
+    }
+    return BenchRecord(
+        schema_version=1,
+        kind="bench",
+        model=run.model,
+        digest=digest_of(identity),
+        task=run.data.task,
+        length=run.data.length,
+        batch_size=run.recipe.batch_size,
+        parameters=parameters,
+        recipe=run.recipe,
+        overrides=run.overrides,
+        remat=remat,
+        measurements=measured,
+        system=system,
+        provenance=describe_provenance(command_of(run, remat)),
+        note=note,
+    )
+
+
+def command_of(run: Run, remat: bool) -> str:
+    """The command that repeats this measurement."""
+    parts = [f"lra-bench bench --model {cli_name(run.model)} --task {run.data.task}", f"--lengths {run.data.length}"]
+    parts += set_options(run.overrides)
+    parts += [] if run.precision == "float32" else [f"--precision {run.precision}"]
+    return " ".join([*parts, *(["--remat"] if remat else [])])
+
+
+def describe_roofline(roofline: Roofline) -> str:
+    """The device's limits, as a record's note."""
+    return (
+        f"Best rates of the device in this process: products {roofline.flops_per_second / 1e9:,.0f} GFLOP/s, "
+        f"copies {roofline.bytes_per_second / 1e9:,.0f} GB/s."
+    )

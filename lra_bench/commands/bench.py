@@ -1,0 +1,186 @@
+"""`lra-bench bench`: throughput, memory and compile time of models on fixed shapes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lra_bench.commands.options import Json, Remat, ResultsDir, Settings
+from lra_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lra_bench.bench.run import BenchOutcome
+    from lra_bench.records.schema import BenchRecord, Measurement
+
+LEGEND = (
+    "Shape: batch × length. *: the compiler's estimate. Roofline: share of the least time that this device can take, "
+    "by the best rates measured in this process."
+)
+
+
+def bench(
+    model: Annotated[list[str] | None, typer.Option(help="The model, or `all`. May be repeated. [default: s5]")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="The task whose shape is measured, or `all`. May be repeated. [default: all]"),
+    ] = None,
+    lengths: Annotated[
+        str | None, typer.Option(help="Lengths to measure instead of the task's own, as in 1k,4k,16k,64k,256k,1M.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Examples in a batch. By default the recipe's, and on a CPU fewer.")
+    ] = None,
+    settings: Settings = None,
+    precision: Annotated[
+        Literal["float32", "tf32"], typer.Option(help="The precision of matrix products on accelerators.")
+    ] = "float32",
+    data: Annotated[
+        bool, typer.Option("--data", help="Measure prepared data as well, beside synthetic examples.")
+    ] = False,
+    remat: Remat = False,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Print ratios to the speeds of this run, record, results folder or output of --json."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw time and memory against length into this .svg or .png file.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure anew what has a record already.")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Measure a small network in short windows: seconds for each shape.")
+    ] = False,
+    results_dir: ResultsDir = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Measure throughput, memory and compile time on fixed shapes, and write result records."""
+    from lra_bench.bench.plan import BenchRequest
+    from lra_bench.bench.run import run_bench
+    from lra_bench.spec import parse_overrides
+
+    if plot is not None:
+        refuse_if_not_drawable(plot)
+    request = BenchRequest(
+        models=model or ["s5"],
+        tasks=task or ["all"],
+        lengths=lengths,
+        batch=batch,
+        overrides=parse_overrides(settings or []),
+        precision=precision,
+        data=data,
+        remat=remat,
+        smoke=smoke,
+        again=again,
+    )
+    outcome = run_bench(request, against, results_dir)
+    if plot is not None:
+        draw(plot, outcome.records)
+    if as_json:
+        print(json.dumps(as_values(outcome), indent=1))
+    else:
+        print_outcome(outcome)
+
+
+def as_values(outcome: BenchOutcome) -> dict[str, Any]:
+    """The outcome as JSON values."""
+    return {
+        "records": [record.model_dump(mode="json") for record in outcome.records],
+        "skipped": [skipped._asdict() for skipped in outcome.skipped],
+        "ratios": [ratio._asdict() for ratio in outcome.ratios],
+    }
+
+
+def print_outcome(outcome: BenchOutcome) -> None:
+    """Print the table of measurements, the ratios, and what was skipped."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    from lra_bench.registry import model_title
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    numbers = ("Examples/s", "Tokens/s", "ms", "IQR", "Compile s", "GiB", "Roofline")
+    table = Table(title="Speed per device", box=SIMPLE)
+    for name in ("Model", "Shape", "Call"):
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    for record in outcome.records:
+        for measured in record.measurements:
+            table.add_row(*table_row(record, measured))
+    console.print(table)
+    console.print(LEGEND, highlight=False)
+    for record in outcome.records:
+        print_data_difference(console, record)
+    for ratio in outcome.ratios:
+        console.print(ratio.sentence(), highlight=False)
+    for skipped in outcome.skipped:
+        console.print(
+            f"Skipped: {model_title(skipped.model)} on {skipped.task}, L = {skipped.length:,}: {skipped.reason}.",
+            highlight=False,
+        )
+
+
+def table_row(record: BenchRecord, measured: Measurement) -> list[str]:
+    """The cells of one measurement, as text."""
+    from lra_bench.registry import model_title
+    from lra_bench.report.speed import CALLS, GIB, number
+
+    seconds, peak = measured.seconds, measured.peak_memory_bytes
+    examples, fraction = measured.examples_per_second_per_device, measured.roofline_fraction
+    return [
+        model_title(record.model),
+        f"{record.task} {record.batch_size} × {record.length:,}",
+        CALLS[measured.call] + (", real data" if measured.input == "data" else ""),
+        "–" if examples is None else number(examples),
+        number(measured.tokens_per_second_per_device),
+        number(1e3 * seconds.median),
+        number(1e3 * (seconds.q3 - seconds.q1), 2),
+        f"{measured.compile_seconds:.1f}",
+        "–" if peak is None else number(peak / GIB) + ("" if measured.peak_memory_source == "device" else "*"),
+        "–" if fraction is None else f"{fraction:.0%}",
+    ]
+
+
+def print_data_difference(console: Console, record: BenchRecord) -> None:
+    """Print how much longer a training step takes on prepared data than on synthetic examples."""
+    from lra_bench.registry import model_title
+
+    medians = {measured.input: measured.seconds.median for measured in record.measurements if measured.call == "train"}
+    if "data" in medians:
+        change = medians["data"] / medians["synthetic"] - 1
+        console.print(f"{model_title(record.model)} on {record.task}: a step on real data takes {change:+.1%}.")
+
+
+def refuse_if_not_drawable(plot: Path) -> None:
+    """Raises UserError, before anything is measured, where the picture cannot be drawn."""
+    from lra_bench.report.drawing import have_matplotlib
+
+    if plot.suffix not in (".svg", ".png"):
+        raise UserError(f"--plot writes .svg or .png, got {plot.name!r}.")
+    if not have_matplotlib():
+        raise UserError("--plot needs matplotlib. Type: pip install 'lra-bench[plots]'.")
+
+
+def draw(plot: Path, records: list[BenchRecord]) -> None:
+    """Time and memory of the training step against length."""
+    from lra_bench.registry import model_title
+    from lra_bench.report.select import Loaded
+    from lra_bench.report.speed_figures import scaling_pictures
+
+    # The report draws networks as published only; here the changed ones are what was asked for.
+    asked_for = {"overrides": {}, "remat": False}
+    loaded = [Loaded(record.digest, record.model_copy(update=asked_for)) for record in records]
+    pictures = scaling_pictures(loaded, [model_title(record.model) for record in records])
+    if not pictures:
+        print("No picture: it needs one model at two lengths or more.", file=sys.stderr)
+        return
+    plot.parent.mkdir(parents=True, exist_ok=True)
+    plot.write_bytes(pictures[0].png if plot.suffix == ".png" else pictures[0].svg.encode())

@@ -1,0 +1,100 @@
+"""`lra-bench doctor`: what this machine has, what is missing, and what to type about it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from typing import Any, Literal, NamedTuple
+
+from lra_bench import __version__
+from lra_bench.commands.options import Json
+from lra_bench.paths import home
+
+SPACE_NEEDED = 20 * 2**30
+"""The bytes that all six tasks take, with room for downloads."""
+
+
+class Finding(NamedTuple):
+    """One thing that was checked: how it stands, and what to do about it."""
+
+    level: Literal["ok", "note", "problem"]
+    what: str
+    advice: str
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check devices, versions, disk and prepared data; say what to do about what is wrong."""
+    facts = examine()
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    for key, value in facts.items():
+        if key == "packages":
+            print("packages: " + ", ".join(f"{name} {version}" for name, version in value.items()))
+        elif key != "findings":
+            print(f"{key}: {value}")
+    for name, finding in facts["findings"].items():
+        advice = f" → {finding['advice']}" if finding["advice"] else ""
+        print(f"[{finding['level']}] {name}: {finding['what']}{advice}")
+
+
+def _devices() -> Finding:
+    try:
+        import jax
+
+        devices = jax.devices()
+    except RuntimeError as error:
+        return Finding("problem", f"JAX finds no device: {error}", "Reinstall with the extra for your accelerator.")
+    kinds = sorted({device.device_kind for device in devices})
+    what = f"{len(devices)} × {', '.join(kinds)} ({devices[0].platform})"
+    if devices[0].platform == "cpu" and shutil.which("nvidia-smi"):
+        return Finding(
+            "problem", what, "There is an NVIDIA driver but JAX uses the CPU: pip install 'lra-bench[cuda13]'."
+        )
+    if devices[0].platform == "cpu":
+        return Finding("note", what, "Full LRA runs want an accelerator; tiny data and short runs are fine here.")
+    return Finding("ok", what, "")
+
+
+def _disk() -> Finding:
+    folder = home()
+    existing = next(parent for parent in [folder, *folder.parents] if parent.exists())
+    free = shutil.disk_usage(existing).free
+    what = f"{free / 2**30:.0f} GiB free at {folder}"
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        return Finding(
+            "problem", f"{folder} is not a folder that can be written to", "Set LRA_BENCH_HOME to a folder of yours."
+        )
+    if free < SPACE_NEEDED:
+        return Finding("note", what, "All six tasks take about 20 GiB; set LRA_BENCH_HOME to a larger disk.")
+    return Finding("ok", what, "")
+
+
+def _data() -> Finding:
+    from lra_bench.data.manifest import prepared_sets
+
+    sets = [f"{m.task} ({m.protocol}, {m.source}, {m.size})" for _, m in prepared_sets()]
+    if not sets:
+        return Finding("note", "no task is prepared", "lra-bench prepare listops")
+    return Finding("ok", "prepared: " + ", ".join(sets), "")
+
+
+def examine() -> dict[str, Any]:
+    """The findings and the facts behind them, as JSON values."""
+    import psutil
+
+    from lra_bench.machine.system import PACKAGES, cpu_name
+
+    findings = {"devices": _devices(), "disk": _disk(), "data": _data()}
+    return {
+        "lra-bench": __version__,
+        "python": platform.python_version(),
+        "os": f"{platform.system()} {platform.machine()}",
+        "cpu": f"{cpu_name()}, {os.cpu_count()} cores",
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "findings": {name: finding._asdict() for name, finding in findings.items()},
+    }

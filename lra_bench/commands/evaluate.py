@@ -1,0 +1,49 @@
+"""`lra-bench evaluate`: score a run's best checkpoint again and hold it to its record."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from lra_bench.commands.options import Json
+from lra_bench.errors import WorkError
+
+
+def evaluate(
+    run: Annotated[
+        str, typer.Argument(help="A run's folder or name, or the start of its digest. `lra-bench ls runs` lists runs.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Score a run's best checkpoint again. It must reproduce the recorded accuracy."""
+    from lra_bench.records.files import load_record
+    from lra_bench.runs.run import find_run, load_run
+    from lra_bench.training.evaluate import score_best
+
+    folder = find_run(run)
+    described = load_run(folder)
+    val, test, history = score_best(described, folder)
+    finished = folder / "result.json"
+    record = load_record(finished) if finished.exists() else None
+    recorded = record.accuracy.test if record else None
+    findings = {
+        "run": described.name,
+        "epoch": history.best_epoch,
+        "val_accuracy": val[1],
+        "test_accuracy": test[1],
+        "recorded_test_accuracy": recorded,
+    }
+    if as_json:
+        print(json.dumps(findings, indent=1))
+    else:
+        unrecorded = f"not recorded: the run {record.status}" if record else "not recorded yet: the run is unfinished"
+        comparison = unrecorded if recorded is None else f"recorded {recorded:.2%}"
+        print(
+            f"{described.name}, epoch {history.best_epoch:g}: validation {val[1]:.2%}, test {test[1]:.2%} "
+            f"({comparison})"
+        )
+    n = described.data.counts["test"]
+    if recorded is not None and round(recorded * n) != round(test[1] * n):
+        raise WorkError(f"{described.name} scores {test[1]:.4%} on the test split, its record says {recorded:.4%}.")

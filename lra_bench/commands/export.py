@@ -1,0 +1,23 @@
+"""`lra-bench export`: pack runs into one file, to continue or evaluate them on another machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    file: Annotated[Path, typer.Argument(help="The file to write, as in runs.tar.xz.")],
+    run: Annotated[
+        list[str] | None, typer.Option(help="Pack this run only. May be repeated. By default all runs.")
+    ] = None,
+) -> None:
+    """Pack runs into one file. `lra-bench import` unpacks it on the next machine, where they continue."""
+    from lra_bench.paths import runs_folder
+    from lra_bench.runs.transfer import export_runs
+
+    for folder in export_runs(file, run or []):
+        typer.echo(folder.relative_to(runs_folder()).as_posix(), err=True)
+    typer.echo(file)

@@ -1,0 +1,113 @@
+"""`lra-bench ls`: the tasks, models and recipes there are, and the runs of this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import typer
+
+from lra_bench.commands.options import Json
+
+What = Literal["tasks", "models", "recipes", "runs"]
+Row = dict[str, Any]
+
+
+def ls(
+    what: Annotated[What, typer.Argument(help="What to list.")],
+    as_json: Json = False,
+) -> None:
+    """List tasks, models, recipes, or the runs of this machine."""
+    rows = LISTINGS[what]()
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    elif not rows:
+        print(f"No {what} yet.")
+    else:
+        print_table(rows)
+
+
+def print_table(rows: list[Row]) -> None:
+    """Print the rows under the names of their columns."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*("–" if value is None else str(value) for value in row.values()))
+    Console().print(table)
+
+
+def tasks() -> list[Row]:
+    """Every task with its length, classes, examples per split, and what is prepared here."""
+    from lra_bench.data.manifest import prepared_sets
+    from lra_bench.registry import every_task_name, task_module
+
+    rows = []
+    for name in every_task_name():
+        task = task_module(name).TASK
+        have = ", ".join(f"{m.protocol} {m.source} {m.size}" for _, m in prepared_sets(name)) or "no"
+        counts = " / ".join(f"{n:,}" for n in task.splits.values())
+        length = f"{task.documents} × {task.length:,}" if task.documents == 2 else f"{task.length:,}"
+        rows.append({"task": name, "length": length, "classes": task.classes, "examples": counts, "prepared": have})
+    return rows
+
+
+def models() -> list[Row]:
+    """Every model of lra-bench with the tasks it has recipes for, then the layers of installed packages."""
+    from lra_bench.registry import cli_name, installed_layers, model_names, model_title, recipes_of, task_names
+
+    ours = [
+        {
+            "model": cli_name(name),
+            "title": model_title(name),
+            "recipes": ", ".join(task for task in task_names() if name in recipes_of(task)) or "none",
+        }
+        for name in model_names()
+    ]
+    installed = installed_layers().items()
+    return ours + [{"model": cli_name(name), "title": path, "recipes": "default"} for name, path in installed]
+
+
+def recipes() -> list[Row]:
+    """Every recipe with its sizes and its published accuracy."""
+    from lra_bench.registry import cli_name, recipes_of, task_names
+
+    return [
+        {
+            "recipe": f"{cli_name(model)}/{task}",
+            "layers": recipe.n_layers,
+            "features": recipe.d_model,
+            "batch": recipe.batch_size,
+            "epochs": round(recipe.epochs, 2),
+            "published %": recipe.published,
+        }
+        for task in task_names()
+        for model, recipe in recipes_of(task).items()
+    ]
+
+
+def runs() -> list[Row]:
+    """Every run of this machine with its data, its status and its test accuracy in %."""
+    from lra_bench.records.files import load_record
+    from lra_bench.runs.run import all_runs, load_run
+
+    rows = []
+    for folder in all_runs():
+        run = load_run(folder)
+        result = folder / "result.json"
+        record = load_record(result) if result.exists() else None
+        test = None if record is None else record.accuracy.test
+        rows.append(
+            {
+                "run": run.name,
+                "data": f"{run.data.source} {run.data.size}",
+                "status": record.status if record else "unfinished",
+                "test": None if test is None else round(100 * test, 2),
+            }
+        )
+    return rows
+
+
+LISTINGS: dict[What, Callable[[], list[Row]]] = {"tasks": tasks, "models": models, "recipes": recipes, "runs": runs}

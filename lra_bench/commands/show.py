@@ -1,0 +1,123 @@
+"""`lra-bench show`: everything known of one task, model, recipe, run or result; or examples of a task."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lra_bench.commands.options import PROTOCOL_HELP, Json
+from lra_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from lra_bench.spec import Recipe
+
+
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(help="A task, a model, a recipe as MODEL/TASK, a run, or a result file, as in show s5/listops."),
+    ],
+    examples: Annotated[
+        int | None, typer.Option("--examples", help="Show so many prepared examples of a task instead.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Draw examples of pixels into this PNG file.")] = None,
+    protocol: Annotated[Literal["s4", "lra"] | None, typer.Option(help=PROTOCOL_HELP)] = None,
+    as_json: Json = False,
+) -> None:
+    """Show everything known of one task, model, recipe, run or result; or examples of a task."""
+    if examples is not None:
+        from lra_bench.data.examples import show_examples
+
+        show_examples(name, examples, out, protocol, as_json)
+        return
+    values = describe(name)
+    if as_json:
+        print(json.dumps(values, indent=1))
+    else:
+        print("\n".join(described_lines(values, "")))
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What is known of a task, a model, a recipe `model/task`, a run or a result file.
+
+    Raises UserError where there is no such thing.
+    """
+    from lra_bench.records.files import load_record
+    from lra_bench.registry import every_task_name, model_names
+    from lra_bench.runs.run import find_run, load_run
+
+    if name in every_task_name():
+        return describe_task(name)
+    if Path(name).suffix == ".json" and Path(name).is_file():
+        return load_record(Path(name)).model_dump(mode="json")
+    if name.replace("-", "_") in model_names():
+        return describe_model(name)
+    recipe = find_recipe(name)
+    if recipe is not None:
+        return recipe.model_dump(mode="json")
+    try:
+        folder = find_run(name)
+    except UserError as error:
+        legal = f"a task ({', '.join(every_task_name())}), a model, MODEL/TASK, a run, or a result file"
+        raise UserError(f"{error} `show` takes {legal}.") from None
+    result = folder / "result.json"
+    shown = load_record(result) if result.exists() else load_run(folder)
+    return {"folder": str(folder), **shown.model_dump(mode="json")}
+
+
+def describe_task(name: str) -> dict[str, Any]:
+    """A task, the models that have a recipe for it, and what is prepared here."""
+    from lra_bench.data.manifest import prepared_sets
+    from lra_bench.registry import recipes_of, task_module
+
+    sets = [{"folder": str(folder), **manifest.model_dump(mode="json")} for folder, manifest in prepared_sets(name)]
+    for item in sets:
+        del item["packed"], item["raw"]
+    task = task_module(name).TASK.model_dump(mode="json")
+    return {**task, "models with a recipe": list(recipes_of(name)), "prepared": sets}
+
+
+def describe_model(name: str) -> dict[str, Any]:
+    """A model, its paper, and its published accuracy on each task."""
+    from lra_bench.registry import canonical_model, model_title, recipe_module, task_names
+
+    module = recipe_module(canonical_model(name))
+    found = {task: module.RECIPES.get(task) for task in task_names()}
+    return {
+        "model": name,
+        "title": model_title(canonical_model(name)),
+        "paper": module.PAPER,
+        "published %": {task: recipe and recipe.published for task, recipe in found.items()},
+    }
+
+
+def find_recipe(name: str) -> Recipe | None:
+    """The recipe called MODEL/TASK; None where the name has no such form. Raises UserError where there is none."""
+    from lra_bench.registry import canonical_model, every_task_name, model_names, recipes_of
+
+    model, _, task = name.partition("/")
+    if task not in every_task_name() or model.replace("-", "_") not in model_names():
+        return None
+    recipes = recipes_of(task)
+    if canonical_model(model) not in recipes:
+        raise UserError(f"there is no published recipe for {model} on {task}.")
+    return recipes[canonical_model(model)]
+
+
+def described_lines(values: dict[str, Any], indent: str) -> list[str]:
+    """The values as `key: value` lines, indented below a key that holds more of them."""
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{key}:", *described_lines(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            lines.append(f"{indent}{key}:")
+            for item in value:
+                first, *rest = described_lines(item, indent + "    ")
+                lines += [f"{indent}  - {first.strip()}", *rest]
+        else:
+            lines.append(f"{indent}{key}: {'–' if value is None else value}")
+    return lines

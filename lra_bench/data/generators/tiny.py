@@ -1,0 +1,43 @@
+"""Small made-up sets for `--size tiny`: each task's shape and something to learn, for smoke tests and demos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lra_bench.datasource import Layout, Rows, pad_rows
+from lra_bench.spec import SplitName
+
+TINY_SPLITS: dict[SplitName, int] = {"train": 1_000, "val": 250, "test": 250}
+
+Drawn = tuple[tuple[NDArray[np.uint8], ...], int]
+"""Unpadded documents and label."""
+
+
+def rng_of(seed: int, index: int) -> np.random.Generator:
+    """Random numbers of example `index`: its own block of the Philox stream of `seed`."""
+    key, counter = np.array([seed, 0], np.uint64), np.array([0, 0, index, 0], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+@dataclass(frozen=True)
+class TinyGenerator:
+    """`draw(rng, layout)` makes one example; it must be a function of a module, so that the generator pickles."""
+
+    layout: Layout
+    draw: Callable[[np.random.Generator, Layout], Drawn]
+    distinct: bool = False
+    chunk: int = 250
+    seconds_per_example: float = 2e-4
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {"made_up": self.draw.__name__}
+
+    def generate(self, seed: int, start: int, stop: int) -> Rows:
+        drawn = [self.draw(rng_of(seed, index), self.layout) for index in range(start, stop)]
+        return pad_rows([documents for documents, _ in drawn], [label for _, label in drawn], self.layout.length)

@@ -1,0 +1,115 @@
+"""The files of CIFAR-10, binary version or parquet, as records in the order of the binary version's six files."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lra_bench.data.raw.archive import files
+from lra_bench.errors import UserError
+
+SIDE = 32
+RECORD = 1 + 3 * SIDE * SIDE
+"""Bytes: the label, then the planes of red, green and blue."""
+
+FILE_ROWS = 10_000
+TRAIN_FILES = 5
+"""Files 0 … 4 here; the sixth is the test set."""
+
+ARCHIVE = "cifar-10-binary.tar.gz"
+FOLDER = "cifar-10-batches-bin"
+BINARY = (*(f"data_batch_{number}.bin" for number in range(1, TRAIN_FILES + 1)), "test_batch.bin")
+PARQUET = ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet")
+
+FIRST_LABELS = (
+    (6, 9, 9, 4, 1, 1, 2, 7, 8, 3, 4, 7, 7, 2, 9, 9, 9, 3, 2, 6),
+    (1, 6, 6, 8, 8, 3, 4, 6, 0, 6, 0, 3, 6, 6, 5, 4, 8, 3, 2, 6),
+    (8, 5, 0, 6, 9, 2, 8, 3, 6, 2, 7, 4, 6, 9, 0, 0, 7, 3, 7, 2),
+    (0, 6, 0, 2, 7, 2, 1, 2, 4, 1, 5, 6, 6, 3, 1, 3, 5, 5, 8, 1),
+    (1, 8, 5, 1, 5, 7, 4, 3, 8, 2, 7, 2, 0, 1, 5, 9, 6, 2, 0, 8),
+    (3, 8, 8, 0, 6, 6, 1, 6, 3, 1, 0, 9, 5, 7, 9, 8, 5, 7, 8, 6),
+)
+"""By which each file is known, as many public notebooks print them. The split of S4 and S5 is over files 1 … 5 in turn;
+Hugging Face's copy holds the same five in another order."""
+
+Records = Iterator[tuple[int, NDArray[np.uint8]]]
+"""File number and its rows (n, RECORD)."""
+
+
+def records(source: Path) -> Records:
+    """All six files in an order that stays the same. Raises UserError for what is not CIFAR-10, or not whole."""
+    return _parquet(source) if _is_parquet(source) else _binary(source)
+
+
+def locate(path: Path) -> list[Path]:
+    """The files in or at `path`: the archive, or six binary or two parquet files of one folder."""
+    if not path.is_dir():
+        return [path]
+    for folder, names in ((path, BINARY), (path / FOLDER, BINARY), (path, PARQUET), (path / "plain_text", PARQUET)):
+        if all((folder / name).is_file() for name in names):
+            return [folder / name for name in names]
+    if (path / ARCHIVE).is_file():
+        return [path / ARCHIVE]
+    raise UserError(
+        f"{path} holds neither {BINARY[0]} … {BINARY[-1]}, itself or in {FOLDER}, nor {ARCHIVE}, nor {PARQUET[0]}. "
+        "The binary version of CIFAR-10 is read, not the one for Python or Matlab."
+    )
+
+
+def _is_parquet(source: Path) -> bool:
+    return source.is_dir() and (source / PARQUET[0]).is_file()
+
+
+def _number_of(name: str) -> int | None:
+    base = re.split(r"[/\\]", name)[-1]
+    return BINARY.index(base) if base in BINARY else None
+
+
+def _binary(source: Path) -> Records:
+    for name, content in files(source, lambda name: _number_of(name) is not None):
+        raw, number, where = content.read(), _number_of(name), f"{source}: {name}"
+        assert number is not None
+        if not raw or len(raw) % RECORD:
+            raise UserError(f"{where} has {len(raw):,} bytes, no multiple of {RECORD:,}: it is cut short.")
+        rows = np.frombuffer(raw, np.uint8).reshape(-1, RECORD)
+        if rows[:, 0].max() > 9 or (len(rows) == FILE_ROWS and not _begins(rows[:, 0], number)):
+            raise UserError(f"{where} does not hold the labels of that file of CIFAR-10.")
+        yield number, rows
+
+
+def _begins(labels: NDArray[np.uint8], number: int) -> bool:
+    expected = FIRST_LABELS[number]
+    return labels[: len(expected)].tolist() == list(expected)
+
+
+def _parquet(source: Path) -> Records:
+    from pyarrow import ArrowInvalid, parquet
+
+    for name, numbers in zip(PARQUET, (range(TRAIN_FILES), range(TRAIN_FILES, TRAIN_FILES + 1)), strict=True):
+        where = source / name
+        try:
+            table = parquet.read_table(where, columns=["img", "label"])
+        except (ArrowInvalid, OSError) as error:
+            raise UserError(f"{where} cannot be read ({error}).") from None
+        labels = table["label"].to_numpy().astype(np.uint8)
+        if len(labels) != FILE_ROWS * len(numbers):
+            raise UserError(f"{where} has {len(labels):,} rows; {FILE_ROWS * len(numbers):,} are expected.")
+        for start in range(0, len(labels), FILE_ROWS):
+            part = slice(start, start + FILE_ROWS)
+            number = next((number for number in numbers if _begins(labels[part], number)), None)
+            if number is None:
+                raise UserError(f"{where}: rows {start:,} … are none of the files of CIFAR-10.")
+            pngs = table["img"].slice(start, FILE_ROWS).combine_chunks().field("bytes").to_pylist()
+            yield number, np.stack([_record(label, png) for label, png in zip(labels[part], pngs, strict=True)])
+
+
+def _record(label: np.uint8, png: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(png)) as image:
+        planes = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    return np.concatenate([[label], planes.ravel()]).astype(np.uint8)

@@ -1,0 +1,222 @@
+"""What `prepare` would do: the sources of a task in the order they are tried, where the result goes, what it costs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from rich.console import Console
+from rich.filesize import decimal
+
+from lra_bench.data.download import fetch, newest_of, sha256_of, size_of
+from lra_bench.data.manifest import FILE, RawFile
+from lra_bench.datasource import DataSource, Generator, Origin, Request, bytes_per_example, parse_size
+from lra_bench.errors import UserError
+from lra_bench.paths import data_folder, home
+from lra_bench.registry import TaskModule, task_module
+from lra_bench.spec import Protocol, Source, unknown
+
+Choice = Literal["official", "mirror", "generated"]
+"""What `--source` takes: only this kind of source is tried."""
+
+WRITE_SECONDS_PER_EXAMPLE = 1.2e-4
+WRITE_SECONDS_PER_BYTE = 1.5e-8
+"""Packing, hashing and writing the TFDS dataset, one core, measured on ListOps and Path-X."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One source: the user's `path`, an `origin` to download from, or a `generator`. Exactly one is set."""
+
+    source: Source
+    name: str
+    """Of the prepared folder."""
+    text: str
+    """For people: which file, server or generator."""
+    path: Path | None = None
+    origin: Origin | None = None
+    generator: Generator | None = None
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """One source of a `Plan`: bytes to download (None: not known, 0: nothing) and seconds besides that."""
+
+    text: str
+    download_bytes: int | None
+    seconds: float
+
+    def line(self) -> str:
+        after = "" if self.download_bytes == 0 else " after the download"
+        size = f", {decimal(self.download_bytes)}" if self.download_bytes else ""
+        return f"{self.text}{size}: about {_duration(self.seconds)}{after}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """For `--dry-run`: nothing of this was fetched or made. Sources are in the order in which they would be tried."""
+
+    task: str
+    folder: Path
+    done: bool
+    sources: list[SourcePlan]
+    disk_bytes: int
+    """Of packed arrays and TFDS dataset together, at most; downloads not counted."""
+
+    def lines(self) -> list[str]:
+        if self.done:
+            return [f"{self.task}: already prepared in {self.folder}"]
+        return [
+            f"{self.task}: up to {decimal(self.disk_bytes)} in {self.folder.parent}",
+            *(f"  {'else' if number else 'from'} {source.line()}" for number, source in enumerate(self.sources)),
+        ]
+
+
+def _duration(seconds: float) -> str:
+    return f"{max(seconds, 1):.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def say(message: str) -> None:
+    """One line to the user, on stderr: stdout is for the answer."""
+    Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def request_for(protocol: str, size: str | int, seed: int, val_fraction: float | None) -> Request:
+    """What was typed, checked. Raises UserError."""
+    if protocol not in get_args(Protocol):
+        raise unknown("protocol", protocol, get_args(Protocol))
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed takes a number from 0 to 2^63 - 1; got {seed}.")
+    if val_fraction is not None and not 0 < val_fraction <= 0.5:
+        raise UserError(f"--val-fraction takes a share above 0 and up to 0.5; got {val_fraction}.")
+    return Request(protocol, parse_size(size), seed, val_fraction)  # type: ignore[arg-type]  # checked above
+
+
+def folder_name(request: Request, source: Source, identity: str = "") -> str:
+    """`s4-generated-full-0`: protocol, source, size, and what else tells two sets apart."""
+    parts = [request.protocol, source, str(request.size)]
+    if request.val_fraction is not None:
+        parts.append(f"val{request.val_fraction:g}")
+    if source == "generated":
+        parts.append(str(request.seed))
+    return "-".join([*parts, identity]) if identity else "-".join(parts)
+
+
+def attempts_for(
+    task: str, request: Request, source_path: str | os.PathLike[str] | None, only: str | None
+) -> list[Attempt]:
+    """The sources to try, in order: the user's copy alone, or official, mirrors, generator.
+
+    A smaller size is made by the generator where there is one: nobody fetches 8 GB for 100 examples.
+    Raises UserError where nothing is left to try.
+    """
+    module = task_module(task)
+    data = module.DATA
+    if only is not None and only not in get_args(Choice):
+        raise unknown("source", only, get_args(Choice))
+    if source_path is not None:
+        if only is not None:
+            raise UserError("--from names a copy of yours; leave --source out.")
+        return [_user_attempt(data, request, Path(source_path))]
+    generator = None if only in ("official", "mirror") else data.generator(request)
+    origins = [] if generator is not None and request.size != "full" else data.origins
+    attempts = [
+        Attempt(origin.kind, folder_name(request, origin.kind), f"{origin.name} ({origin.note})", origin=origin)
+        for origin in origins
+        if only in (None, origin.kind)
+    ]
+    if generator is not None:
+        text = f"lra-bench's own generator, seed {request.seed}"
+        attempts.append(Attempt("generated", folder_name(request, "generated"), text, generator=generator))
+    if not attempts:
+        asked = f" from --source {only}" if only else ""
+        raise UserError(
+            f"{task} cannot be had{asked} with protocol {request.protocol} and size {request.size}. "
+            f"Give your own copy: lra-bench prepare {task} --from PATH"
+        )
+    return attempts
+
+
+def _user_attempt(data: DataSource, request: Request, path: Path) -> Attempt:
+    """A copy that is byte for byte a published file counts as what it is; any other is the user's."""
+    path = path.expanduser().absolute()
+    if not path.exists():
+        raise UserError(f"--from: {path} does not exist. Give an archive, or the folder it was extracted to.")
+    located = data.locate(path)
+    pinned = {file.sha256: origin for origin in data.origins for file in origin.files if len(origin.files) == 1}
+    sizes = {file.size for origin in data.origins for file in origin.files if file.sha256}
+    if len(located) == 1 and located[0].stat().st_size in sizes:
+        origin = pinned.get(sha256_of(located[0]))
+        if origin is not None:
+            return Attempt(origin.kind, folder_name(request, origin.kind), f"{origin.name}, your copy", path=path)
+    marks = [(str(file), size_of(file), newest_of(file)) for file in located]
+    identity = hashlib.sha256(repr(marks).encode()).hexdigest()[:8]
+    return Attempt("user", folder_name(request, "user", identity), f"your copy, {path.name}", path=path)
+
+
+def obtain(attempt: Attempt, data: DataSource) -> tuple[Path, list[RawFile]]:
+    """The raw files on this machine, and what they are. Raises WorkError where a download fails."""
+    if attempt.path is not None:
+        located = data.locate(attempt.path)
+        return attempt.path, [
+            RawFile(name=file.name, bytes=size_of(file), sha256=sha256_of(file), url=None) for file in located
+        ]
+    assert attempt.origin is not None
+    folder = home() / "downloads" / hashlib.sha256(attempt.origin.files[0].url.encode()).hexdigest()[:8]
+    fetched = [fetch(file, folder) for file in attempt.origin.files]
+    raw = [RawFile(name=have.path.name, bytes=have.size, sha256=have.sha256, url=have.url) for have in fetched]
+    return fetched[0].path if len(fetched) == 1 else folder, raw
+
+
+def plan_for(
+    task: str,
+    *,
+    source_path: str | os.PathLike[str] | None = None,
+    protocol: str = "s4",
+    size: str | int = "full",
+    seed: int = 0,
+    jobs: int = 1,
+    val_fraction: float | None = None,
+    source: str | None = None,
+) -> Plan:
+    """What `prepare` with the same arguments would do. Fetches and makes nothing."""
+    module = task_module(task)
+    request = request_for(protocol, size, seed, val_fraction)
+    attempts = attempts_for(task, request, source_path, source)
+    folders = [data_folder() / task / attempt.name for attempt in attempts]
+    done = next((folder for folder in folders if (folder / FILE).exists()), None)
+    total, row = _volume(module, request, attempts[0])
+    writing = total * (WRITE_SECONDS_PER_EXAMPLE + row * WRITE_SECONDS_PER_BYTE)
+    sources = [
+        SourcePlan(attempt.text, _download_bytes(attempt), writing + _making(attempt, total, jobs))
+        for attempt in attempts
+    ]
+    return Plan(task, done or folders[0], done is not None, sources, disk_bytes=2 * total * row)
+
+
+def _making(attempt: Attempt, total: int, jobs: int) -> float:
+    """Seconds in a generator."""
+    return total * attempt.generator.seconds_per_example / jobs if attempt.generator else 0.0
+
+
+def _download_bytes(attempt: Attempt) -> int | None:
+    if attempt.origin is None:
+        return 0
+    sizes = [file.size for file in attempt.origin.files]
+    return None if None in sizes else sum(size for size in sizes if size)
+
+
+def _volume(module: TaskModule, request: Request, attempt: Attempt) -> tuple[int, int]:
+    """(examples, bytes of one packed example), of the published set where only the files could tell."""
+    if attempt.generator is not None:
+        return attempt.generator.layout.total, bytes_per_example(attempt.generator.layout)
+    task = module.TASK
+    total = request.size if isinstance(request.size, int) else sum(task.splits.values())
+    return total, task.documents * (task.length + 4) + 4
+
+
+def partial_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.partial")

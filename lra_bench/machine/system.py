@@ -1,0 +1,76 @@
+"""The machine and the software a number was measured on; never a host, user or path name."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from lra_bench import __version__
+from lra_bench.records.schema import Provenance, System
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "scipy")
+
+
+def cpu_name() -> str:
+    """The processor's name where Linux tells it, else what Python knows."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def describe_system(precision: str, matmul_precision: str) -> System:
+    """This process's devices and software; starts JAX."""
+    import jax
+
+    device = jax.devices()[0]
+    return System(
+        platform=device.platform,
+        device_kind=cpu_name() if device.platform == "cpu" else device.device_kind,
+        devices=jax.device_count(),
+        processes=jax.process_count(),
+        cpu=cpu_name(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        os=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        precision=precision,
+        matmul_precision=matmul_precision,
+    )
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """Commit of the checkout this code runs from and whether it is edited; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if git("ls-files", "--error-unmatch", __file__) is None:
+        return None, None
+    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "*.py", "pyproject.toml")
+    return commit, bool(changes)
+
+
+def describe_provenance(command: str) -> Provenance:
+    commit, dirty = git_state()
+    return Provenance(
+        lra_bench_version=__version__,
+        git_commit=commit,
+        git_dirty=dirty,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+    )

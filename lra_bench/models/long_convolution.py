@@ -1,0 +1,123 @@
+"""What S4, S4D and S4-PTD share: a state space per channel computed as one long convolution, and its block."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array, lax
+
+from lra_bench.errors import UserError
+from lra_bench.models.layers import TORCH, Block, GLUOutput, as_complex, refuse_steps_if, ssm_parameter
+from lra_bench.recipes.s4 import Config
+from lra_bench.spec import Discretization, Recipe
+from lra_bench.ssm.convolution import channel_major, convolve
+from lra_bench.ssm.discretization import DISCRETIZATIONS
+from lra_bench.ssm.vandermonde import diagonal_kernel
+
+CONVENTIONS = TORCH
+
+SMALLEST = 1e-4
+"""−Re Λ and −Im Λ start no smaller (state-spaces/s4 kernels/ssm.py): S4D-Lin's first mode turns, slowly."""
+
+
+class LongConvolution(nnx.Module):
+    """y = k * u + k' * u over the strict future + D u for (L, b, H); what S4, S4D and S4-PTD share: Λ, Δ, C, D."""
+
+    def __init__(self, recipe: Recipe, config: Config, Lambda: np.ndarray, *, rngs: nnx.Rngs):
+        H = recipe.d_model
+        self.n_ssm = config.n_ssm or H
+        if H % self.n_ssm:
+            raise UserError(f"n_ssm must divide d_model = {H}, got {self.n_ssm}.")
+        self.config = config
+        self.channels = 2 if recipe.bidirectional else 1
+        self.A_real = ssm_parameter(self._copies(np.log(np.maximum(-Lambda.real, SMALLEST))), "eigenvalues")
+        self.A_imag = ssm_parameter(self._copies(-Lambda.imag), "eigenvalues")
+        low, high = np.log(config.dt_min), np.log(config.dt_max)
+        log_dt = jax.random.uniform(rngs.params(), (H,), minval=low, maxval=high)
+        if config.dt_transform == "softplus":
+            log_dt = jnp.exp(log_dt) + jnp.log(-jnp.expm1(-jnp.exp(log_dt)))
+        self.inv_dt = ssm_parameter(log_dt, "dt")
+        self.D = ssm_parameter(jax.random.normal(rngs.params(), (H,)), "skip")
+
+    def _copies(self, values: np.ndarray | Array) -> Array:
+        """The same values for each of the S systems, stacked."""
+        return jnp.stack([jnp.asarray(values, jnp.float32)] * self.n_ssm)
+
+    def _per_channel(self, x: Array) -> Array:
+        """(S, N) → (H, N), or (1, N) left to broadcast."""
+        return x if len(x) == 1 else jnp.tile(x, (self.D.shape[0] // len(x), 1))
+
+    def Lambda(self) -> Array:
+        """Complex (H or 1, N')."""
+        return self._per_channel(jax.lax.complex(-jnp.exp(self.A_real[...]), -self.A_imag[...]))
+
+    def dt(self) -> Array:
+        """Δ (H,)."""
+        transform = jax.nn.softplus if self.config.dt_transform == "softplus" else jnp.exp
+        return transform(self.inv_dt[...])
+
+    def kernel(self, L: int) -> Array:
+        """(c, H, L)."""
+        raise AssertionError("a layer computes its own kernel")
+
+    def __call__(self, u: Array) -> Array:
+        kernels = self.kernel(len(u))
+        now = kernels[0].at[:, 0].add(self.D[...])  # D u is one more tap at lag 0
+        future = kernels[1] if self.channels == 2 else None
+        return channel_major(convolve(channel_major(u), now, future))
+
+
+class ModalState(NamedTuple):
+    """Ā, B̄ (H or 1, N'), made once, and the states x (b, H, N') of each document."""
+
+    A_bar: Array
+    B_bar: Array
+    x: Array
+
+
+class DiagonalConvolution(LongConvolution):
+    """Any diagonal Λ by its Vandermonde product; `inputs` is B."""
+
+    discretization: Discretization
+    C: nnx.Param
+
+    def inputs(self) -> Array:
+        """B, complex (H or 1, N')."""
+        raise AssertionError("a layer has its own B")
+
+    def kernel(self, L: int) -> Array:
+        C = as_complex(self.C)
+        return diagonal_kernel(self.Lambda(), self.inputs(), C, self.dt(), L, self.discretization)
+
+    def initial_state(self, batch: int) -> ModalState:
+        refuse_steps_if(self.channels == 2)
+        Lambda = self.Lambda()
+        rule = DISCRETIZATIONS[self.discretization]
+        discrete = rule(Lambda.real, Lambda.imag, self.dt()[:, None])
+        B_bar = lax.complex(discrete.factor_re, discrete.factor_im) * self.inputs()
+        return ModalState(
+            lax.complex(discrete.Lambda_bar_re, discrete.Lambda_bar_im),
+            B_bar,
+            jnp.zeros((batch, *B_bar.shape), B_bar.dtype),
+        )
+
+    def step(self, state: ModalState, u_t: Array) -> tuple[ModalState, Array]:
+        x = state.A_bar * state.x + state.B_bar * u_t[..., None]
+        y_t = 2.0 * (as_complex(self.C)[0] * x).real.sum(-1)
+        return state._replace(x=x), y_t + self.D[...] * u_t
+
+
+def normal_C(key: Array, channels: int, H: int, N: int) -> Array:
+    """Complex standard normal, (c, H, N)."""
+    re, im = jax.random.normal(key, (2, channels, H, N)) * 0.5**0.5
+    return jax.lax.complex(re, im)
+
+
+def block_around(recipe: Recipe, layer: Any, *, rngs: nnx.Rngs) -> Block:
+    """The S4 block around a layer: GELU, GLU and three dropouts after it."""
+    gate = GLUOutput(recipe.d_model, CONVENTIONS, rngs=rngs)
+    return Block(recipe, layer, gate, CONVENTIONS, rngs=rngs)

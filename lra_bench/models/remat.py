@@ -1,0 +1,47 @@
+"""Rematerialization: a block keeps its input alone for the backward pass, which computes the rest again.
+
+`jax.checkpoint` does the same on a GPU, but has no effect on a CPU, where XLA drops its barriers before it merges what
+is computed twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from flax import nnx
+from jax import Array, lax
+
+from lra_bench.machine.xla import not_before
+
+
+def rematerialized(block: nnx.Module, x: Array, *rest: Any) -> Array:
+    """block(x, *rest), the same values and gradients; statistics of the block are updated as by the call.
+
+    x, y: (L, b, H). `rest` is not differentiated.
+    """
+    graph, (params, state) = nnx.graphdef(block), nnx.state(block, nnx.Param, ...)
+
+    def plain(params: Any, x: Array) -> tuple[Array, Any]:
+        copy: Any = nnx.merge(graph, params, state, copy=True)
+        return copy(x, *rest), nnx.state(copy, nnx.BatchStat)
+
+    @jax.custom_vjp
+    def call(params: Any, x: Array) -> tuple[Array, Any]:
+        return plain(params, x)
+
+    def forward(params: Any, x: Array) -> tuple[tuple[Array, Any], tuple[Any, Array]]:
+        return plain(params, x), (params, x)
+
+    def backward(kept: tuple[Any, Array], cotangents: tuple[Array, Any]) -> tuple[Any, Array]:
+        (params, x), (dy, _) = kept, cotangents
+        _, pullback, _ = jax.vjp(plain, params, not_before(dy[0], x), has_aux=True)
+        dparams, dx = pullback(dy)
+        # Else the compiler puts products off that make dparams, and keeps what they need of all blocks.
+        return dparams, not_before(dparams, dx)
+
+    call.defvjp(forward, backward)
+    y, stats = call(params, x)
+    # Without stop_gradient JAX 0.10 makes arguments of their zero tangents, and then misses them when it is called.
+    nnx.update(block, lax.stop_gradient(stats))
+    return y

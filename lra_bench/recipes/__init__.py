@@ -1,0 +1,39 @@
+"""The published recipes, one file per model: its title, its paper, the settings of its layer, and a recipe per task.
+
+A file here is found by its name. It defines TITLE, PAPER, `Config` (a frozen spec.Frozen) and RECIPES, a dictionary
+from the name of a task to its Recipe. `models/` has a file of the same name with the layer itself. No JAX.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Literal, NamedTuple
+
+from lra_bench.spec import Task
+
+CHOSEN_ON_TEST = "The checkpoint is chosen on the test split: the published protocol has no validation split."
+"""A note for Text, in the recipe of every model."""
+
+PATHX_SEEDS = (
+    "Path-X depends on the seed: of ten runs of the S5 authors' script four learned nothing (lindermanlab/S5#10). "
+    "Train three seeds or more, and stop one that is still at 50 % after a third of its epochs."
+)
+"""A note for Path-X, in the recipe of every state space model."""
+
+
+class Input(NamedTuple):
+    """How the examples of a task enter a network: as tokens with a table of so many rows, or as scaled pixels."""
+
+    embedding: int | None
+    pixels: Literal["unit", "signed", "standard"] | None
+
+
+def steps_per_epoch(task: str, batch_size: int) -> int:
+    """The updates in one epoch of the full training split of `task`. A last, smaller batch is dropped."""
+    described: Task = importlib.import_module(f"lra_bench.tasks.{task}").TASK
+    return described.splits["train"] // batch_size
+
+
+def notes(*parts: str) -> str:
+    """The parts that are not empty, as one text."""
+    return " ".join(part for part in parts if part)

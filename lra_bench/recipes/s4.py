@@ -1,0 +1,160 @@
+"""S4: the settings of its layer, the recipes of its repository, and what the whole S4 family shares."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from lra_bench.recipes import CHOSEN_ON_TEST, PATHX_SEEDS, Input, steps_per_epoch
+from lra_bench.spec import WIDEST, Frozen, Group, Recipe, Role
+
+TITLE = "S4"
+PAPER = "Gu, Goel & Ré 2022 (arXiv 2111.00396)"
+REFERENCE = "state-spaces/s4 @ e757cef5 configs/experiment/lra; accuracy as stated in its models/s4/experiments.md"
+
+
+class Config(Frozen):
+    """Settings of the S4 layer, named as the reference's."""
+
+    d_state: int = Field(ge=2, le=WIDEST, multiple_of=2, description="N, states of each channel; N/2 are stored")
+    n_ssm: int | None = Field(
+        ge=1, description="S, different Λ, P, B; channel h uses number h modulo S. None: one for each channel"
+    )
+    dt_min: float = Field(gt=0, description="smallest initial Δ")
+    dt_max: float = Field(gt=0, description="largest initial Δ")
+    dt_transform: Literal["softplus", "exp"] = Field(description="from the parameter to Δ")
+
+    @model_validator(mode="after")
+    def _order(self) -> Config:
+        if self.dt_min > self.dt_max:
+            raise ValueError(f"dt_min must not exceed dt_max, got {self.dt_min} > {self.dt_max}")
+        return self
+
+
+GROUPS: dict[Role, Group] = {"eigenvalues": "ssm", "input": "ssm", "low_rank": "ssm", "dt": "ssm"}
+GROUPS_DT_GLOBAL: dict[Role, Group] = {**GROUPS, "dt": "regular_no_decay"}
+"""The reference's `lr: 0.001`, and `lr: {dt: null, A: 0.001, B: 0.001}`. C, D, norms and biases are regular."""
+
+INPUTS: dict[str, Input] = {
+    "listops": Input(embedding=18, pixels=None),
+    "text": Input(embedding=135, pixels=None),
+    "retrieval": Input(embedding=98, pixels=None),
+    "image": Input(embedding=None, pixels="standard"),
+    "pathfinder": Input(embedding=None, pixels="unit"),
+    "pathx": Input(embedding=None, pixels="unit"),
+}
+"""How the reference pipelines each task to its networks."""
+
+
+def family_row(
+    task: str,
+    config: Config,
+    *,
+    reference: str,
+    published: float,
+    notes: str,
+    n_layers: int,
+    d_model: int,
+    norm: Literal["batch", "layer"],
+    prenorm: bool,
+    pooling: Literal["mean", "last"],
+    dropout: float,
+    batch_size: int,
+    epochs: float,
+    steps: int,
+    warmup_steps: int,
+    lr: float,
+    ssm_lr: float,
+    weight_decay: float,
+    groups: dict[Role, Group],
+) -> tuple[str, Recipe]:
+    """The task and a recipe of S4, S4D or S4-PTD: bidirectional, torch's BatchNorm, AdamW, a cosine over `steps`."""
+    per_epoch = steps_per_epoch(task, batch_size)
+    return task, Recipe(
+        reference=reference,
+        published=published,
+        notes=notes,
+        n_layers=n_layers,
+        d_model=d_model,
+        norm=norm,
+        prenorm=prenorm,
+        norm_decay=0.9 if norm == "batch" else 0.0,
+        bidirectional=True,
+        pooling=pooling,
+        embedding=INPUTS[task].embedding,
+        pixels=INPUTS[task].pixels,
+        dropout=dropout,
+        layer=config.model_dump(),
+        batch_size=batch_size,
+        epochs=epochs,
+        lr=lr,
+        ssm_lr=ssm_lr,
+        weight_decay=weight_decay,
+        adam_b2=0.999,
+        schedule="torch-cosine",
+        warmup_epochs=warmup_steps / per_epoch,
+        decay_epochs=steps / per_epoch,
+        groups=groups,
+    )
+
+
+def row(
+    task: str,
+    *,
+    published: float,
+    d_model: int = 256,
+    d_state: int,
+    n_ssm: int | None = 1,
+    dt_min: float = 1e-3,
+    prenorm: bool,
+    dropout: float = 0.0,
+    batch_size: int,
+    epochs: float,
+    steps: int,
+    lr: float,
+    groups: dict[Role, Group],
+    notes: str = "",
+) -> tuple[str, Recipe]:
+    """The task and its recipe as the repository recommends it now: LegS, six layers, a tenth of the steps as
+    warm-up."""
+    config = Config(d_state=d_state, n_ssm=n_ssm, dt_min=dt_min, dt_max=0.1, dt_transform="softplus")
+    return family_row(
+        task,
+        config,
+        reference=REFERENCE,
+        published=published,
+        notes=notes,
+        n_layers=6,
+        d_model=d_model,
+        norm="batch",
+        prenorm=prenorm,
+        pooling="mean",
+        dropout=dropout,
+        batch_size=batch_size,
+        epochs=epochs,
+        steps=steps,
+        warmup_steps=steps // 10,
+        lr=lr,
+        ssm_lr=1e-3,
+        weight_decay=0.05,
+        groups=groups,
+    )
+
+
+# fmt: off
+RECIPES: dict[str, Recipe] = dict([
+    row("listops", published=59.5, d_state=4, prenorm=False, batch_size=32, epochs=40.0, steps=120_000, lr=0.01,
+        groups=GROUPS_DT_GLOBAL),
+    row("text", published=86.5, d_state=4, prenorm=True, batch_size=16, epochs=32.0, steps=50_000, lr=0.01,
+        groups=GROUPS_DT_GLOBAL, notes=CHOSEN_ON_TEST),
+    row("retrieval", published=91.0, d_state=4, prenorm=True, batch_size=64, epochs=20.0, steps=50_000, lr=0.01,
+        groups=GROUPS_DT_GLOBAL),
+    row("image", published=88.5, d_model=512, d_state=64, prenorm=False, dropout=0.1, batch_size=50, epochs=200.0,
+        steps=180_000, lr=0.01, groups=GROUPS),
+    row("pathfinder", published=94.0, d_state=64, n_ssm=None, prenorm=True, batch_size=64, epochs=200.0,
+        steps=500_000, lr=4e-3, groups=GROUPS),
+    row("pathx", published=96.0, d_state=64, n_ssm=None, dt_min=1e-4, prenorm=True, batch_size=16, epochs=50.0,
+        steps=500_000, lr=1e-3, groups=GROUPS, notes=PATHX_SEEDS),
+])
+# fmt: on

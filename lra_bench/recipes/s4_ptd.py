@@ -1,0 +1,92 @@
+"""S4-PTD: S4's settings, of which all states are stored here, and the recipes of the PTD authors."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from lra_bench.recipes import CHOSEN_ON_TEST, PATHX_SEEDS, notes, s4
+from lra_bench.spec import Group, Recipe, Role
+
+TITLE = "S4-PTD"
+PAPER = "Yu et al. 2024 (arXiv 2310.01698)"
+REFERENCE = "AnnanYu/Approximate_Diagonal @ ec98d6a6 S4-PTD/configs/experiment/lra; Yu et al. 2024 (arXiv 2310.01698)"
+
+
+class Config(s4.Config):
+    """S4's settings, of which d_state are all stored here, and one of its own."""
+
+    gamma: float = Field(gt=0, description="weight of ‖E‖ against the condition number (`ssm/ptd.py`)")
+
+
+NOTES = (
+    "The configurations may not be exactly the paper's, whose appendix we could not read; where training outlasts the "
+    "cosine, the rate rises again, as in the code. The perturbation is our own. Published accuracies are quoted at "
+    "second hand; those of ListOps, Image and Pathfinder are known to us only to fit the paper's average of 86.58."
+)
+
+
+def row(
+    task: str,
+    *,
+    published: float,
+    n_layers: int = 6,
+    d_model: int,
+    dt_min: float = 1e-3,
+    dt_max: float = 0.1,
+    norm: Literal["batch", "layer"] = "batch",
+    prenorm: bool,
+    dropout: float = 0.0,
+    batch_size: int,
+    epochs: float,
+    steps: int,
+    warmup_steps: int,
+    lr: float,
+    ssm_lr: float = 1e-3,
+    weight_decay: float,
+    groups: dict[Role, Group],
+    note: str = "",
+) -> tuple[str, Recipe]:
+    """The task and its recipe: 64 complex states, all stored. γ is ours: it gives ‖E‖ about the size of the
+    authors'."""
+    config = Config(d_state=64, n_ssm=1, dt_min=dt_min, dt_max=dt_max, dt_transform="softplus", gamma=0.02)
+    return s4.family_row(
+        task,
+        config,
+        reference=REFERENCE,
+        published=published,
+        notes=notes(NOTES, note),
+        n_layers=n_layers,
+        d_model=d_model,
+        norm=norm,
+        prenorm=prenorm,
+        pooling="mean",
+        dropout=dropout,
+        batch_size=batch_size,
+        epochs=epochs,
+        steps=steps,
+        warmup_steps=warmup_steps,
+        lr=lr,
+        ssm_lr=ssm_lr,
+        weight_decay=weight_decay,
+        groups=groups,
+    )
+
+
+# fmt: off
+RECIPES: dict[str, Recipe] = dict([
+    row("listops", published=60.65, n_layers=8, d_model=256, dt_max=1.0, prenorm=False, batch_size=50, epochs=80.0,
+        steps=1_200_000, warmup_steps=12_000, lr=2e-3, ssm_lr=4e-4, weight_decay=0.05, groups=s4.GROUPS),
+    row("text", published=88.32, d_model=256, prenorm=True, batch_size=16, epochs=80.0, steps=50_000,
+        warmup_steps=5_000, lr=0.01, weight_decay=0.05, groups=s4.GROUPS_DT_GLOBAL, note=CHOSEN_ON_TEST),
+    row("retrieval", published=91.07, d_model=128, prenorm=True, batch_size=64, epochs=40.0, steps=100_000,
+        warmup_steps=5_000, lr=4e-3, weight_decay=0.03, groups=s4.GROUPS_DT_GLOBAL),
+    row("image", published=88.27, d_model=128, norm="layer", prenorm=False, dropout=0.1, batch_size=128,
+        epochs=2000.0, steps=1_760_000, warmup_steps=3_600, lr=0.01, weight_decay=0.01, groups=s4.GROUPS),
+    row("pathfinder", published=94.79, d_model=256, prenorm=True, batch_size=64, epochs=300.0, steps=800_000,
+        warmup_steps=150_000, lr=4e-3, weight_decay=0.03, groups=s4.GROUPS),
+    row("pathx", published=96.39, d_model=128, dt_min=1e-4, prenorm=True, batch_size=20, epochs=100.0,
+        steps=1_250_000, warmup_steps=200_000, lr=1e-3, weight_decay=0.03, groups=s4.GROUPS, note=PATHX_SEEDS),
+])
+# fmt: on

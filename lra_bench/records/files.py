@@ -1,0 +1,107 @@
+"""Where result records lie, and how they are written once and read again. No JAX."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lra_bench.errors import UserError
+from lra_bench.paths import write_atomically
+from lra_bench.records.schema import SCHEMA_VERSION, AnyRecord, BenchRecord, Record, RobustnessRecord, any_record
+from lra_bench.spec import explain
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From each older schema version to the next. A record is lifted step by step, in memory; its file stays as written."""
+
+
+def record_path(results_dir: Path, task: str, model: str, digest: str, seed: int) -> Path:
+    """Where a training record lies."""
+    return results_dir / _folder(task) / _folder(model) / f"{_folder(digest)}-s{seed}.json"
+
+
+def path_of(results_dir: Path, record: AnyRecord) -> Path:
+    """Where this record lies, whatever its kind."""
+    if isinstance(record, Record):
+        return record_path(results_dir, record.data.task, record.model, record.digest, record.seed)
+    if isinstance(record, RobustnessRecord):
+        folder = results_dir / _folder(record.data.task) / _folder(record.model)
+        return folder / f"robustness-{_folder(record.digest)}-s{record.seed}.json"
+    return results_dir / _folder(record.task) / _folder(record.model) / f"bench-{_folder(record.digest)}.json"
+
+
+def _folder(name: str) -> str:
+    """`name`, if it can be one folder or file name: a record from elsewhere must not write outside results/."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:+-]*", name):
+        raise UserError(
+            f"{name!r} cannot name a results folder: legal are letters, digits and _ . : + -, at first no . : + -."
+        )
+    return name
+
+
+def record_text(record: AnyRecord) -> str:
+    """The record as its file holds it."""
+    return json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+
+
+def write_record(results_dir: Path, record: AnyRecord) -> Path:
+    """Write the record once; a file with the same content is left alone, one with other content is an error."""
+    path = path_of(results_dir, record)
+    text = record_text(record)
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return path
+    if path.exists():
+        raise UserError(f"{path} already holds another result of this run. Records are never edited: remove it first.")
+    write_atomically(path, text)
+    return path
+
+
+def parse_record(text: str, name: str) -> Record | BenchRecord | RobustnessRecord:
+    """The record in `text`, lifted to this schema version. Raises UserError naming `name` and what is wrong in it."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{name} is not JSON: {error}.") from None
+    found = data.get("schema_version") if isinstance(data, dict) else None
+    while isinstance(found, int) and found in MIGRATIONS:
+        data = MIGRATIONS[found](data)
+        found = data["schema_version"]
+    if found != SCHEMA_VERSION or isinstance(found, bool):
+        raise UserError(
+            f"{name} has schema version {found!r}; this lra-bench reads version {SCHEMA_VERSION}. "
+            "Use the lra-bench that wrote it, or remove it."
+        )
+    try:
+        return any_record.validate_python(data)
+    except ValidationError as error:
+        raise UserError(f"{name} is not a result record: {explain(error)}") from None
+
+
+def load_any(path: Path) -> Record | BenchRecord | RobustnessRecord:
+    """Read one record of any kind. Raises UserError naming the file and what is wrong in it."""
+    try:
+        return parse_record(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not JSON: it is not UTF-8 text.") from None
+
+
+def load_record(path: Path) -> Record:
+    """Read one training record. Raises UserError naming the file and what is wrong in it."""
+    record = load_any(path)
+    if not isinstance(record, Record):
+        raise UserError(f"{path} is a {record.kind} record; a training record (kind train) is wanted here.")
+    return record
+
+
+def record_files(results_dir: Path) -> list[Path]:
+    """The files of all records below `results_dir`, in path order."""
+    return sorted(path for path in results_dir.glob("*/*/*.json") if not path.name.startswith("."))
+
+
+def load_records(results_dir: Path) -> list[Record]:
+    """All training records below `results_dir`, in path order."""
+    return [record for record in map(load_any, record_files(results_dir)) if isinstance(record, Record)]

@@ -1,0 +1,231 @@
+"""What a results folder can be held to without training anything again. Too good is as suspect as too bad. No JAX."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+from lra_bench.errors import UserError
+from lra_bench.records.files import load_any, path_of, record_files
+from lra_bench.records.schema import BenchRecord, Record, RobustnessRecord
+from lra_bench.registry import task_module, task_names
+from lra_bench.spec import TEXT_FIELDS
+
+Severity = Literal["error", "warning"]
+AnyOf = Record | BenchRecord | RobustnessRecord
+
+POINTS = 1.0
+"""So far, beside sampling error, a full run of a published recipe may be from its published accuracy, in points."""
+
+SIGMAS = 3.0
+"""Sampling error of a test set that a difference must exceed to be reported."""
+
+_PRIVATE = re.compile(r"/home/|/Users/|/root/|[A-Za-z]:\\Users\\")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`error`: the record cannot be trusted or shared as it is. `warning`: somebody should look at it."""
+
+    file: str
+    severity: Severity
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.file}: {self.message}"
+
+
+def validate(results_dir: Path) -> list[Problem]:
+    """Every problem of the records below `results_dir`, errors first.
+
+    Raises UserError where there is no such folder; files that are no records are problems, not exceptions.
+    """
+    if not results_dir.is_dir():
+        raise UserError(f"There is no results folder {results_dir}. Name it as in `lra-bench validate results`.")
+    problems: list[Problem] = []
+    found: dict[str, AnyOf] = {}
+    for path in record_files(results_dir):
+        name = path.relative_to(results_dir).as_posix()
+        try:
+            found[name] = load_any(path)
+        except UserError as error:
+            problems.append(Problem(name, "error", str(error).replace(str(path), "the file")))
+            continue
+        problems += _place(results_dir, path, name, found[name])
+    for name, record in found.items():
+        problems += [Problem(name, severity, message) for severity, message in check_record(record)]
+    problems += _between(found)
+    return sorted(problems, key=lambda problem: (problem.severity != "error", problem.file, problem.message))
+
+
+def check_record(record: AnyOf) -> Iterator[tuple[Severity, str]]:
+    """The problems of one record alone."""
+    yield from _provenance(record)
+    if isinstance(record, Record):
+        for check in _TRAINING:
+            yield from check(record)
+    elif isinstance(record, BenchRecord):
+        yield from _bench(record)
+
+
+def _place(results_dir: Path, path: Path, name: str, record: AnyOf) -> Iterator[Problem]:
+    try:
+        right = path_of(results_dir, record)
+    except UserError as error:
+        yield Problem(name, "error", str(error))
+        return
+    if path != right:
+        yield Problem(name, "error", f"its content belongs into {right.relative_to(results_dir).as_posix()}")
+
+
+def _provenance(record: AnyOf) -> Iterator[tuple[Severity, str]]:
+    origin = record.provenance
+    try:
+        datetime.fromisoformat(origin.finished)
+    except ValueError:
+        yield "error", f"finished is no ISO 8601 time: {origin.finished!r}"
+    if origin.git_dirty:
+        yield "warning", "made from sources with uncommitted changes"
+    if _PRIVATE.search(f"{origin.command} {record.note} {record.system.cpu} {record.system.os}"):
+        yield "error", "it names a folder of somebody's machine"
+
+
+def _counts(record: Record) -> Iterator[tuple[Severity, str]]:
+    """A full set has the published number of examples; every accuracy is a whole number of them."""
+    data, accuracy = record.data, record.accuracy
+    if data.size == "full" and data.task in task_names():
+        expected = task_module(data.task).TASK.splits["test"]
+        if data.counts.get("test") != expected:
+            yield "error", f"called full, with {data.counts.get('test')} test examples; {data.task} has {expected}"
+    n = data.counts.get("test", 0)
+    for name, share in (("test", accuracy.test), ("last_test", accuracy.last_test)):
+        if share is not None and n and abs(share * n - round(share * n)) > 0.01:
+            yield "error", f"{name} {share} is no whole number of {n} examples: some were left out or counted twice"
+
+
+def _ranges(record: Record) -> Iterator[tuple[Severity, str]]:
+    accuracy = record.accuracy
+    shares = {**accuracy.model_dump(include={"best_val", "test", "last_val", "last_test", "majority"})}
+    for name, share in shares.items():
+        if share is not None and not 0 <= share <= 1:
+            yield "error", f"{name} is {share}, outside [0, 1]"
+    if record.status == "completed" and accuracy.test is None:
+        yield "error", "completed without a test accuracy"
+    if record.accuracy.selection == "val" and record.data.validation_is_test:
+        yield "error", "says the checkpoint was chosen on validation data, but validation is the test set here"
+
+
+def _curve(record: Record) -> Iterator[tuple[Severity, str]]:
+    """The curve goes forward, and the best validation accuracy is on it."""
+    curve, accuracy = record.curve, record.accuracy
+    if any(after.step <= before.step for before, after in pairwise(curve)):
+        yield "error", "the steps of its curve do not increase"
+    if curve and accuracy.best_val is not None and accuracy.selection != "last":
+        best = max(point.val_accuracy for point in curve)
+        if not math.isclose(best, accuracy.best_val, abs_tol=1e-6):
+            yield "error", f"best_val {accuracy.best_val:.4f} is not the best of its curve, {best:.4f}"
+    if curve and record.status == "completed" and curve[-1].epoch < record.recipe.epochs - 1e-6:
+        yield "error", f"called completed after {curve[-1].epoch:g} of {record.recipe.epochs:g} epochs"
+
+
+def _speed(record: Record) -> Iterator[tuple[Severity, str]]:
+    """Steps, seconds, batch and rates agree."""
+    speed = record.throughput
+    if speed.steps == 0 or speed.train_seconds <= 0:
+        return
+    rate = speed.steps * record.recipe.batch_size / speed.train_seconds
+    if not math.isclose(rate, speed.examples_per_second, rel_tol=0.05):
+        yield "warning", f"{speed.examples_per_second:.4g} examples/s, but steps, batch and seconds give {rate:.4g}"
+    if not math.isclose(
+        speed.examples_per_second_per_device * record.system.devices, speed.examples_per_second, rel_tol=0.01
+    ):
+        yield "error", "examples/s per device times devices is not examples/s"
+
+
+def _plausible(record: Record) -> Iterator[tuple[Severity, str]]:
+    """Chance and the published number bound a full run of a published recipe from both sides."""
+    test, n = record.accuracy.test, record.data.counts.get("test", 0)
+    if test is None or not n or record.status != "completed":
+        return
+    majority, val = record.accuracy.majority, record.accuracy.best_val
+    if test < majority - SIGMAS * _sampling(majority, n):
+        yield "warning", f"too bad: {test:.2%} is below the majority class, {majority:.2%}"
+    n_val = record.data.counts.get("val", 0)
+    if val is not None and n_val and not record.data.validation_is_test:
+        error = math.hypot(_sampling(test, n), _sampling(val, n_val))
+        if abs(test - val) > SIGMAS * error + 0.02:
+            yield "warning", f"test {test:.2%} and validation {val:.2%} are further apart than their samples explain"
+    published = record.recipe.published
+    if published is None or not record.published_recipe:
+        return
+    allowed = POINTS / 100 + SIGMAS * _sampling(published / 100, n)
+    difference = test - published / 100
+    if abs(difference) > allowed:
+        word = "too good" if difference > 0 else "too bad"
+        yield "warning", f"{word}: {test:.2%}, published {published:.2f} %; expected within {100 * allowed:.1f} points"
+    early = [point for point in record.curve if point.epoch <= 0.05 * record.recipe.epochs]
+    if any(point.val_accuracy >= published / 100 for point in early):
+        yield "warning", "too fast: at the published accuracy within the first twentieth of the training"
+
+
+def _sampling(share: float, n: int) -> float:
+    """Standard error of an accuracy on n examples; never below that of one example."""
+    return max(math.sqrt(max(share * (1 - share), 0.0) / n), 1 / n)
+
+
+_TRAINING: Sequence[Callable[[Record], Iterator[tuple[Severity, str]]]] = (_ranges, _counts, _curve, _speed, _plausible)
+
+
+def _bench(record: BenchRecord) -> Iterator[tuple[Severity, str]]:
+    for measured in record.measurements:
+        seconds = measured.seconds
+        if not seconds.q1 <= seconds.median <= seconds.q3:
+            yield "error", f"{measured.call}: the median is not between its quartiles"
+        rate = record.batch_size / (seconds.median * record.system.devices)
+        found = measured.examples_per_second_per_device
+        if found is not None and not math.isclose(found, rate, rel_tol=0.01):
+            yield "error", f"{measured.call}: {found:.4g} examples/s/device, but batch and median give {rate:.4g}"
+        if measured.roofline_fraction is not None and measured.roofline_fraction > 1.05:
+            yield "warning", f"{measured.call}: too good, faster than the device's best measured rates"
+
+
+def _between(found: dict[str, AnyOf]) -> Iterator[Problem]:
+    """Duplicate seeds, digests with two contents, and fingerprints that contradict each other."""
+    seeds: dict[tuple[str, str, str, int], list[str]] = defaultdict(list)
+    contents: dict[tuple[str, str, str], dict[str, str]] = defaultdict(dict)
+    examples: dict[str, dict[str, str]] = defaultdict(dict)
+    official: dict[tuple[str, str, str], dict[str, str]] = defaultdict(dict)
+    for name, record in found.items():
+        if isinstance(record, Record):
+            data = record.data
+            seeds[data.task, record.model, record.digest, record.seed].append(name)
+            content = record.model_dump_json(include={"data", "recipe", "parameters"}, exclude={"recipe": TEXT_FIELDS})
+            contents[data.task, record.model, record.digest].setdefault(content, name)
+            shape = data.model_dump_json(include={"task", "counts", "length", "classes"})
+            examples[data.fingerprint].setdefault(f"{shape} {data.source == 'generated'}", name)
+            if data.size == "full" and data.source in ("official", "mirror"):
+                official[data.task, data.version, data.protocol].setdefault(data.fingerprint, name)
+    for (_, _, digest, seed), names in seeds.items():
+        for name in names[1:]:
+            yield Problem(name, "error", f"seed {seed} of {digest} is there twice: see {names[0]}")
+    for (_, _, digest), by_content in contents.items():
+        for name in list(by_content.values())[1:]:
+            yield Problem(
+                name, "error", f"digest {digest} has another recipe or data in {next(iter(by_content.values()))}"
+            )
+    for fingerprint, by_shape in examples.items():
+        for name in list(by_shape.values())[1:]:
+            first = next(iter(by_shape.values()))
+            yield Problem(name, "error", f"fingerprint {fingerprint} is of other examples in {first}")
+    for (task, *_), by_fingerprint in official.items():
+        for fingerprint, name in list(by_fingerprint.items())[1:]:
+            yield Problem(
+                name, "warning", f"official {task} with fingerprint {fingerprint}, which is another one elsewhere"
+            )

@@ -1,0 +1,226 @@
+"""Which records may stand in one table column together, and why the others may not. No JAX."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lra_bench.errors import UserError
+from lra_bench.records.files import load_any, record_files
+from lra_bench.records.schema import BenchRecord, Record, RobustnessRecord
+from lra_bench.registry import cli_name, task_module, task_names
+from lra_bench.spec import Protocol, Source
+
+LRA = task_names()
+"""The tasks of the benchmark, in the order of the paper's table."""
+
+SELECTED_ON_TEST = frozenset(name for name in LRA if task_module(name).TASK.selects_on_test)
+"""The tasks whose published protocol chooses the checkpoint on the test set (S5 `s5/train.py`: no validation split)."""
+
+SOLVED_MARGIN = 0.1
+"""A run has solved its task when it is at least this share of the way from the majority class to 100 %."""
+
+SelectionProtocol = Literal["paper", "holdout"]
+Section = Literal["published", "settings", "reduced"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A record and its file, relative to results/, without `.json`: the run's id on every page."""
+
+    id: str
+    record: Record | BenchRecord | RobustnessRecord
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A training record that some table shows."""
+
+    id: str
+    record: Record
+
+    @property
+    def accuracy(self) -> float | None:
+        """The test accuracy; None for a run that diverged."""
+        return self.record.accuracy.test if self.record.status == "completed" else None
+
+    @property
+    def solved(self) -> bool:
+        return self.accuracy is not None and self.accuracy >= threshold(self.record)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, order=True)
+class RowKey:
+    section: Section
+    model: str
+    settings: str = ""
+
+
+@dataclass
+class SelectedRecords:
+    """The cells of the accuracy tables, one configuration each, and the records that are in none."""
+
+    selection: SelectionProtocol
+    cells: dict[tuple[RowKey, str], list[Entry]] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    def rows(self, section: Section) -> list[RowKey]:
+        return sorted({key for key, _ in self.cells if key.section == section})
+
+    def tasks(self, sections: Sequence[Section]) -> list[str]:
+        """The six of the benchmark, then any other task there are cells for."""
+        found = {task for key, task in self.cells if key.section in sections}
+        return [*LRA, *sorted(found - set(LRA))]
+
+
+def threshold(record: Record) -> float:
+    """The test accuracy from which on this run counts as having solved its task."""
+    return record.accuracy.majority + SOLVED_MARGIN * (1 - record.accuracy.majority)
+
+
+def load(results_dir: Path, *, skip_unreadable: bool = False) -> tuple[list[Loaded], list[LeftOut]]:
+    """Every record below `results_dir`. A file that is none is a UserError, or left out where `skip_unreadable`."""
+    if not results_dir.is_dir():
+        raise UserError(
+            f"There is no results folder {results_dir}. Train something first, or name it with --results-dir."
+        )
+    loaded, left_out = [], []
+    for path in record_files(results_dir):
+        name = path.relative_to(results_dir).with_suffix("").as_posix()
+        try:
+            loaded.append(Loaded(name, load_any(path)))
+        except UserError as error:
+            if not skip_unreadable:
+                raise
+            left_out.append(LeftOut(name, str(error).replace(str(path), "the file")))
+    return loaded, left_out
+
+
+def select_records(
+    loaded: Iterable[Loaded], *, protocol: Protocol = "s4", selection: SelectionProtocol = "paper"
+) -> SelectedRecords:
+    """Sort training records into cells of comparable runs; each one that fits nowhere is left out with the reason."""
+    chosen = SelectedRecords(selection)
+    fitting: list[Entry] = []
+    for item in loaded:
+        if not isinstance(item.record, Record):
+            continue
+        reason = _unfit(item.record, protocol, selection)
+        if reason:
+            chosen.left_out.append(LeftOut(item.id, reason))
+        else:
+            fitting.append(Entry(item.id, item.record))
+    reference = _references(fitting)
+    cells: dict[tuple[RowKey, str], list[Entry]] = defaultdict(list)
+    for run in fitting:
+        data = run.record.data
+        version, fingerprint = reference[data.task, data.size]
+        if (data.version, data.fingerprint) != (version, fingerprint):
+            chosen.left_out.append(
+                LeftOut(
+                    run.id,
+                    f"other examples: {data.version} {data.fingerprint}, the column has {version} {fingerprint}",
+                )
+            )
+        else:
+            cells[row_key(run.record), data.task].append(run)
+    for place, runs in sorted(cells.items()):
+        chosen.cells[place] = _one_configuration(runs, chosen.left_out)
+    chosen.left_out.sort(key=lambda item: (item.id, item.reason))
+    return chosen
+
+
+def selected_on_test(record: Record) -> bool:
+    return record.data.validation_is_test or record.accuracy.selection == "test"
+
+
+def _unfit(record: Record, protocol: Protocol, selection: SelectionProtocol) -> str:
+    """Why the record is in no accuracy table, whatever the other records are; empty if it may be."""
+    task = record.data.task
+    if record.status == "interrupted":
+        return "incomplete: the run was interrupted"
+    if record.status == "completed" and record.accuracy.test is None:
+        return "incomplete: it has no test accuracy"
+    if record.data.protocol != protocol:
+        return f"other protocol: {record.data.protocol}, this table is of {protocol}"
+    if record.accuracy.selection == "last":
+        return "other selection: the last checkpoint was scored, not the best on validation"
+    if selected_on_test(record) and task not in SELECTED_ON_TEST:
+        return "the checkpoint was chosen on the test set, which the published protocol of this task does not do"
+    if task in SELECTED_ON_TEST and selected_on_test(record) != (selection == "paper"):
+        chosen_on = "the test set" if selected_on_test(record) else "a held-out validation set"
+        return f"other selection: the checkpoint was chosen on {chosen_on}, this table is of the {selection} protocol"
+    return ""
+
+
+def row_key(record: Record) -> RowKey:
+    settings = settings_of(record.overrides)
+    if record.data.size != "full":
+        return RowKey(
+            "reduced", record.model, "; ".join(part for part in (f"data {record.data.size}", settings) if part)
+        )
+    if record.published_recipe:
+        return RowKey("published", record.model)
+    bare = "no published accuracy" if record.recipe.published is None else "cut short"
+    return RowKey("settings", record.model, settings or record.note or bare)
+
+
+def row_label(key: RowKey) -> str:
+    return f"{cli_name(key.model)} [{key.settings}]" if key.settings else cli_name(key.model)
+
+
+def settings_of(overrides: Mapping[str, Any]) -> str:
+    """What was overridden, as it is typed after `--set`."""
+    return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(overrides.items()))
+
+
+def _references(runs: Sequence[Entry]) -> dict[tuple[str, str], tuple[str, str]]:
+    """For each task and size the column's version and fingerprint: official before other sources, then most runs."""
+    order: dict[Source, int] = {"official": 0, "mirror": 0, "user": 1, "generated": 2}
+    found: dict[tuple[str, str], dict[tuple[str, str], list[Entry]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        data = run.record.data
+        found[data.task, data.size][data.version, data.fingerprint].append(run)
+
+    def merit(item: tuple[tuple[str, str], list[Entry]]) -> tuple[int, int, tuple[str, str]]:
+        examples, there = item
+        return min(order[run.record.data.source] for run in there), -len(there), examples
+
+    return {column: min(groups.items(), key=merit)[0] for column, groups in found.items()}
+
+
+def _one_configuration(runs: Sequence[Entry], left_out: list[LeftOut]) -> list[Entry]:
+    """The runs of the digest with most finished seeds (then the newest), one per seed; the others are left out."""
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    for run in runs:
+        groups[run.record.digest].append(run)
+
+    def merit(digest: str) -> tuple[int, str, str]:
+        group = groups[digest]
+        finished = len({run.record.seed for run in group if run.accuracy is not None})
+        return finished, max(run.record.provenance.finished for run in group), digest
+
+    best = max(groups, key=merit)
+    for digest, group in groups.items():
+        if digest != best:
+            reason = f"another configuration of the same cell: {best} has more seeds or is newer than {digest}"
+            left_out.extend(LeftOut(run.id, reason) for run in group)
+    kept: dict[int, Entry] = {}
+    for run in sorted(groups[best], key=lambda run: run.id):
+        if run.record.seed in kept:
+            left_out.append(
+                LeftOut(run.id, f"seed {run.record.seed} is there twice: {kept[run.record.seed].id} is shown")
+            )
+        else:
+            kept[run.record.seed] = run
+    return [kept[seed] for seed in sorted(kept)]

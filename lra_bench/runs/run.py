@@ -1,0 +1,191 @@
+"""One training run: what identifies it, where it lives, and how a command line becomes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from lra_bench.custom_layer import load
+from lra_bench.errors import UserError
+from lra_bench.paths import runs_folder
+from lra_bench.registry import canonical_model, cli_name, custom_path, recipe_module, recipes_of, task_module
+from lra_bench.spec import (
+    TEXT_FIELDS,
+    DataInfo,
+    Frozen,
+    Precision,
+    Recipe,
+    apply_overrides,
+    digest_of,
+    explain,
+    set_options,
+    unknown,
+)
+
+SEEDS = 2**32
+"""JAX keeps the last 32 bits of a seed only: 2³² would repeat run 0 under another name."""
+
+SMOKE = {"n_layers": 2, "d_model": 32, "batch_size": 20, "epochs": 2.0, "warmup_epochs": 1.0, "decay_epochs": 2.0}
+"""What `--smoke` overrides: every stage of a run in seconds, on the tiny data."""
+
+
+class Run(Frozen):
+    """Everything that decides the numbers of one run."""
+
+    model: str
+    seed: int
+    data: DataInfo
+    recipe: Recipe
+    overrides: dict[str, Any]
+    precision: Precision
+    code: str | None = Field(
+        default=None, description="of a user's own layer: first digits of the SHA-256 of the file it is defined in"
+    )
+
+    data_name: str | None = Field(default=None, description="of the prepared folder, where it was asked for by name")
+
+    @property
+    def digest(self) -> str:
+        """A digest over all that changes the numbers but the seed."""
+        fields = self.model_dump(mode="json", include={"model", "data", "precision", "code"}, exclude_none=True)
+        return digest_of({**fields, "recipe": self.recipe.model_dump(mode="json", exclude=TEXT_FIELDS)})
+
+    @property
+    def name(self) -> str:
+        """The run's name, which is its folder below the runs folder as well."""
+        return f"{self.data.task}/{self.model}/{self.digest}-s{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps its settings, checkpoints and metrics."""
+        return runs_folder() / self.name
+
+    @property
+    def is_published_recipe(self) -> bool:
+        """Whether this is the recipe as published, on the full data in its published split.
+
+        A comparison with the paper needs that.
+        """
+        whole = self.data.size == "full" and self.data.counts == task_module(self.data.task).TASK.splits
+        exact = self.precision == "float32" and not self.overrides
+        return whole and exact and self.recipe.published is not None
+
+    @property
+    def command(self) -> str:
+        """The command that repeats this run."""
+        parts = ["lra-bench train", f"--model {cli_name(self.model)}", f"--task {self.data.task}"]
+        chosen = [f"--protocol {self.data.protocol}", f"--size {self.data.size}"]
+        parts += chosen if self.data_name is None else [f"--data {self.data_name}"]
+        parts.append(f"--seed {self.seed}")
+        parts += set_options(self.overrides)
+        if self.precision != "float32":
+            parts.append(f"--precision {self.precision}")
+        return " ".join(parts)
+
+
+def recipe_for(task: str, model: str) -> Recipe:
+    """The published recipe of a cell, or the default one of a user's own layer.
+
+    Raises UserError naming the models that have one for this task.
+    """
+    recipes = recipes_of(task)
+    name = canonical_model(model)
+    if custom_path(name) is not None:
+        return default_recipe(task, recipes)
+    if name not in recipes:
+        have = ", ".join(map(cli_name, recipes))
+        raise UserError(f"there is no published recipe for {model} on {task}. Models with one: {have}.")
+    return recipes[name]
+
+
+def default_recipe(task: str, recipes: Mapping[str, Recipe]) -> Recipe:
+    """The recipe of a user's own layer: sizes and training of S5 on the task, with a plain schedule and plain groups.
+
+    Raises UserError where S5 has no recipe for the task.
+    """
+    if "s5" not in recipes:
+        raise UserError(f"{task} has no recipe of S5, which a layer of your own takes its sizes from.")
+    s5 = recipes["s5"]
+    changes: dict[str, Any] = {
+        "reference": "lra-bench's default for a layer of your own: depth, width and training of S5 on this task "
+        f"({s5.reference}), but a linear warm-up and half a cosine, gate half_glu1; eigenvalues, input, dt at ssm_lr",
+        "published": None,
+        "notes": "",
+        "schedule": "cosine",
+        "groups": {"eigenvalues": "ssm", "input": "ssm", "dt": "ssm"},
+        "layer": {},
+    }
+    return s5.model_copy(update=changes)
+
+
+def make_run(
+    data: DataInfo,
+    model: str,
+    seed: int,
+    overrides: Mapping[str, Any],
+    precision: Precision,
+    smoke: bool = False,
+    data_name: str | None = None,
+) -> Run:
+    """The run of a model on a task, its overrides applied and checked against the model's own settings.
+
+    `data_name` is the prepared folder's, where the user chose it by name; it only serves to repeat the command.
+    """
+    if not 0 <= seed < SEEDS:
+        raise UserError(f"--seed takes a number from 0 to {SEEDS - 1}; got {seed}.")
+    model = canonical_model(model)
+    recipe = recipe_for(data.task, model)
+    path = custom_path(model)
+    custom = None if path is None else load(path)
+    chosen = {**(SMOKE if smoke else {}), **overrides}
+    resolved = apply_overrides(recipe, chosen, recipe_module(model).Config if custom is None else custom.Config)
+    return Run(
+        model=model,
+        seed=seed,
+        data=data,
+        recipe=resolved,
+        overrides=chosen,
+        precision=precision,
+        code=None if custom is None else custom.code,
+        data_name=data_name,
+    )
+
+
+def find_run(name: str) -> Path:
+    """The run folder meant by a path, a `task/model/digest-sN`, or an unambiguous start of `digest-sN`.
+
+    Raises UserError where there is none or more than one.
+    """
+    for candidate in (Path(name), runs_folder() / name):
+        if (candidate / "run.json").is_file():
+            return candidate
+    runs = all_runs()
+    found = [folder for folder in runs if folder.name.startswith(name) or folder.as_posix().endswith(f"/{name}")]
+    if len(found) == 1:
+        return found[0]
+    names = [folder.relative_to(runs_folder()).as_posix() for folder in (found or runs)]
+    if found:
+        raise UserError(f"{name!r} means {len(found)} runs: {', '.join(names)}. Type more of it.")
+    if not runs:
+        raise UserError(
+            f"there is no run {name!r}, nor any other yet. Make one: lra-bench train --model s5-ptd --smoke."
+        )
+    raise unknown("run", name, names)
+
+
+def all_runs() -> list[Path]:
+    """The folders of the runs made on this machine."""
+    return sorted(path.parent for path in runs_folder().glob("*/*/*/run.json"))
+
+
+def load_run(folder: Path) -> Run:
+    """The run of a folder. Raises UserError where run.json is damaged or of a lra-bench with other settings."""
+    path = folder / "run.json"
+    try:
+        return Run.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        why = explain(error) if isinstance(error, ValidationError) else "it is not UTF-8 text."
+        raise UserError(f"{path} describes no run of this lra-bench ({why}) Remove {folder}.") from None

@@ -1,0 +1,55 @@
+"""The history of a run: its learning curve, its best epoch and its clocks, kept beside the state in each checkpoint."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import Field
+
+from lra_bench.paths import write_atomically
+from lra_bench.records.schema import CurvePoint
+from lra_bench.runs.run import Run
+from lra_bench.spec import Frozen
+
+
+class History(Frozen):
+    """What happened in a run so far."""
+
+    curve: list[CurvePoint] = Field(default_factory=list)
+    best_val: float | None = None
+    best_epoch: float | None = None
+    train_seconds: float = Field(default=0.0, description="in dispatches of training steps, all sessions")
+    timed_steps: int = 0
+    compile_seconds: float = 0.0
+
+    def after_steps(self, steps: int, seconds: float) -> History:
+        """The history with so many more steps, which took so long."""
+        update = {"train_seconds": self.train_seconds + seconds, "timed_steps": self.timed_steps + steps}
+        return self.model_copy(update=update)
+
+    def after_epoch(self, point: CurvePoint) -> History:
+        """The history with one more point on the curve. A tie keeps the earlier epoch as best."""
+        update: dict[str, Any] = {"curve": [*self.curve, point]}
+        if self.best_val is None or point.val_accuracy > self.best_val:
+            update |= {"best_val": point.val_accuracy, "best_epoch": point.epoch}
+        return self.model_copy(update=update)
+
+    @property
+    def last_is_best(self) -> bool:
+        """Whether the last epoch is the best one so far."""
+        return self.best_epoch == self.curve[-1].epoch
+
+    def describe_epoch(self) -> str:
+        """The last point of the curve, as one line for people."""
+        point = self.curve[-1]
+        return (
+            f"epoch {point.epoch:g}: train loss {point.train_loss:.4f}, accuracy {point.train_accuracy:.2%}; "
+            f"validation loss {point.val_loss:.4f}, accuracy {point.val_accuracy:.2%} (best {self.best_val:.2%})"
+        )
+
+    def write_metrics(self, run: Run) -> None:
+        """Write `metrics.jsonl`, a line per evaluation. The file is written whole, so that it never tells of an epoch
+        that a resumed run will repeat."""
+        lines = [json.dumps(point.model_dump(mode="json")) + "\n" for point in self.curve]
+        write_atomically(run.folder / "metrics.jsonl", "".join(lines))

@@ -1,0 +1,100 @@
+"""The result record of a run that has ended, made and written to its folder and to the results folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import jax
+
+from lra_bench.errors import WorkError
+from lra_bench.machine.memory import peak_memory
+from lra_bench.machine.system import describe_provenance, describe_system
+from lra_bench.machine.xla import MATMUL_PRECISIONS, Cost
+from lra_bench.paths import write_atomically
+from lra_bench.records.files import record_text, write_record
+from lra_bench.records.schema import Accuracies, Record, Throughput
+from lra_bench.runs.run import Run
+from lra_bench.training.history import History
+
+Score = tuple[float, float]
+"""Mean loss and accuracy over a split."""
+
+
+def accuracies(run: Run, history: History, majority: float, test: Score | None, last_test: Score | None) -> Accuracies:
+    """The accuracies of a record. `test` is the best checkpoint's score, `last_test` that of the last step."""
+    return Accuracies(
+        selection="test" if run.data.validation_is_test else "val",
+        best_val=history.best_val,
+        best_epoch=history.best_epoch,
+        test=test[1] if test else None,
+        test_loss=test[0] if test else None,
+        last_val=history.curve[-1].val_accuracy if history.curve else None,
+        last_test=last_test[1] if last_test else None,
+        majority=majority,
+    )
+
+
+def throughput(run: Run, history: History, cost: Cost, tokens_per_example: int, remat: bool) -> Throughput:
+    """The speed and memory of a record, from the run's own clocks."""
+    examples = history.timed_steps * run.recipe.batch_size
+    rate = examples / history.train_seconds if history.train_seconds else 0.0
+    measured = peak_memory()
+    return Throughput(
+        steps=history.timed_steps,
+        train_seconds=history.train_seconds,
+        examples_per_second=rate,
+        examples_per_second_per_device=rate / jax.device_count(),
+        tokens_per_second=rate * tokens_per_example,
+        compile_seconds=history.compile_seconds,
+        peak_memory_bytes=cost.peak_bytes if measured is None else measured,
+        peak_memory_source="compiler estimate" if measured is None else "device",
+        remat=remat,
+    )
+
+
+def make_record(
+    run: Run,
+    status: Literal["completed", "diverged"],
+    parameters: int,
+    history: History,
+    accuracy: Accuracies,
+    speed: Throughput,
+    note: str = "",
+) -> Record:
+    """The record of a run that has ended, with the machine, the software and the commit it was made by."""
+    return Record(
+        schema_version=1,
+        kind="train",
+        model=run.model,
+        digest=run.digest,
+        seed=run.seed,
+        status=status,
+        published_recipe=run.is_published_recipe,
+        data=run.data,
+        recipe=run.recipe,
+        overrides=run.overrides,
+        parameters=parameters,
+        accuracy=accuracy,
+        curve=history.curve,
+        throughput=speed,
+        system=describe_system(run.precision, MATMUL_PRECISIONS[run.precision]),
+        provenance=describe_provenance(run.command),
+        note=note,
+    )
+
+
+def write_result(record: Record, run: Run, results_dir: Path) -> Record:
+    """Write the record to the run's folder and to `results_dir`.
+
+    Raises WorkError for a run that diverged, saying what is kept.
+    """
+    if not (run.folder / "result.json").exists():
+        write_atomically(run.folder / "result.json", record_text(record))
+    path = write_record(results_dir, record)
+    if record.status == "diverged":
+        raise WorkError(
+            f"training diverged: {record.note}. The last good checkpoint is in {run.folder / 'checkpoints'}, "
+            f"the record in {path}. Try a smaller learning rate, as in --set ssm_lr=0.0005."
+        )
+    return record

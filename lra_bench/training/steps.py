@@ -1,0 +1,137 @@
+"""The programs that run on the device: training steps and scored batches, many of them in one dispatch.
+
+    state = programs.train(state, batches, key)
+    totals = programs.evaluate(params, stats, totals, rows)
+
+How many batches a dispatch takes is data, so each program is compiled once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh
+
+from lra_bench.machine.xla import Cost, all_finite, compile_program, compiler_options
+from lra_bench.runs.run import Run
+from lra_bench.training.functional import FunctionalNetwork
+from lra_bench.training.mesh import replicate, shared_out
+from lra_bench.training.state import Batches, EvalRows, Examples, Totals, TrainState, stream_key
+
+TrainStep = Callable[[TrainState, Examples, Array], TrainState]
+"""state, batch, dropout key → state after one step on the batch."""
+
+TrainProgram = Callable[[TrainState, Batches, Array], TrainState]
+"""state, batches, dropout key → state after one step on each of the batches. The state given is consumed."""
+
+EvalProgram = Callable[[Any, Any, Totals, EvalRows], Totals]
+"""parameters, statistics, totals, rows → totals with these examples counted."""
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The compiled programs of a run."""
+
+    train: TrainProgram
+    evaluate: EvalProgram
+    cost: Cost
+    """What the compiler says of the training program."""
+
+
+def train_step(network: FunctionalNetwork, optimizer: optax.GradientTransformation) -> TrainStep:
+    """One step of training: forward pass, gradient, update, and the books of the epoch."""
+
+    def loss_of(params: Any, stats: Any, batch: Examples, key: Array) -> tuple[Array, tuple[Array, Any]]:
+        logits, stats = network.apply_train(params, stats, batch, key)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+        correct = jnp.sum(jnp.argmax(logits, axis=-1) == batch.labels, dtype=jnp.int32)
+        return losses.mean(), (correct, stats)
+
+    def step(state: TrainState, batch: Examples, key: Array) -> TrainState:
+        key = jax.random.fold_in(key, state.step)
+        gradient = jax.value_and_grad(loss_of, has_aux=True)
+        (loss, (correct, stats)), grads = gradient(state.params, state.stats, batch, key)
+        updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
+        finite = jnp.isfinite(loss) & all_finite(grads)
+        bad = jnp.where((state.first_bad < 0) & ~finite, state.step, state.first_bad)
+        totals = Totals(state.totals.loss + loss * batch.labels.shape[0], state.totals.correct + correct)
+        return TrainState(
+            optax.apply_updates(state.params, updates), stats, optimizer_state, state.step + 1, totals, bad
+        )
+
+    return step
+
+
+def train_loop(
+    network: FunctionalNetwork, optimizer: optax.GradientTransformation, batch_size: int, mesh: Mesh
+) -> TrainProgram:
+    """Steps on all of the batches, one after another, as one program."""
+    step = train_step(network, optimizer)
+
+    def loop(state: TrainState, batches: Batches, key: Array) -> TrainState:
+        def body(i: Array, state: TrainState) -> TrainState:
+            rows = jax.lax.dynamic_slice(batches.order, ((batches.first + i) * batch_size,), (batch_size,))
+            return step(state, gather(batches.examples, rows, mesh), key)
+
+        return jax.lax.fori_loop(0, batches.n, body, state)
+
+    return loop
+
+
+def eval_loop(network: FunctionalNetwork, batch_size: int, mesh: Mesh) -> EvalProgram:
+    """All rows scored, one batch after another, as one program."""
+
+    def loop(params: Any, stats: Any, totals: Totals, rows: EvalRows) -> Totals:
+        last = rows.examples.labels.shape[0] - 1
+
+        def body(i: Array, totals: Totals) -> Totals:
+            numbers = i * batch_size + jnp.arange(batch_size)
+            batch = gather(rows.examples, jnp.minimum(numbers, last), mesh)
+            logits = network.apply_eval(params, stats, batch)
+            real = numbers < rows.n  # the last batch is filled up with repeated rows
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+            correct = real & (jnp.argmax(logits, axis=-1) == batch.labels)
+            return Totals(
+                totals.loss + jnp.sum(jnp.where(real, losses, 0.0)), totals.correct + jnp.sum(correct, dtype=jnp.int32)
+            )
+
+        return jax.lax.fori_loop(0, (rows.n + batch_size - 1) // batch_size, body, totals)
+
+    return loop
+
+
+def gather(examples: Examples, rows: Array, mesh: Mesh) -> Examples:
+    """The examples of these rows, divided over the devices."""
+    batch = jax.tree.map(lambda column: column[rows], examples)
+    return shared_out(batch, mesh) if mesh.size > 1 else batch
+
+
+def initial_state(params: Any, stats: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """The state before the first step, on every device."""
+    minus_one, zero = jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.int32)
+    return replicate(TrainState(params, stats, optimizer.init(params), zero, Totals.zero(), minus_one), mesh)
+
+
+def compile_programs(
+    run: Run,
+    network: FunctionalNetwork,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batches: Batches,
+    mesh: Mesh,
+) -> Programs:
+    """The training program compiled ahead of time, so that its cost is known, and the evaluation program, which is
+    compiled at its first call."""
+    batch_size = run.recipe.batch_size
+    loop, key = train_loop(network, optimizer, batch_size, mesh), replicate(stream_key(run.seed, 2), mesh)
+    options = compiler_options(network.batched_products, training=True)
+    train, cost = compile_program(loop, (state, batches, key), run.precision, options, donate=0)
+    options = compiler_options(network.batched_products, training=False)
+    evaluate = jax.jit(eval_loop(network, batch_size, mesh), compiler_options=options)
+    return Programs(train, evaluate, cost)

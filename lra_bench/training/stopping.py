@@ -1,0 +1,87 @@
+"""What ends training early: a signal, a time limit, another process on the same run, a device without memory."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+import jax
+
+from lra_bench.errors import Interrupted, OutOfTime, WorkError
+from lra_bench.paths import locked
+from lra_bench.runs.run import Run
+
+
+class StopRequest:
+    """Whether to stop between two dispatches, because of a signal or because time is up.
+
+    A second signal acts as if this were not here.
+    """
+
+    def __init__(self, deadline: float | None):
+        self.deadline = deadline
+        """On the clock of `time.monotonic`."""
+        self.received: int | None = None
+
+    def __enter__(self) -> StopRequest:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, signum: int, _: FrameType | None) -> None:
+        self.received = signum
+        signal.signal(signum, self._before[signal.Signals(signum)])
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a signal came or the deadline has passed."""
+        return self.received is not None or (self.deadline is not None and time.monotonic() >= self.deadline)
+
+    def raise_if_wanted(self, run: Run) -> None:
+        """Leave, now that everything is saved. Raises Interrupted for a signal, OutOfTime for the deadline."""
+        continues = f"all is saved. The same command continues: {run.command}"
+        self.raise_if_signaled(continues)
+        if self.wanted:
+            raise OutOfTime(f"the time limit is reached; {continues}")
+
+    def raise_if_signaled(self, state: str) -> None:
+        """Raises Interrupted with `state` as its message where a signal came."""
+        if self.received is not None:
+            raise Interrupted(self.received, f"stopped by {signal.Signals(self.received).name}; {state}")
+
+
+@contextlib.contextmanager
+def only_process_of(run: Run) -> Iterator[None]:
+    """Hold the run's lock. Two processes would write each other's checkpoints.
+
+    Raises WorkError while another process trains the same run.
+    """
+
+    def refuse() -> None:
+        raise WorkError(f"another process is training {run.name}. Wait for it, or stop it and type the same again.")
+
+    with locked(run.folder / ".lock", refuse):
+        yield
+
+
+@contextlib.contextmanager
+def out_of_memory_in_words(run: Run) -> Iterator[None]:
+    """Turn a device or host that runs out of memory into a WorkError that says what needs less."""
+    try:
+        yield
+    except MemoryError:
+        raise WorkError(f"this machine has too little memory for the initial values of {run.name}.") from None
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise WorkError(
+            f"the device has too little memory for {run.name}. Training takes less with --remat, with the examples on "
+            "the host (--data-on host), or with fewer at once, as in "
+            f"--set batch_size={max(1, run.recipe.batch_size // 2)}."
+        ) from None

@@ -1,0 +1,162 @@
+"""The training loop: one function, read from top to bottom. The same run again continues where it stopped, bit for
+bit."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from lra_bench.data.packed import majority_share
+from lra_bench.paths import write_atomically
+from lra_bench.progress import Progress
+from lra_bench.records.files import load_record
+from lra_bench.records.schema import CurvePoint, Record
+from lra_bench.runs.run import Run
+from lra_bench.spec import Placement
+from lra_bench.training.checkpoint import Checkpoints
+from lra_bench.training.history import History
+from lra_bench.training.mesh import replicate
+from lra_bench.training.result import Score, accuracies, make_record, throughput, write_result
+from lra_bench.training.setup import set_up
+from lra_bench.training.state import Totals, stream_key
+from lra_bench.training.stopping import StopRequest, only_process_of, out_of_memory_in_words
+
+DISPATCH_SECONDS = 2.0
+"""How long the steps of one dispatch take about: so long do Ctrl-C and the progress bar wait."""
+SAVE_SECONDS = 300.0
+"""Between checkpoints inside an epoch. One is also written at the end of each epoch and when training is stopped."""
+
+
+class DispatchSize:
+    """How many steps to dispatch at once, from how long the last ones took."""
+
+    def __init__(self) -> None:
+        self.seconds_per_step: float | None = None
+
+    def steps(self, left: int) -> int:
+        """The steps of the next dispatch, of so many that are left."""
+        if self.seconds_per_step is None:
+            return 1
+        return max(1, min(left, int(DISPATCH_SECONDS / self.seconds_per_step)))
+
+    def took(self, seconds: float, steps: int) -> None:
+        """Note how long a dispatch took."""
+        self.seconds_per_step = max(seconds / steps, 1e-6)
+
+
+def train(
+    run: Run,
+    data_folder: Path,
+    results_dir: Path,
+    deadline: float | None = None,
+    placement: Placement = "auto",
+    remat: bool = False,
+) -> Record:
+    """Train, choose the best checkpoint on validation, test it once, write the record. A finished run returns at once.
+
+    remat: save memory for time (`models/remat.py`). The mathematics are the same and the roundings are not, so it is
+    no part of what names the run.
+
+    Raises Interrupted (a signal) or OutOfTime (`deadline`, on the clock of `time.monotonic`) after saving, WorkError
+    when the loss stops being finite, the device's memory does not suffice, or another process trains the same run.
+    """
+    with only_process_of(run), out_of_memory_in_words(run), StopRequest(deadline) as stop:
+        finished = run.folder / "result.json"
+        if finished.exists():
+            return write_result(load_record(finished), run, results_dir)
+
+        # ---------------------------------------------------------------- set up
+        write_atomically(run.folder / "run.json", run.model_dump_json(indent=1) + "\n")
+        setup, state = set_up(run, data_folder, placement, remat)
+        checkpoints = Checkpoints(run.folder / "checkpoints")
+        history = History(compile_seconds=setup.programs.cost.compile_seconds)
+        dropout_key = replicate(stream_key(run.seed, 2), setup.mesh)
+
+        def record(
+            status: Literal["completed", "diverged"],
+            test: Score | None = None,
+            last_test: Score | None = None,
+            note: str = "",
+        ) -> Record:
+            accuracy = accuracies(run, history, majority_share(setup.data["test"].labels), test, last_test)
+            tokens = int(np.prod(setup.data["train"].example_shape))
+            speed = throughput(run, history, setup.programs.cost, tokens, remat)
+            return make_record(run, status, setup.network.parameters, history, accuracy, speed, note)
+
+        # ---------------------------------------------------------------- continue an earlier session
+        resumed = checkpoints.restore_last(state)
+        if resumed is not None:
+            state, history = resumed[0], History.model_validate(resumed[1])
+        history.write_metrics(run)  # an epoch after the checkpoint will be repeated: its line goes now
+        stop.raise_if_signaled(f"nothing was trained yet. Type the same again: {run.command}")
+
+        # ---------------------------------------------------------------- train
+        dispatch, saved_at = DispatchSize(), time.monotonic()
+        step, total, per_epoch = int(state.step), setup.total_steps, setup.steps_per_epoch
+        with Progress(f"{run.data.task} {run.model} seed {run.seed}", total=total, unit="steps") as progress:
+            progress.at(step, total)
+            while step < total:
+                epoch = step // per_epoch
+                epoch_start, epoch_end = epoch * per_epoch, min((epoch + 1) * per_epoch, total)
+
+                # ---- one epoch, as many steps at a time as take about two seconds
+                while step < epoch_end:
+                    started = time.perf_counter()
+                    batches, n = setup.data["train"].take(epoch, step - epoch_start, dispatch.steps(epoch_end - step))
+                    state = setup.programs.train(state, batches, dropout_key)
+                    first_bad = int(state.first_bad)  # waits for the device
+                    seconds = time.perf_counter() - started
+                    if first_bad >= 0:
+                        note = f"the loss or the gradient of step {first_bad} was not finite"
+                        return write_result(record("diverged", note=note), run, results_dir)
+                    step += n
+                    dispatch.took(seconds, n)
+                    history = history.after_steps(n, seconds)
+                    seen = (step - epoch_start) * run.recipe.batch_size
+                    loss, correct = float(state.totals.loss) / seen, int(state.totals.correct) / seen
+                    rate = n * run.recipe.batch_size / seconds
+                    progress.note = f"loss {loss:.3f}, accuracy {correct:.1%}, {rate:,.0f} examples/s"
+                    progress.advance(n)
+                    time_to_save = stop.wanted or time.monotonic() - saved_at > SAVE_SECONDS
+                    if time_to_save and step < epoch_end:
+                        checkpoints.save_last(step, state, history.model_dump(mode="json"))
+                        saved_at = time.monotonic()
+                        stop.raise_if_wanted(run)
+
+                # ---- score on validation, and keep the best
+                val_loss, val_accuracy = setup.evaluate(state.params, state.stats, "val")
+                if not np.isfinite(val_loss):
+                    note = f"the validation loss after step {step} was not finite"
+                    return write_result(record("diverged", note=note), run, results_dir)
+                point = CurvePoint(
+                    epoch=step / per_epoch,
+                    step=step,
+                    train_loss=loss,
+                    train_accuracy=correct,
+                    val_loss=val_loss,
+                    val_accuracy=val_accuracy,
+                )
+                history = history.after_epoch(point)
+                state = state._replace(totals=replicate(Totals.zero(), setup.mesh))
+                if history.last_is_best:
+                    # Before `last`: a kill between the two repeats the epoch, and saves the same best again.
+                    checkpoints.save_best(step, (state.params, state.stats), history.model_dump(mode="json"))
+                checkpoints.save_last(step, state, history.model_dump(mode="json"))
+                saved_at = time.monotonic()
+                history.write_metrics(run)
+                progress.say(history.describe_epoch())
+                stop.raise_if_wanted(run)
+
+        # ---------------------------------------------------------------- test the best checkpoint, once
+        last_test = setup.evaluate(state.params, state.stats, "test")
+        best = checkpoints.restore_best((state.params, state.stats))
+        assert best is not None, "an epoch was evaluated, so a best checkpoint was saved"
+        best_params, best_stats = best[0]
+        test = setup.evaluate(best_params, best_stats, "test")
+        checkpoints.close()
+        written = write_result(record("completed", test, last_test), run, results_dir)
+        stop.raise_if_signaled(f"{run.name} had just ended, and its record is written.")
+        return written
