@@ -1,10 +1,10 @@
-"""One training step of every model at every task's full length and published sizes, on whatever device JAX has.
+"""Time one training step of every model at every task's full length and published sizes, on JAX's default device.
 
     python benchmarks/full_size_steps.py [--batch 1] [--model s5] [--task pathx]
 
-Prints a Markdown table: parameters, compile seconds, the compiler's estimate of memory, and the seconds of the fastest
-of three steps after a first one, which touches its memory for the first time. A cell that needs more than the free
-memory says how much instead of being run.
+It prints a Markdown table: parameters, compile seconds, the compiler's estimate of memory, and the seconds of the
+fastest of three steps. An untimed step precedes them, because the first use of memory is slow. A step that needs more
+than the free memory is not run, and its row says "does not fit".
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ from lra_bench.bench.synthetic import synthetic_run, synthetic_split
 from lra_bench.machine.allocator import keep_freed_memory
 from lra_bench.machine.xla import compile_program, compiler_options, run_on_calling_thread
 from lra_bench.registry import model_names, task_names
+from lra_bench.report.speed import GIB
 from lra_bench.training import steps
 from lra_bench.training.functional import initialized
 from lra_bench.training.mesh import data_mesh
 from lra_bench.training.optimizer import make_optimizer
 from lra_bench.training.state import Examples, stream_key
 
-GIB = 2**30
-
 
 def row(model: str, task: str, batch: int) -> str:
-    """One line of the table. Raises FloatingPointError when the loss or a gradient is not finite."""
+    """Return one line of the table. Raises FloatingPointError when the loss or a gradient is not finite."""
     run, shape = synthetic_run(model, task, None, {"batch_size": batch}, "float32")
     network, params, stats = initialized(run, shape)
     optimizer = make_optimizer(params, run.recipe, 1000)
@@ -61,6 +60,7 @@ def row(model: str, task: str, batch: int) -> str:
 
 
 def main() -> None:
+    """Print the table for the models and tasks of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--model", choices=model_names(), action="append")

@@ -1,18 +1,20 @@
-"""Kernels and convolutions of S4 and S4D beside the forms their reference codes use: time, memory, error.
+"""Compare the kernels and convolutions of S4 and S4D with the forms of their reference code: time, memory, error.
 
     python benchmarks/kernels.py                        # the README's table, some minutes
     python benchmarks/kernels.py --length 16384 --channels 64 --rounds 3
 
-Every pair is run in turn (A B A B) in one process on the same float32 parameters; "forward + backward" computes the
-result and the gradient of every parameter. Times and their ratio are medians; "CPU" is the ratio of the processor time
-of all threads, the fastest run of each, which other work on the machine disturbs least. Memory is the compiler's count
-of temporary buffers; the error is the largest, relative to the kernel's largest tap, from float64.
+The compared forms are called in turn (A B A B) in one process with the same float32 parameters. "forward + backward"
+computes the result and the gradient of every parameter. Times and their ratio are medians. "CPU" is the ratio of the
+processor times of all threads in the fastest call of each, which other work on the machine disturbs least. Memory is
+the compiler's count of temporary buffers. The error is the largest difference from the float64 result, relative to the
+kernel's largest tap.
 
-* `S4D, as torch`: exp of the whole (H, N, L) array, then a complex contraction, one operation after another with every
-  intermediate kept for the backward, which is how eager torch runs state-spaces/s4's `log_vandermonde_naive`.
-* `S4D, direct`: the same compiled by XLA. `S4, direct`: the complex Cauchy sums of `cauchy_direct`, compiled.
-* `rfft 2L`: the convolution as published, differentiated by JAX; inputs and outputs time-major (L, b, H), as layers
-  have them.
+* `S4D kernel, as torch`: exp of the whole (H, N, L) array, then a complex contraction, one operation after another with
+  every intermediate kept for the backward pass, as eager torch runs state-spaces/s4's `log_vandermonde_naive`.
+* `S4D kernel, direct`: the same operations compiled by XLA.
+* `S4 kernel, direct`: the complex Cauchy sums of `cauchy_direct`, compiled by XLA.
+* `convolution, rfft 2L`: the convolution as published, differentiated by JAX. Inputs and outputs are time-major
+  (L, b, H), as in the layers.
 """
 
 from __future__ import annotations
@@ -45,17 +47,22 @@ Kernel = Callable[..., Array]
 
 
 class Side(NamedTuple):
+    """One of the compared forms: a call without arguments, and its temporary memory where it is compiled."""
+
     name: str
     run: Callable[[], object]
     temporary_bytes: int | None
 
 
 def compiled(name: str, function: Callable[..., object], *arguments: object) -> Side:
+    """Compile a function for these arguments."""
     program = jax.jit(function).lower(*arguments).compile()
     return Side(name, lambda: program(*arguments), program.memory_analysis().temp_size_in_bytes)
 
 
 def with_gradient(kernel: Kernel, cotangent: Array) -> Callable[..., object]:
+    """Return a function that computes the kernel and the gradients of all its arguments."""
+
     def both(*arguments: Array) -> object:
         result, vjp = jax.vjp(kernel, *arguments)
         return result, vjp(cotangent)
@@ -64,7 +71,7 @@ def with_gradient(kernel: Kernel, cotangent: Array) -> Callable[..., object]:
 
 
 def compare(title: str, ours: Side, theirs: list[Side], rounds: int) -> None:
-    """One line per opponent; all sides take turns in the same rounds."""
+    """Time all forms in turn in the same rounds, and print a line for each of `theirs` beside `ours`."""
     sides = [ours, *theirs]
     times: dict[str, list[float]] = {side.name: [] for side in sides}
     processor: dict[str, list[float]] = {side.name: [] for side in sides}
@@ -90,22 +97,24 @@ def compare(title: str, ours: Side, theirs: list[Side], rounds: int) -> None:
 
 
 def parameters(H: int, N: int, seed: int = 0) -> dict[str, Array]:
-    """HiPPO-LegS with random C for two directions; Δ log-uniform in [1e-3, 1e-1]."""
+    """Return the parameters of H HiPPO-LegS systems, with random C (2, H, N/2) and Δ log-uniform in [1e-3, 1e-1]."""
     random, half = np.random.default_rng(seed), N // 2
     part = hippo.normal_part(N)
     C = (random.normal(size=(2, H, half)) + 1j * random.normal(size=(2, H, half))) * 0.5**0.5
     values = {"Lambda": part.Lambda[:half], "P": part.P_tilde[:half], "B": part.B_tilde[:half], "C": C}
-    step = np.exp(random.uniform(np.log(1e-3), np.log(1e-1), H)).astype(np.float32)
-    return {**{k: jnp.asarray(v, jnp.complex64) for k, v in values.items()}, "step": jnp.asarray(step)}
+    dt = np.exp(random.uniform(np.log(1e-3), np.log(1e-1), H)).astype(np.float32)
+    return {**{k: jnp.asarray(v, jnp.complex64) for k, v in values.items()}, "dt": jnp.asarray(dt)}
 
 
-def s4d_direct(Lambda: Array, B: Array, C: Array, step: Array, L: int) -> Array:
-    a = step[:, None] * Lambda
+def s4d_direct(Lambda: Array, B: Array, C: Array, dt: Array, L: int) -> Array:
+    """Return the kernel (2, H, L) of S4D with zero-order hold, by way of the whole array of powers (H, N/2, L)."""
+    a = dt[:, None] * Lambda
     powers = jnp.exp(a[..., None] * jnp.arange(L))
     return 2.0 * jnp.einsum("chn,hnl->chl", C * (B * jnp.expm1(a) / Lambda), powers).real
 
 
 def relative_error(kernel: Kernel, oracle: Kernel, arguments: list[Array]) -> float:
+    """Return the largest error of the float32 kernel from the oracle in float64, relative to the largest tap."""
     single = np.asarray(jax.jit(kernel)(*arguments))
     with jax.enable_x64(True):
         wide = [np.asarray(x).astype(complex if jnp.iscomplexobj(x) else float) for x in arguments]
@@ -114,6 +123,7 @@ def relative_error(kernel: Kernel, oracle: Kernel, arguments: list[Array]) -> fl
 
 
 def bench_s4d(H: int, N: int, L: int, rounds: int) -> None:
+    """Print the lines of the S4D kernel, and the errors."""
     p = parameters(H, N)
     arguments = [p[k] for k in ("Lambda", "B", "C", "dt")]
     ours = partial(vandermonde.diagonal_kernel, L=L, discretization="zoh")
@@ -129,8 +139,9 @@ def bench_s4d(H: int, N: int, L: int, rounds: int) -> None:
 
 
 def bench_s4(H: int, N: int, L: int, rounds: int) -> None:
+    """Print the lines of the S4 kernel, and the errors."""
     p = parameters(H, N)
-    arguments = [p[k] for k in ("Lambda", "P", "B", "C", "dt")]  # any numbers do for the stored C̃
+    arguments = [p[k] for k in ("Lambda", "P", "B", "C", "dt")]  # C stands for C̃: any numbers take the same time
     ours, theirs = (partial(kernel, L=L) for kernel in (cauchy.dplr_kernel, cauchy.cauchy_direct))
     cotangent = jnp.asarray(np.random.default_rng(1).normal(size=(2, H, L)), jnp.float32)
     title = f"S4 kernel, H={H} N={N} L={L}"
@@ -142,6 +153,7 @@ def bench_s4(H: int, N: int, L: int, rounds: int) -> None:
 
 
 def bench_convolution(H: int, batch: int, L: int, rounds: int) -> None:
+    """Print the lines of the two-sided convolution."""
     random = np.random.default_rng(0)
     u = jnp.asarray(random.normal(size=(L, batch, H)), jnp.float32)
     k = jnp.asarray(random.normal(size=(2, H, L)) * np.exp(-np.arange(L) / 200), jnp.float32)
@@ -166,6 +178,7 @@ def bench_convolution(H: int, batch: int, L: int, rounds: int) -> None:
 
 
 def main() -> None:
+    """Print the table for the sizes of the command line; the convolutions have fixed sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--channels", type=int, default=512)

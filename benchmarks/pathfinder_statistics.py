@@ -1,10 +1,10 @@
-"""Compare generated Pathfinder images with what is known of the released ones.
+"""Compare generated Pathfinder images with the known statistics of the released ones.
 
     python benchmarks/pathfinder_statistics.py                           # Path-X and 32 px, 2,000 images each
     python benchmarks/pathfinder_statistics.py --window 64 --images 500
 
-The released column is from eight images of Path-X, the only ones at hand when its parameters were recovered; of
-Pathfinder at 32 px none was. Prints two Markdown tables, with the time per image.
+The column "released" is from eight images of Path-X, the only ones at hand when its parameters were recovered; no
+image of Pathfinder at 32 px was at hand. The script prints a Markdown table per window, with the time per image.
 """
 
 from __future__ import annotations
@@ -34,21 +34,26 @@ RELEASED = {
     "mean / 255": "0.0370",
     "standard deviation / 255": "0.1417",
 }
-"""Of Path-X: its images with margins 2, 3, 3, 3, 2, 2, 3, 3."""
+"""The statistics of eight released images of Path-X, with margins 2, 3, 3, 3, 2, 2, 3, 3."""
 
 RELEASED_SHARE = {2: 3 / 8, 3: 5 / 8}
-"""Of the margins in the released sample; averages over images are weighted to it where both margins occur."""
+"""The share of each margin in the released sample. Averages are weighted by it where both margins occur."""
 
 COMPONENT_LEVEL = 90
+"""The gray value above which pixels form a connected component."""
+
 HALF = 0.5
-"""What cutting to whole numbers takes from a gray value on average."""
+"""The part of a gray value that rounding down to a whole number removes on average."""
 
 VISIBLE = 0.03
-"""Brightness from which a paddle or a marker counts as being in a pixel."""
+"""The brightness above which a paddle or a marker counts as being in a pixel."""
 
 
 def contrasts(parameters: SnakeParameters, sketch: Sketch, image: Array) -> list[float]:
-    """Brightness of each target paddle that nothing else touches, in units of the marker's: least squares."""
+    """Return the brightness of each target paddle that nothing else touches, in units of the marker's brightness.
+
+    It is fitted to the paddle's pixels by least squares.
+    """
     line, discs = np.maximum(paddles(parameters, sketch.margin).line, 0), markers(parameters)
     radius, far = line.shape[1] // 2, len(discs) // 2
     border = max(radius, far)
@@ -74,7 +79,10 @@ def contrasts(parameters: SnakeParameters, sketch: Sketch, image: Array) -> list
 
 
 def logistic_accuracy(distances: Array, labels: Array) -> float:
-    """Training accuracy of a logistic regression of the label on the distance: an upper bound of what it gives away."""
+    """Return the training accuracy of a logistic regression of the label on the distance.
+
+    It shows how far the distance between the markers reveals the label.
+    """
     features = np.stack([np.ones(len(labels)), stats.zscore(distances)], axis=1)
     sign = 2 * labels - 1
     fitted = optimize.minimize(lambda w: np.logaddexp(0, -sign * (features @ w)).mean(), np.zeros(2)).x
@@ -82,15 +90,16 @@ def logistic_accuracy(distances: Array, labels: Array) -> float:
 
 
 class Sample(NamedTuple):
-    """Images of one set of parameters, and the CPU time they took."""
+    """The sketches and images (n, window, window) uint8 of one set of parameters, and their CPU time in seconds."""
 
     parameters: SnakeParameters
     sketches: list[Sketch]
-    images: Array  # uint8 (n, window, window)
+    images: Array
     seconds: float
 
 
 def draw(parameters: SnakeParameters, seed: int, n: int) -> Sample:
+    """Generate the first n images of a seed."""
     start = time.process_time()
     drawn = list(sketches(parameters, seed, 0, n))
     images = np.stack([render(parameters, sketch) for sketch in drawn])
@@ -98,7 +107,7 @@ def draw(parameters: SnakeParameters, seed: int, n: int) -> Sample:
 
 
 def pictures(sample: Sample) -> dict[str, str]:
-    """What the pixels say."""
+    """Return the statistics of the pixels, by name."""
     n, flat = len(sample.images), sample.images.reshape(len(sample.images), -1)
     margins = np.array([sketch.margin for sketch in sample.sketches])
     both = set(sample.parameters.margins) == set(RELEASED_SHARE)
@@ -128,7 +137,7 @@ def pictures(sample: Sample) -> dict[str, str]:
 
 
 def labels(sample: Sample) -> dict[str, str]:
-    """Whether the label is fair and hidden, and what the images cost."""
+    """Return the statistics of the labels and marker distances, and the CPU time per image, by name."""
     n = len(sample.sketches)
     label = np.array([sketch.label for sketch in sample.sketches])
     apart = np.array([math.dist(sketch.origin, sketch.terminal) for sketch in sample.sketches])
@@ -143,13 +152,14 @@ def labels(sample: Sample) -> dict[str, str]:
 
 
 def main() -> None:
+    """Print one table per window of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--window", type=int, nargs="+", default=[128, 32], choices=sorted(PARAMETERS))
     arguments = parser.parse_args()
     for window in arguments.window:
-        list(sketches(PARAMETERS[window], 0, 0, 1))
+        list(sketches(PARAMETERS[window], 0, 0, 1))  # compiles the generator before the time is taken
         known = RELEASED if window == 128 else {}
         print(f"\n| {window} px, {arguments.images} images, seed {arguments.seed} | released | here |\n|---|---|---|")
         sample = draw(PARAMETERS[window], arguments.seed, arguments.images)

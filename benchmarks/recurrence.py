@@ -1,12 +1,12 @@
-"""The scan engine's operator beside S5's own algorithm: time, memory and compile time over sequence length.
+"""Compare our scan with S5's own algorithm: time, memory and compile time over sequence length.
 
     python benchmarks/recurrence.py                      # the table of the README, about ten minutes
     python benchmarks/recurrence.py --lengths 1024,4096 --rounds 3
     python benchmarks/recurrence.py --million            # one layer of 1,048,576 steps, ours alone
 
-Both are one bidirectional operator, u → y, compiled by the same JAX in the same process and run in turn (A B A B); the
-table gives medians. The reference is the algorithm of lindermanlab/S5 `s5/ssm.py`: `associative_scan` on complex64,
-states of both directions concatenated, derivatives by JAX's autodiff.
+Both compute one bidirectional operator, u → y. They are compiled by the same JAX in the same process and called in turn
+(A B A B); the table gives medians. The reference is the algorithm of lindermanlab/S5 `s5/ssm.py`: `associative_scan` on
+complex64, states of both directions concatenated, derivatives by JAX's autodiff.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ MILLION = 1 << 20
 
 
 class Compiled(NamedTuple):
+    """A compiled function, its compile seconds, and the bytes of its temporary buffers."""
+
     run: Callable[..., object]
     seconds: float
     temporary_bytes: int
 
 
 def associative_scan_operator(Lambda_bar: tuple[Array, Array], B: Array, C: Array, C_reverse: Array, u: Array) -> Array:
-    """The arguments and result of `diagonal_ssm`, computed as published."""
+    """Return the result of `diagonal_ssm` for the same arguments, computed by the published algorithm."""
     P = Lambda_bar[0].shape[0]
     Lambda = lax.complex(*Lambda_bar)
     B_bar = lax.complex(B[:, :P], B[:, P:]).T
@@ -61,7 +63,10 @@ def associative_scan_operator(Lambda_bar: tuple[Array, Array], B: Array, C: Arra
 
 
 def arguments(L: int, batch: int, H: int, P: int) -> tuple:
-    """Eigenvalues as S5 starts: −1/2 + iπn, steps log-uniform in [0.001, 0.1]."""
+    """Return arguments of `diagonal_ssm`: S5's initial eigenvalues −1/2 + iπn with steps log-uniform in [0.001, 0.1].
+
+    The weights are random, and the input u (L, batch, H) is standard normal.
+    """
     rng = np.random.default_rng(0)
     step = np.exp(rng.uniform(np.log(1e-3), np.log(1e-1), P))
     Lambda = np.exp((-0.5 + 1j * np.pi * np.arange(P)) * step)
@@ -71,6 +76,7 @@ def arguments(L: int, batch: int, H: int, P: int) -> tuple:
 
 
 def compiled(function: Callable[..., object], args: Sequence[object]) -> Compiled:
+    """Compile a function for these arguments."""
     traced = jax.jit(function).trace(*args)
     start = time.perf_counter()
     executable = traced.lower().compile()
@@ -79,6 +85,8 @@ def compiled(function: Callable[..., object], args: Sequence[object]) -> Compile
 
 
 def forward_and_backward(operator: Callable[..., Array]) -> Callable[..., object]:
+    """Return a function that computes the operator and the gradients of all its arguments."""
+
     def gradients(dy: Array, *args: object) -> tuple:
         y, backward = jax.vjp(operator, *args)
         return y, backward(dy)
@@ -87,13 +95,14 @@ def forward_and_backward(operator: Callable[..., Array]) -> Callable[..., object
 
 
 def seconds_of(run: Callable[..., object], args: Sequence[object]) -> float:
+    """Return the seconds of one call."""
     start = time.perf_counter()
     jax.block_until_ready(run(*args))
     return time.perf_counter() - start
 
 
 def compare(L: int, batch: int, H: int, P: int, rounds: int) -> dict[str, float]:
-    """One row: our medians, and how many times the reference's each is."""
+    """Return one row: our medians, and the ratios of the reference's to ours."""
     args = arguments(L, batch, H, P)
     row: dict[str, float] = {"L": L, "batch": batch, "H": H, "P": P}
     operators = {"reference": associative_scan_operator, "ours": diagonal_ssm}
@@ -106,7 +115,7 @@ def compare(L: int, batch: int, H: int, P: int, rounds: int) -> dict[str, float]
         for round_ in range(rounds + 1):
             for name, program in programs.items():
                 seconds = seconds_of(program.run, given)
-                if round_:  # the first is a warm-up
+                if round_:  # the first round is a warm-up
                     times[name].append(seconds)
         reference, ours = programs["reference"], programs["ours"]
         row[f"{part}_ms"] = 1e3 * statistics.median(times["ours"])
@@ -120,7 +129,10 @@ def compare(L: int, batch: int, H: int, P: int, rounds: int) -> dict[str, float]
 
 
 def million(batch: int, H: int, P: int) -> dict[str, float]:
-    """One layer of a million steps, forward and backward, ours alone: the reference would need about 27 GB."""
+    """Return the time and memory of one layer of 1,048,576 steps, forward and backward, with our scan.
+
+    The reference is not run, because it would need about 27 GB.
+    """
     args = arguments(MILLION, batch, H, P)
     given = (jnp.ones_like(args[-1]), *args)
     program = compiled(forward_and_backward(diagonal_ssm), given)
@@ -129,6 +141,7 @@ def million(batch: int, H: int, P: int) -> dict[str, float]:
 
 
 def print_table(rows: Sequence[dict[str, float]]) -> None:
+    """Print the rows as a Markdown table; from three lengths on, also print how time and memory grow with length."""
     print("| L | b | H | P | forward ms | ratio | + backward ms | ratio | temporary MB | ratio | compile s | ratio |")
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for r in rows:
@@ -145,6 +158,7 @@ def print_table(rows: Sequence[dict[str, float]]) -> None:
 
 
 def main() -> None:
+    """Print the table for the sizes of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=lambda text: [int(L) for L in text.split(",")], default=LENGTHS)
     parser.add_argument("--batch", type=int, default=1)

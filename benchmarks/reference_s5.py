@@ -1,9 +1,9 @@
-"""S5 as its published code computes it, to be held beside ours: same parameters, same results, other algorithm.
+"""The published algorithm of S5, for comparison with our model: same parameters and results, another algorithm.
 
-Re-created from the paper (Smith, Warrington & Linderman 2023) and from lindermanlab/S5 @ 3c18fdb6 (`s5/ssm.py`,
+It is re-created from the paper (Smith, Warrington & Linderman 2023) and from lindermanlab/S5 @ 3c18fdb6 (`s5/ssm.py`,
 `s5/layers.py`, `s5/seq_model.py`): complex64 throughout, `associative_scan` over pairs (Λ̄, B̄u), one example at a time
 under `vmap` with BatchNorm's moments averaged over the mapped axis, tokens as one-hot vectors through a dense layer,
-derivatives by JAX's autodiff. `tests/test_reference_s5.py` holds outputs and gradients to those of our model.
+derivatives by JAX's autodiff. `tests/test_reference_s5.py` compares outputs and gradients with those of our model.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from lra_bench.spec import Recipe
 from lra_bench.training.state import Examples
 
 MAPPED = "examples"
-"""Name of the axis that `vmap` adds, for BatchNorm's mean over it."""
+"""The name of the axis that `vmap` adds, over which BatchNorm takes its mean."""
 
 
 class PreparedBatch(NamedTuple):
-    """A batch as the published loop hands it to its step: one-hot or real inputs (b, L, vocabulary or 1) made outside
-    the step; for pairs of documents 2b rows, the first of every pair, then the second."""
+    """A batch as the published loop passes it to its training step: one-hot or real inputs (b, L, vocabulary or 1).
+
+    Pairs of documents make 2b rows: the first documents of all pairs, then the second ones.
+    """
 
     inputs: Array
     lengths: Array
@@ -36,6 +38,7 @@ class PreparedBatch(NamedTuple):
 
 
 def prepare(batch: Examples, recipe: Recipe) -> PreparedBatch:
+    """Encode a batch, which the published loop does outside of its training step."""
     inputs, lengths = batch.inputs, batch.lengths
     if inputs.ndim == 3:
         inputs = jnp.concatenate([inputs[:, 0], inputs[:, 1]])
@@ -47,12 +50,12 @@ def prepare(batch: Examples, recipe: Recipe) -> PreparedBatch:
 
 
 def binary_operator(earlier: tuple[Array, Array], later: tuple[Array, Array]) -> tuple[Array, Array]:
-    """(A_i, b_i) ∘ (A_j, b_j) = (A_j A_i, A_j b_i + b_j), for diagonal A (paper, appendix H)."""
+    """Return (A_i, b_i) ∘ (A_j, b_j) = (A_j A_i, A_j b_i + b_j), for diagonal A (paper, appendix H)."""
     return later[0] * earlier[0], later[0] * earlier[1] + later[1]
 
 
 def apply_ssm(params: dict[str, Any], config: Config, u: Array) -> Array:
-    """y (L, H) for one example u (L, H); conjugate-symmetric, zero-order hold."""
+    """Return y (L, H) for one example u (L, H), with conjugate symmetry and zero-order hold."""
     real = params["Lambda_re"]
     Lambda = lax.complex(jnp.minimum(real, -1e-4) if config.clip_eigs else real, params["Lambda_im"])
     B_tilde, C_tilde = (lax.complex(params[name][..., 0], params[name][..., 1]) for name in ("B", "C"))
@@ -71,13 +74,14 @@ def apply_ssm(params: dict[str, Any], config: Config, u: Array) -> Array:
 
 
 def dense(params: dict[str, Array], x: Array) -> Array:
+    """Return the dense layer's output for x (..., inputs)."""
     return x @ params["kernel"] + params["bias"]
 
 
 def batch_norm(
     params: dict[str, Array], stats: dict[str, Array], decay: float, train: bool, x: Array
 ) -> tuple[Array, dict[str, Array]]:
-    """Over the steps of x (L, H) and over the mapped examples."""
+    """Normalize x (L, H) over its steps and over the mapped examples; also return the new running moments."""
     mean, var = stats["mean"], stats["var"]
     if train:
         mean, square = lax.pmean((x.mean(0), (x * x).mean(0)), MAPPED)
@@ -90,10 +94,13 @@ def batch_norm(
 
 
 class Reference:
-    """The network with the interface of `functional.FunctionalNetwork`, so that one training step serves both."""
+    """The network of published S5, with the interface of `functional.FunctionalNetwork`.
+
+    Both networks can therefore be trained by the same training step.
+    """
 
     def __init__(self, recipe: Recipe, shape: DataShape):
-        """Takes what S5's LRA runs use. Raises ValueError for a recipe that is none of theirs."""
+        """Create the network of a recipe. Raises ValueError for settings that S5's LRA runs do not use."""
         self.config = Config.model_validate(recipe.layer)
         self.recipe, self.shape = recipe, shape
         fixed = (recipe.norm, recipe.prenorm, recipe.pooling, self.config.discretization)
@@ -101,10 +108,12 @@ class Reference:
             raise ValueError("S5's LRA runs use prenorm BatchNorm, mean pooling, zoh, and half_glu1 or half_glu2")
 
     def apply_train(self, params: Any, stats: Any, batch: PreparedBatch, key: Array) -> tuple[Array, Any]:
+        """Return logits (b, classes) with dropout, and the new running moments."""
         logits, updated = self._classify(params, stats, batch, key)
         return logits, jax.tree.unflatten(jax.tree.structure(stats), jax.tree.leaves(updated))
 
     def apply_eval(self, params: Any, stats: Any, batch: PreparedBatch) -> Array:
+        """Return logits (b, classes) without dropout, with the running moments."""
         return self._classify(params, stats, batch, None)[0]
 
     def _classify(self, params: Any, stats: Any, batch: PreparedBatch, key: Array | None) -> tuple[Array, Any]:
@@ -125,7 +134,7 @@ class Reference:
     def _encode_one(
         self, weights: dict[str, Any], moments: dict[str, Any], inputs: Array, length: Array, key: Array | None
     ) -> tuple[Array, dict[str, Any]]:
-        """One example (L, vocabulary or 1) → pooled features (H,), and the new running moments."""
+        """Return the pooled features (H,) of one example (L, vocabulary or 1), and the new running moments."""
         x = dense(weights["encoder"]["dense"], inputs)
         updated: dict[int, Any] = {}
         for i, block in weights["blocks"].items():
@@ -146,7 +155,7 @@ class Reference:
         return skip + self._dropout(gated, key, 1), {"norm": norm}
 
     def _dropout(self, x: Array, key: Array | None, number: int) -> Array:
-        """One mask for all steps of (L, H), as flax's Dropout with broadcast_dims=(0,)."""
+        """Apply dropout with one mask for all steps of x (L, H), as flax's Dropout with broadcast_dims=(0,)."""
         rate = self.recipe.dropout
         if key is None or rate == 0.0:
             return x

@@ -1,14 +1,15 @@
-"""Our training step and forward pass beside S5's own, at the six tasks' shapes: time, memory, compile time.
+"""Compare our training step and forward pass with those of published S5 on all six tasks: time, memory, compile time.
 
     python benchmarks/train_step.py                          # the README's table, about fifteen minutes
     python benchmarks/train_step.py --task image --batch 4
     python benchmarks/train_step.py --as-users-run           # two processes in turn: their allocator setting and ours
 
-Same parameters, same random data, same optimizer, the published recipe but for the batch; compiled by the same JAX,
-ours with the options of `train`, and run in turn (A B A B). Theirs is `reference_s5.py`, its inputs encoded before the
-clock starts, as published; ours reads uint8 examples and gathers its batch inside the step. Ratios are of medians;
-"least" is the ratio of the fastest runs, "processor" that of the medians of processor time. Memory is the compiler's
-count of temporary buffers. The allocator is set for both, unless said.
+Both sides have the same parameters, random data, optimizer and published recipe, except for the batch size. They are
+compiled by the same JAX, ours with the options of `train`, and called in turn (A B A B). The reference is
+`reference_s5.py`; its inputs are encoded before the timing starts, as in the published code. Our step reads uint8
+examples and gathers its batch inside the step. Ratios are of medians; "least" is the ratio of the fastest calls, and
+"processor" the ratio of the medians of processor time. Memory is the compiler's count of temporary buffers. The memory
+allocator is set for both, except with --as-users-run and --default-allocator.
 """
 
 from __future__ import annotations
@@ -33,18 +34,25 @@ from lra_bench.machine.xla import run_on_calling_thread
 Side = Literal["reference", "ours"]
 SIDES: tuple[Side, Side] = ("reference", "ours")
 CALLS = ("train", "forward")
+"""The compared calls: the training step and the forward pass."""
+
 BATCHES = {"listops": 50, "text": 8, "retrieval": 4, "image": 16, "pathfinder": 32, "pathx": 2}
-"""The published batch sizes where a CPU's memory and patience allow, and smaller ones elsewhere."""
+"""The batch size of each task: the published one where it fits a CPU's memory and time, otherwise a smaller one."""
 
 
 class Seconds(NamedTuple):
+    """The seconds of one call.
+
+    `processor` is the processor time of all threads. On a busy machine it varies less than the wall time, but it does
+    not show how well the cores are used.
+    """
+
     wall: float
     processor: float
-    """Of all threads: on a busy machine steadier than the wall clock, but blind to how well the cores are used."""
 
 
 class Program(NamedTuple):
-    """One compiled call with everything it needs: `run()` returns once the device is done."""
+    """One compiled call with its arguments; `run()` returns when the device is done."""
 
     run: Callable[[], None]
     compile_seconds: float
@@ -52,7 +60,8 @@ class Program(NamedTuple):
 
 
 def programs(side: Side, task: str, batch_size: int) -> dict[str, Program]:
-    """The training step and the forward pass of one side on the same synthetic batch."""
+    """Compile the training step and the forward pass of one side for the same synthetic batch."""
+    # JAX is imported here, because main() sets the allocator before JAX starts.
     import jax
     import jax.numpy as jnp
 
@@ -87,7 +96,7 @@ def programs(side: Side, task: str, batch_size: int) -> dict[str, Program]:
     options = {
         call: compiler_options(network.batched_products, call == "train") if side == "ours" else {} for call in CALLS
     }
-    # Published S5 does not donate its state; both do here, so that memory compares the algorithms.
+    # Published S5 does not donate its state. Both sides do here, so that memory compares the algorithms.
     return {
         "train": training_program(train, state, train_args, options["train"]),
         "forward": forward_program(forward, forward_args, options["forward"]),
@@ -97,6 +106,7 @@ def programs(side: Side, task: str, batch_size: int) -> dict[str, Program]:
 def compiled(
     function: Callable[..., Any], args: Sequence[Any], options: dict[str, Any], donate: tuple[int, ...] = ()
 ) -> tuple[Any, float, int]:
+    """Compile a function; return it with its compile seconds and the bytes of its temporary buffers."""
     import jax
 
     with jax.default_matmul_precision("highest"):
@@ -108,6 +118,7 @@ def compiled(
 
 
 def training_program(step: Callable[..., Any], state: Any, args: Sequence[Any], options: dict[str, Any]) -> Program:
+    """Compile a training step, each call of which starts from the state of the call before."""
     import jax
 
     executable, seconds, temporary = compiled(step, (state, *args), options, (0,))
@@ -120,6 +131,7 @@ def training_program(step: Callable[..., Any], state: Any, args: Sequence[Any], 
 
 
 def forward_program(forward: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Program:
+    """Compile a forward pass."""
     import jax
 
     executable, seconds, temporary = compiled(forward, args, options)
@@ -127,7 +139,7 @@ def forward_program(forward: Callable[..., Any], args: Sequence[Any], options: d
 
 
 class Child:
-    """One side in a process of its own, with its own allocator setting; answers one call at a time."""
+    """A process of its own for one side, with its own setting of the allocator; it runs one call at a time."""
 
     def __init__(self, side: Side, task: str, batch_size: int):
         command = [sys.executable, __file__, "--child", side, "--task", task, "--batch", str(batch_size)]
@@ -138,6 +150,7 @@ class Child:
         self.facts = self._answer()
 
     def _answer(self) -> Any:
+        """Read one line of JSON from the process. Raises SystemExit where the process has ended."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -145,18 +158,20 @@ class Child:
         return json.loads(line)
 
     def seconds(self, call: str) -> Seconds:
+        """Return the seconds of one call in the process."""
         assert self._process.stdin is not None
         print(call, file=self._process.stdin, flush=True)
         return Seconds(*self._answer())
 
     def end(self) -> None:
+        """End the process and wait for it."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
 
 
 def serve(side: Side, task: str, batch_size: int) -> None:
-    """The child's loop: facts first, then the seconds of every call asked for on stdin."""
+    """Print the compile seconds and temporary bytes of each call, then the seconds of each call named on stdin."""
     made = programs(side, task, batch_size)
     print(json.dumps({call: made[call][1:] for call in CALLS}), flush=True)
     for line in sys.stdin:
@@ -164,6 +179,7 @@ def serve(side: Side, task: str, batch_size: int) -> None:
 
 
 def seconds_of(run: Callable[[], None]) -> Seconds:
+    """Return the seconds of one call."""
     wall, processor = time.perf_counter(), time.process_time()
     run()
     return Seconds(time.perf_counter() - wall, time.process_time() - processor)
@@ -173,7 +189,7 @@ def seconds_of(run: Callable[[], None]) -> Seconds:
 def timers(
     task: str, batch_size: int, as_users_run: bool
 ) -> Iterator[dict[Side, tuple[Callable[[str], Seconds], Any]]]:
-    """Per side: seconds of one call, and (compile seconds, temporary bytes) of each."""
+    """Yield for each side a function that times one call, and the compile seconds and temporary bytes by call."""
     if as_users_run:
         children = {side: Child(side, task, batch_size) for side in SIDES}
         try:
@@ -191,7 +207,7 @@ def timers(
 
 
 def compare(task: str, batch_size: int, rounds: int, as_users_run: bool) -> dict[str, Any]:
-    """One row: each side's medians and what the reference costs more."""
+    """Return one row: the medians of both sides, and the ratios of the reference's to ours."""
     row: dict[str, Any] = {"task": task, "batch": batch_size}
     with timers(task, batch_size, as_users_run) as sides:
         for call in CALLS:
@@ -199,7 +215,7 @@ def compare(task: str, batch_size: int, rounds: int, as_users_run: bool) -> dict
             for round_ in range(rounds + 1):
                 for side in SIDES:
                     seconds = sides[side][0](call)
-                    if round_:  # the first is a warm-up
+                    if round_:  # the first round is a warm-up
                         times[side].append(seconds)
             facts = {side: sides[side][1][call] for side in SIDES}
             wall = {side: [each.wall for each in times[side]] for side in SIDES}
@@ -222,6 +238,7 @@ HEADER = (
 
 
 def table_row(row: dict[str, Any]) -> str:
+    """Return a row as a line of the Markdown table."""
     train = row["train"]
     cells = [row["task"], str(row["batch"])]
     for call in (train, row["forward"]):
@@ -235,6 +252,7 @@ def table_row(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    """Print the table for the tasks of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", action="append", choices=list(BATCHES), help="may be repeated; default: all six")
     parser.add_argument("--batch", type=int, help="instead of each task's own")

@@ -7,9 +7,11 @@ from pydantic import BaseModel
 
 
 class MovingAverage(nnx.Module):
-    """Each feature's exponential moving average, with a time constant of its own: (b, L, H) to (b, L, H)."""
+    """An exponential moving average of each feature with a learned time constant, from (b, L, H) to (b, L, H)."""
 
     class Config(BaseModel):
+        """The largest time constant at the start, in steps, and the dropout rate."""
+
         slowest: float = 100.0
         dropout_rate: float = 0.1
 
@@ -21,6 +23,7 @@ class MovingAverage(nnx.Module):
         self.dropout = nnx.Dropout(config.dropout_rate, rngs=rngs)
 
     def __call__(self, u):
+        """Return the layer's output (b, L, H) for the input u (b, L, H)."""
         decay = jnp.exp(-jnp.exp(self.log_rate[...]))
 
         def step(x, u_t):

@@ -1,4 +1,4 @@
-"""Finding and checking a layer of your own: a class at `package.module:Class`. No JAX until one is loaded.
+"""Finding and checking a layer of your own: a class at `package.module:Class`. JAX is imported only to load one.
 
 The class is built as `MyLayer(features, rngs=rngs)`, or, when it has a class attribute `Config` (a pydantic model), as
 `MyLayer(features, config, rngs=rngs)`; `--set` then reaches the fields of `Config`. `models/custom.py` puts it into a
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +22,12 @@ from lra_bench.spec import Frozen, Recipe, unknown
 
 
 class NoSettings(Frozen):
-    """The settings of a layer without a `Config`: none."""
+    """The empty settings of a layer without a `Config`."""
 
 
 @dataclass(frozen=True)
 class CustomModel:
-    """A user's class and where it was found."""
+    """A user's class, and the `package.module:Class` where it was found."""
 
     path: str
     layer: type[Any]
@@ -50,13 +49,14 @@ def load(path: str) -> CustomModel:
     Raises UserError when there is no such module or class, or when it cannot be built as this module says.
     """
     module_name, _, class_name = path.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-            raise UserError(f"there is no module {error.name!r}, neither in {os.getcwd()} nor installed.") from None
+            raise UserError(f"there is no module {error.name!r}, neither in {here} nor installed.") from None
         raise UserError(f"{module_name} cannot be imported: {error}.") from error
     except Exception as error:
         raise UserError(f"{module_name} cannot be imported: {type(error).__name__}: {error}.") from error
@@ -69,7 +69,10 @@ def load(path: str) -> CustomModel:
 
 
 def check_class(model: CustomModel) -> None:
-    """Raises UserError for a class that cannot be built, or whose settings cannot be told from the recipe's."""
+    """Check a user's class.
+
+    Raises UserError where it cannot be built, or where its settings have the names of the recipe's.
+    """
     Config: Any = model.Config
     if not (inspect.isclass(Config) and issubclass(Config, BaseModel)):
         raise UserError(f"{model.path}: Config must be a pydantic model, got {Config!r}.")

@@ -1,10 +1,12 @@
-"""The contract between a task and `prepare`: where raw files come from, how they, or a generator, become examples.
+"""The contract between a task and `prepare`.
 
-Every module of `tasks/` has `TASK` (lra_bench.spec.Task) and `DATA`, an object that fulfils `DataSource`. No JAX here.
-`prepare` does the rest: downloads, locks, chunks, resumption, packed arrays, the TFDS dataset, the manifest.
+A task states where its raw files are and how raw files, or a generator, become examples. Every module of `tasks/` has
+`TASK` (`lra_bench.spec.Task`) and `DATA`, an object that fulfills `DataSource`. This module does not import JAX.
+`prepare` does the rest: downloads, locks, chunks, resumption, packed arrays, the TFDS dataset and the manifest.
 
-Examples have one global index: train first, then val, then test, in their final order. A generator makes any range of
-them; a reader may yield them in any order that is the same each time it reads the same files.
+Every example has one global index. The indices number the train split first, then val, then test, each in its final
+order. A generator makes any range of them. A reader may yield them in any order, as long as the order is the same each
+time it reads the same files.
 """
 
 from __future__ import annotations
@@ -22,12 +24,15 @@ from lra_bench.spec import SPLITS, Source, SplitName
 from lra_bench.spec import Protocol as LraProtocol
 
 Size = Literal["full", "tiny"] | int
-"""`full` as published, `tiny` for quickstart and tests, or a total number of examples, shared out like the full set."""
+"""The size of a set: `full` as published, `tiny` for quickstart and tests, or a total number of examples.
+
+A number is divided among the splits in the proportions of the full set.
+"""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for; everything that decides the examples besides the raw files."""
+    """A request holds everything that decides the examples besides the raw files."""
 
     protocol: LraProtocol
     size: Size
@@ -37,7 +42,10 @@ class Request:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file somewhere; `size` in bytes and `sha256` in hex are checked where known, None where nobody says."""
+    """A file to download.
+
+    `size` (bytes) and `sha256` (hex) are checked after the download. None means that no value was published.
+    """
 
     url: str
     name: str
@@ -47,7 +55,11 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Origin:
-    """One place that holds the task's raw files; `note` is for the user (license, known state of the server)."""
+    """One server that holds the raw files of a task.
+
+    `kind` is the source kind that its examples are recorded under. `note` is shown to the user: size, license, known
+    state of the server.
+    """
 
     kind: Literal["official", "mirror"]
     name: str
@@ -57,34 +69,42 @@ class Origin:
 
 @dataclass(frozen=True)
 class Layout:
-    """Shape and meaning of the packed arrays: `documents` × `length` uint8 per example, zero padded on the right."""
+    """The shape and meaning of the packed arrays.
+
+    One example is `documents` × `length` values of uint8, padded with zeros on the right.
+    """
 
     counts: Mapping[SplitName, int]
     documents: Literal[1, 2]
     length: int
     classes: int
     vocabulary: tuple[str, ...] | None
-    """Token of each id (id 0 pads); None where the inputs are pixels."""
+    """The token of each id (id 0 is padding); None where the inputs are pixels."""
     validation_is_test: bool = False
-    """The protocol selects on test: counts["val"] == counts["test"]; readers leave val out, `prepare` copies test."""
+    """Whether the protocol selects on test, which makes val a copy of test.
+
+    Then counts["val"] == counts["test"]. Readers leave val out and `prepare` copies test into it.
+    """
 
     @property
     def total(self) -> int:
+        """The number of examples in all splits together."""
         return sum(self.counts[split] for split in SPLITS)
 
     @property
     def starts(self) -> dict[SplitName, int]:
-        """Global index of each split's first example."""
+        """The global index of each split's first example."""
         train, val = self.counts["train"], self.counts["val"]
         return {"train": 0, "val": train, "test": train + val}
 
     @property
     def row_shape(self) -> tuple[int, ...]:
+        """The shape of one example's inputs: (L,) for one document, (2, L) for two."""
         return (self.length,) if self.documents == 1 else (self.documents, self.length)
 
 
 class Rows(NamedTuple):
-    """n examples: inputs uint8 (n, L) or (n, 2, L), lengths int32 (n,) or (n, 2), labels int32 (n,)."""
+    """Rows are n examples: inputs uint8 (n, L) or (n, 2, L), lengths int32 (n,) or (n, 2), labels int32 (n,)."""
 
     inputs: NDArray[np.uint8]
     lengths: NDArray[np.int32]
@@ -92,93 +112,119 @@ class Rows(NamedTuple):
 
 
 class PlacedRows(NamedTuple):
-    """Rows and the global index (train, val, test) of each: int64 (n,)."""
+    """Rows with the global index (train, val, test) of each, int64 (n,)."""
 
     indices: NDArray[np.int64]
     rows: Rows
 
 
-class Reading(Protocol):
-    """Raw files opened and understood: counts and vocabulary are known before the first example is yielded."""
+class Reader(Protocol):
+    """A reader is raw files opened and understood.
+
+    Counts and vocabulary are known before the first example is yielded.
+    """
 
     @property
-    def layout(self) -> Layout: ...
+    def layout(self) -> Layout:
+        """The layout of the examples that `batches` yields."""
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """What the manifest should tell about how the files were read (JSON values); `{}` if nothing."""
+        """The manifest's entry on how the files were read (JSON values); `{}` if there is nothing to record."""
 
     def batches(self) -> Iterator[PlacedRows]:
-        """All examples, 100 to 5,000 rows at a time, the same batches in the same order at every call.
+        """Yield all examples, 100 to 5,000 rows at a time.
 
-        Raises UserError naming file and row where a file is truncated, edited or of another format.
+        Every call yields the same batches in the same order, because `prepare` resumes by batch number. Raises
+        UserError naming file and row where a file is truncated, edited or of another format.
         """
 
 
 class Generator(Protocol):
-    """Makes examples by index. Must pickle (it is sent to spawned processes); numba functions stay at module level."""
+    """A generator makes examples by index.
+
+    It must pickle, because it is sent to spawned processes. Its numba functions must therefore stay at module level.
+    """
 
     @property
-    def layout(self) -> Layout: ...
+    def layout(self) -> Layout:
+        """The layout of the examples that `generate` makes."""
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """Everything but the seed that decides the examples, for the manifest (JSON values)."""
+        """The manifest's entry on everything but the seed that decides the examples (JSON values)."""
 
     @property
     def distinct(self) -> bool:
-        """True: no example may occur twice in the set; `prepare` replaces repeats by those after the last index."""
+        """Whether no example may occur twice in the set.
+
+        `prepare` then replaces every repeat by an example after the last index.
+        """
 
     @property
     def chunk(self) -> int:
-        """Examples per unit of work: about a second on one core. Does not change the examples."""
+        """The number of examples per unit of work, about a second on one core. It does not change the examples."""
 
     @property
     def seconds_per_example(self) -> float:
-        """On one core, measured; only for the estimate of `--dry-run`."""
+        """The seconds that one example takes on one core, as measured.
+
+        The value serves the estimate of `--dry-run` and the decision whether worker processes are worth starting.
+        """
 
     def generate(self, seed: int, start: int, stop: int) -> Rows:
-        """Examples start … stop − 1. Example i depends on `seed` and i alone, whatever the chunks, jobs, or resumption.
+        """Make the examples start … stop − 1.
 
-        `stop` may exceed `layout.total` (see `distinct`).
+        Example i depends on `seed` and i alone, whatever the chunks, the number of jobs and the resumption. `stop` may
+        exceed `layout.total` (see `distinct`).
         """
 
 
 class DataSource(Protocol):
-    """What each task module's `DATA` must offer."""
+    """The interface of each task module's `DATA`."""
 
     @property
     def origins(self) -> tuple[Origin, ...]:
-        """Official first, then pinned mirrors, in the order they are tried; may be empty."""
+        """The servers in the order they are tried: official first, then pinned mirrors. The tuple may be empty."""
 
     def locate(self, path: Path) -> list[Path]:
-        """The raw files of this task in or at `path`: an archive, or a folder in any layout found in the wild.
+        """Find the raw files of this task in or at `path`.
 
-        A folder of very many files stands for them all. Quick: reads no content. The manifest records their sha256.
-        Raises UserError saying what was looked for.
+        `path` is an archive, or a folder in any layout that is known to exist. A folder of very many files is returned
+        as one entry. The call is quick, because it reads no content. The manifest records the SHA-256 of each entry.
+        Raises UserError naming what was looked for.
         """
 
-    def read(self, path: Path, request: Request) -> Reading:
-        """Open `path` (what `locate` accepted; for downloads the file, or the folder when an origin has several).
+    def read(self, path: Path, request: Request) -> Reader:
+        """Open the raw files at `path`.
 
-        May make a first pass (counts, vocabulary). Raises UserError for a wrong format or an impossible request.
+        `path` is what `locate` accepted. For a download it is the file, or the folder if the origin has several files.
+        The call may make a first pass over the content to find counts and vocabulary. Raises UserError for a wrong
+        format or an impossible request.
         """
 
     def generator(self, request: Request) -> Generator | None:
-        """The generator for this request, None if this task cannot be generated at this size and protocol."""
+        """Return the generator for this request; None if the task cannot be generated at this size and protocol."""
 
     def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
-        """For `--verify`: what is wrong in these examples, one clause each naming the row within `rows`; [] if nothing.
+        """List the faults in these examples for `--verify`; [] if there are none.
 
-        Checks what only the task knows (a label that can be recomputed, a marker that must be there).
+        Each entry is one clause that names the row within `rows`. Only facts that the task alone knows are checked,
+        such as a label that can be recomputed or a marker that must be present.
         """
 
     def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:
-        """Text of one example for `show`; inputs (L,) or (2, L), lengths () or (2,); pixels as lines of shades."""
+        """Return one example as text for `show`.
+
+        `inputs` is (L,) or (2, L), `lengths` is () or (2,). Pixels become lines of characters of different shade.
+        """
 
 
 def parse_size(text: str | int) -> Size:
-    """`full`, `tiny` or a number of examples ≥ 10, as typed after `--size`. Raises UserError."""
+    """Parse the value of `--size`: `full`, `tiny` or a number of examples of at least 10.
+
+    Raises UserError for anything else.
+    """
     if text == "full":
         return "full"
     if text == "tiny":
@@ -193,7 +239,10 @@ def parse_size(text: str | int) -> Size:
 
 
 def counts_for(size: Size, full: Mapping[SplitName, int], tiny: Mapping[SplitName, int]) -> dict[SplitName, int]:
-    """Examples per split at `size`; a number is shared out as in `full`, at least one per split, the rest to train."""
+    """Return the number of examples per split at `size`.
+
+    A number is divided in the proportions of `full`, with at least one example in val and in test. The rest is train.
+    """
     if size == "full":
         return dict(full)
     if size == "tiny":
@@ -205,9 +254,10 @@ def counts_for(size: Size, full: Mapping[SplitName, int], tiny: Mapping[SplitNam
 
 
 def pad_rows(examples: Sequence[Sequence[NDArray[np.uint8]]], labels: Sequence[int], length: int) -> Rows:
-    """Examples of one or two unpadded documents each, packed and zero padded to `length`.
+    """Pack examples of one or two unpadded documents each into arrays padded with zeros to `length`.
 
-    Raises ValueError for a document longer than `length`: cutting is the protocol's business, done by the reader.
+    Raises ValueError for a document longer than `length`. Readers must cut documents first, because the protocol
+    decides how they are cut.
     """
     documents = len(examples[0]) if examples else 1
     inputs = np.zeros((len(examples), documents, length), np.uint8)
@@ -224,5 +274,6 @@ def pad_rows(examples: Sequence[Sequence[NDArray[np.uint8]]], labels: Sequence[i
 
 
 def bytes_per_example(layout: Layout) -> int:
-    """The bytes of one example in the packed arrays on disk."""
+    """Return the number of bytes that one example takes in the packed arrays on disk."""
+    # uint8 inputs and an int32 length per document, and one int32 label.
     return layout.documents * (layout.length + 4) + 4

@@ -1,4 +1,4 @@
-"""The errors that end a command with one sentence, and what a disk that refuses to work is called in words."""
+"""The errors that end a command with one sentence, and the sentences for errors of the disk."""
 
 from __future__ import annotations
 
@@ -6,35 +6,50 @@ import errno
 
 
 class UserError(Exception):
-    """A mistake of the user. The message says what is wrong, what is legal and what to type. Exit code 2, no
-    traceback."""
+    """A mistake of the user.
+
+    The message states what is wrong, what is legal and what to type. The command ends with exit code 2 and no
+    traceback.
+    """
 
 
 class WorkError(Exception):
-    """A failure while working, such as a full disk, a broken download or a run that diverged. Exit code 1, one
-    sentence, no traceback."""
+    """A failure during the work, such as a full disk, a broken download or a run that diverged.
+
+    The message is one sentence. The command ends with exit code 1 and no traceback.
+    """
 
 
 class OutOfTime(Exception):
-    """The time limit of the user is reached and everything is saved. Exit code 0, for this is what was asked for."""
+    """The user's time limit was reached and everything is saved.
+
+    The command ends with exit code 0, because it did what was asked for.
+    """
 
 
 class Interrupted(Exception):
-    """A signal asked the program to stop and everything is saved. Exit code 128 plus the number of the signal."""
+    """A signal stopped the program and everything is saved.
+
+    The command ends with exit code 128 plus the number of the signal.
+    """
 
     def __init__(self, signum: int, message: str):
+        """Keep the number of the signal beside the message."""
         super().__init__(message)
         self.signum = signum
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The error numbers of a full disk or an exhausted quota."""
+
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+"""The error numbers of a path that cannot be read or written."""
 
 
 def disk_error(error: OSError, place: str = "") -> str:
-    """One sentence for a disk that is full or refuses. `place` names the file or folder where the error does not.
+    """Return one sentence for an error of a full disk or a path that cannot be used.
 
-    Raises the error again where it is about neither.
+    `place` names the file or folder in case the error does not. Raises `error` again if it is of another kind.
     """
     where = error.filename or place
     if error.errno in FULL:

@@ -1,4 +1,4 @@
-"""Folders of lra-bench, writing a file whole or not at all, and locks. No JAX."""
+"""The folders of lra-bench, atomic file writing, and locks. This module does not import JAX."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 VARIABLE = "LRA_BENCH_HOME"
+"""The environment variable that names the folder for data, runs and caches."""
 
 
 def home() -> Path:
-    """The folder named by LRA_BENCH_HOME (`~` is expanded), or `lra-bench` in the platform's user cache folder.
+    """Return the folder named by LRA_BENCH_HOME, or `lra-bench` in the platform's user cache folder.
 
-    Read anew at each call, absolute, and not created: whoever writes makes its own folder.
+    `~` is expanded and the path is absolute. The variable is read at each call. The folder is not created here; code
+    that writes creates the folder that it needs.
     """
     chosen = os.environ.get(VARIABLE)
     if chosen:
@@ -25,30 +27,30 @@ def home() -> Path:
 
 
 def data_folder() -> Path:
-    """The folder of prepared tasks, each in `<task>/<name>/`."""
+    """Return the folder of prepared sets, each in `<task>/<name>/`."""
     return home() / "data"
 
 
 def runs_folder() -> Path:
-    """The folder of training runs, each in `<task>/<model>/<digest>-s<seed>/`."""
+    """Return the folder of training runs, each in `<task>/<model>/<digest>-s<seed>/`."""
     return home() / "runs"
 
 
 def cache_folder() -> Path:
-    """The folder of what can be computed again at any time. A user may empty it."""
+    """Return the folder of files that can be computed again at any time. A user may empty it."""
     return home() / "cache"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `content` (text as UTF-8) so that a reader, or a crash, sees the whole file or none of it."""
+    """Write `content` (text as UTF-8) to `path` so that the file is there whole or not at all, even after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as out:
             out.write(content.encode() if isinstance(content, str) else content)
             out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, path)
+            os.fsync(out.fileno())  # the bytes must be on the disk before the name is
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -56,9 +58,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def locked(path: Path, on_busy: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock file `path`. The operating system releases it when the process dies.
+    """Hold the lock file `path` during the context. The operating system releases it when the process dies.
 
-    `on_busy` is called while another process holds it: it raises, or returns to wait for the other process.
+    `on_busy` is called if another process holds the lock. It raises to give up, or returns to wait for the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)

@@ -1,4 +1,4 @@
-"""One way to show long work: a bar with rate and time left on a terminal, a plain line now and then in a log."""
+"""Messages and progress on stderr: a bar with rate and time left on a terminal, a plain line at intervals in a log."""
 
 from __future__ import annotations
 
@@ -15,21 +15,28 @@ from rich.progress import Progress as Bar
 Unit = Literal["B", "examples", "images", "lines", "files", "steps", "measurements"]
 
 LOG_SECONDS = 15.0
-"""Between two lines where stderr is not a terminal."""
+"""The seconds between two lines where stderr is not a terminal."""
+
+
+def print_line(message: str) -> None:
+    """Print one line to stderr, because stdout is reserved for a command's answer."""
+    Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
 
 
 class Progress:
-    """`with Progress("IMDB", total=50_000, unit="examples") as progress: progress.advance(1)`.
+    """Progress reports long work on stderr while it is used as a context manager.
 
-    A bar appears on a terminal. Elsewhere one line is printed every `LOG_SECONDS`, none for work that ends before.
+    On a terminal it shows a bar. Elsewhere it prints one line every `LOG_SECONDS`, and none for work that ends sooner.
+    Usage: `with Progress("IMDB", total=50_000, unit="examples") as progress: progress.advance(1)`.
     """
 
     def __init__(self, title: str, *, total: int | None, unit: Unit) -> None:
+        """Prepare the report of `total` units of work; None if their number is not known."""
         self.title, self.total, self.unit, self.done = title, total, unit, 0
         self.note = ""
-        """Shown behind the figures: what the work has come to so far."""
+        """A text shown behind the figures, such as the latest result of the work."""
         self._started = self._logged = time.monotonic()
-        self._first = 0
+        self._first = 0  # the amount that was already done when the rate began to be measured
         self._bar: Bar | None = None
         console = Console(stderr=True)
         if console.is_terminal:
@@ -39,32 +46,38 @@ class Progress:
             self._task = self._bar.add_task(title, total=total, figures="")
 
     def __enter__(self) -> Progress:
+        """Show the bar where there is one."""
         if self._bar:
             self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Remove the bar where there is one."""
         if self._bar:
             self._bar.stop()
 
     def advance(self, amount: int) -> None:
-        """`amount` more is done."""
+        """Record that `amount` more is done, and show it if enough time has passed since the last update."""
         self.done += amount
         now = time.monotonic()
+        # Ten updates a second are enough for the eye; more would slow down work that advances in small amounts.
         if self._bar and (now - self._logged > 0.1 or self.done == self.total):
             self._logged = now
             self._bar.update(self._task, completed=self.done, total=self.total, figures=self._figures(now))
         elif not self._bar and now - self._logged > LOG_SECONDS:
             self._logged = now
-            self.say(self._figures(now) + self._left(now))
+            self.log(self._figures(now) + self._left(now))
 
     def at(self, done: int, total: int | None) -> None:
-        """Work stands at `done` of `total` without having been done now: it was there before, or starts again."""
+        """Set the progress to `done` of `total` without counting it in the rate.
+
+        Use it for work that was done by an earlier call, or for work that starts again.
+        """
         self.done, self._first, self.total = done, done, total
         self._started = time.monotonic()
 
-    def say(self, message: str) -> None:
-        """One line, above the bar where there is one."""
+    def log(self, message: str) -> None:
+        """Print one line, above the bar where there is one."""
         if self._bar:
             self._bar.console.print(f"{self.title}: {message}", highlight=False, markup=False)
         else:

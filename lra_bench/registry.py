@@ -1,6 +1,7 @@
-"""Tasks and models by name. A task is a file of tasks/, a model a file of recipes/ and of models/; nothing lists them.
+"""Tasks and models by name. A task is a file in tasks/, and a model is a file in recipes/ and one in models/.
 
-This is the one place that reaches the task modules and the recipe modules. No JAX.
+They are found by the names of their files; no list has to be kept. All other modules reach the modules of tasks and
+recipes through this one. JAX is not imported here.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from lra_bench.errors import UserError
 from lra_bench.spec import Frozen, Recipe, Task, unknown
 
 ENTRY_POINTS = "lra_bench.models"
-"""Group under which an installed package names its layers: `my-layer = "my_package.my_module:MyLayer"`."""
+"""The entry point group in which an installed package names its layers: `my-layer = "my_package.my_module:MyLayer"`."""
 
 
 class TaskModule(Protocol):
-    """What every module of `tasks/` defines."""
+    """The names that every module of `tasks/` defines."""
 
     TASK: Task
     CLASSES: tuple[str, ...]
-    """What each label means, for people."""
+    """The meaning of each label."""
     DATA: DataSource
 
 
 class RecipeModule(Protocol):
-    """What every module of `recipes/` defines. RECIPES maps the name of a task to the recipe that was published."""
+    """The names that every module of `recipes/` defines. RECIPES maps the name of a task to its published recipe."""
 
     TITLE: str
     PAPER: str
@@ -80,17 +81,20 @@ def task_title(name: str) -> str:
 
 @cache
 def model_names() -> tuple[str, ...]:
-    """The models of lra-bench by name, as records have them."""
+    """The names of lra-bench's own models, as in records."""
     return tuple(_modules_of("lra_bench.recipes"))
 
 
 def recipe_module(model: str) -> RecipeModule:
-    """The recipes of one of lra-bench's own models."""
+    """The recipe module of one of lra-bench's own models."""
     return cast(RecipeModule, importlib.import_module(f"lra_bench.recipes.{model}"))
 
 
 def recipes_of(task: str) -> dict[str, Recipe]:
-    """The recipes of a task by model. A task with `like` has those of the other task, without a published accuracy."""
+    """The recipes of a task by model. A task with `like` has the other task's recipes, without published accuracy.
+
+    Raises UserError for an unknown task.
+    """
     described = task_module(task).TASK
     source = described.like or task
     found = {model: recipe_module(model).RECIPES.get(source) for model in model_names()}
@@ -102,14 +106,14 @@ def recipes_of(task: str) -> dict[str, Recipe]:
 
 
 def installed_layers() -> dict[str, str]:
-    """The layers of installed packages: name of the entry point, with underscores, to `package.module:Class`."""
+    """The layers of installed packages: from the entry point's name, with underscores, to `package.module:Class`."""
     return {point.name.replace("-", "_").lower(): point.value for point in entry_points(group=ENTRY_POINTS)}
 
 
 def canonical_model(name: str) -> str:
-    """The name of a model as records have it: a file's name here, an entry point's, or `package.module:Class`.
+    """The name of a model as in records: that of a file here, that of an entry point, or `package.module:Class`.
 
-    Raises UserError with the legal names.
+    Raises UserError with the legal names for an unknown model.
     """
     if ":" in name:
         if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*", name, re.ASCII):
@@ -123,15 +127,15 @@ def canonical_model(name: str) -> str:
 
 
 def custom_path(model: str) -> str | None:
-    """`package.module:Class` of a model that is not one of ours, by its canonical name; None for ours."""
+    """The `package.module:Class` of a model by its canonical name; None for one of lra-bench's own."""
     return None if model in model_names() else model if ":" in model else installed_layers()[model]
 
 
 def cli_name(model: str) -> str:
-    """A model as it is typed on the command line: `s5_ptd` is `s5-ptd`, and `package.module:Class` stays."""
+    """The name of a model as typed on the command line: `s5-ptd` for `s5_ptd`, and `package.module:Class` as it is."""
     return model if ":" in model or "." in model else model.replace("_", "-")
 
 
 def model_title(model: str) -> str:
-    """The name of a model as papers write it, such as S5-PTD; for all other models the name as it is typed."""
+    """The name of a model as papers write it, such as S5-PTD. A model that is not ours has its name as typed."""
     return recipe_module(model).TITLE if model in model_names() else cli_name(model)

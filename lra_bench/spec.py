@@ -1,5 +1,7 @@
-"""What a task and a recipe are: frozen, validated, nothing hidden in defaults. No JAX here, so `ls` and `--help` stay
-fast."""
+"""The definitions of a task and of a recipe. They are frozen and validated, and nothing is hidden in defaults.
+
+JAX is not imported here, so that `ls` and `--help` stay fast.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ T = TypeVar("T", bound="Frozen")
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 Role = Literal["eigenvalues", "input", "output", "low_rank", "dt", "skip"]
-"""What a state space parameter is in the papers' equations: Λ, B, C, P (rank-one part), Δ, D."""
+"""The role of a state space parameter: its letter in the papers, which is Λ, B, C, P (rank-one part), Δ (dt) or D."""
 
 Discretization = Literal["zoh", "bilinear"]
 """The rules from continuous to discrete time: zero-order hold, and the trapezoidal rule."""
@@ -35,83 +37,101 @@ GateKind = Literal["full_glu", "half_glu1", "half_glu2", "gelu"]
 """The nonlinearities of the S5 block (lindermanlab/S5 s5/layers.py)."""
 
 Group = Literal["regular", "regular_no_decay", "ssm", "ssm_decay"]
-"""Optimizer group: which learning rate (`lr` or `ssm_lr`) and whether weight decay applies."""
+"""An optimizer group. It decides the learning rate, `lr` or `ssm_lr`, and whether weight decay applies.
+
+`regular` has `lr` and decay, `regular_no_decay` has `lr` alone, `ssm` has `ssm_lr` alone, `ssm_decay` has both.
+"""
 
 Precision = Literal["float32", "tf32"]
-"""float32: exact products everywhere. tf32: matrix products in the accelerator's fast float32 mode; changes numbers."""
+"""The precision of matrix products. `float32` is full precision everywhere. `tf32` is the accelerator's fast float32
+mode, which changes numbers."""
 
 Placement = Literal["auto", "device", "host"]
-"""Where the examples are while training: on the device, on the host's disk (read block by block), or wherever they fit.
-Changes no number, so it is no part of a run."""
+"""The place of the examples while training: the device, the host's disk (read buffer by buffer), or the device if they
+fit. It changes no number, so it is no part of a run."""
 
 TEXT_FIELDS = {"reference", "published", "notes"}
 """The fields of a recipe that describe it and change no number. They are in no digest."""
 
 DEEPEST, WIDEST = 1_000, 65_536
-"""Most layers, and most features or states. More is a slip of the keyboard, and some sizes end XLA's process with no
-error to catch."""
+"""The most layers, and the most features or states. More is a typing error, and some sizes end the process inside XLA
+with no error to catch."""
 
 
 class Frozen(BaseModel):
-    """Base of every configuration and record: immutable; an unknown key is an error."""
+    """The base of every configuration and record. It is immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class Task(Frozen):
-    """What is classified, and in how many examples. One per module of `tasks/`."""
+    """The description of a task. Each module of `tasks/` has one."""
 
     name: str
-    title: str = Field(description="column heading of the LRA paper's table")
-    version: str = Field(description="of the examples' definition; results of different versions never share a table")
+    title: str = Field(description="the column heading in the LRA paper's table")
+    version: str = Field(
+        description="the version of the examples' definition; results of different versions never share a table"
+    )
     description: str
     citation: str
     inputs: Literal["tokens", "pixels"]
-    documents: Literal[1, 2] = Field(description="2 for Retrieval: a pair is classified")
-    length: int = Field(gt=0, description="L, steps of a padded example in the s4 protocol")
+    documents: Literal[1, 2] = Field(
+        description="the number of documents in an example: 2 in Retrieval, where a pair is classified"
+    )
+    length: int = Field(gt=0, description="the length L of a padded document in the s4 protocol")
     classes: int = Field(gt=1)
-    variable_length: bool = Field(description="true lengths differ: models pool over the first `length` steps only")
+    variable_length: bool = Field(
+        description="whether true lengths differ, so that models pool over each document's own length only"
+    )
     splits: dict[SplitName, int]
-    majority: float = Field(gt=0, lt=1, description="share of the most frequent class in the full test split")
-    selects_on_test: bool = Field(description="the published protocol has no validation split and selects on test")
-    column: int | None = Field(description="place in the LRA paper's table, from 1; None for a task beyond it")
+    majority: float = Field(gt=0, lt=1, description="the share of the most frequent class in the full test split")
+    selects_on_test: bool = Field(
+        description="whether the published protocol has no validation split and selects on the test split"
+    )
+    column: int | None = Field(description="the place in the LRA paper's table, from 1; None for a task beyond it")
     like: str | None = Field(description="another task whose recipes are used for this one; None where it has its own")
 
 
 class Recipe(Frozen):
-    """Everything that decides a training run but the data and the seed. Lengths of time are in epochs, so they scale
-    with the data."""
+    """Everything that decides a training run, except the data and the seed.
 
-    reference: str = Field(description="paper and table, or repository path @ commit, that these settings come from")
-    published: float | None = Field(description="test accuracy in % reported there; None where none was found")
-    notes: str = Field(description="known hard cases and where code and paper disagree; empty if none")
+    Durations are in epochs, so that they scale with the data.
+    """
+
+    reference: str = Field(
+        description="the paper and table, or the repository path @ commit, that these settings come from"
+    )
+    published: float | None = Field(description="the test accuracy in % reported there; None where none was found")
+    notes: str = Field(description="known hard cases, and where code and paper disagree; empty if there are none")
 
     n_layers: int = Field(ge=1, le=DEEPEST)
-    d_model: int = Field(ge=1, le=WIDEST, description="H, features")
+    d_model: int = Field(ge=1, le=WIDEST, description="the number H of features")
     norm: Literal["batch", "layer"]
     prenorm: bool
     norm_decay: float = Field(
-        ge=0, lt=1, description="share of the old running statistics kept by BatchNorm at each step"
+        ge=0, lt=1, description="the share of the old running statistics that BatchNorm keeps at each step"
     )
     bidirectional: bool
     pooling: Literal["mean", "last", "cls"]
-    embedding: int | None = Field(description="rows of the token table; None when pixels enter as real numbers")
+    embedding: int | None = Field(description="the rows of the token table; None where pixels enter as real numbers")
     pixels: Literal["unit", "signed", "standard"] | None = Field(
-        description="of real pixels: to [0, 1], to [-1, 1], or by CIFAR-10's mean and deviation; None for tokens"
+        description="the scale of real pixels: [0, 1], [-1, 1], or by CIFAR-10's mean and deviation; None for tokens"
     )
     dropout: float = Field(ge=0, lt=1)
-    layer: dict[str, Any] = Field(description="settings of the sequence layer, checked by the model's own Config")
+    layer: dict[str, Any] = Field(description="the settings of the sequence layer, checked by the model's own Config")
 
     batch_size: int = Field(ge=1)
     epochs: float = Field(gt=0)
-    lr: float = Field(gt=0, description="peak learning rate of the regular groups")
-    ssm_lr: float = Field(gt=0, description="peak learning rate of the ssm groups")
+    lr: float = Field(gt=0, description="the peak learning rate of the regular groups")
+    ssm_lr: float = Field(gt=0, description="the peak learning rate of the ssm groups")
     weight_decay: float = Field(ge=0)
-    adam_b2: float = Field(gt=0, lt=1, description="decay of Adam's second moment; the first moment's is 0.9")
+    adam_b2: float = Field(gt=0, lt=1, description="the decay of Adam's second moment; the first moment's is 0.9")
     schedule: Literal["reference", "cosine", "torch-cosine", "rsqrt", "constant"]
     warmup_epochs: float = Field(ge=0)
-    decay_epochs: float = Field(gt=0, description="length of the whole schedule, warm-up included")
-    groups: dict[Role, Group] = Field(description="optimizer group of each role; roles not named are regular")
+    decay_epochs: float = Field(gt=0, description="the duration of the whole schedule, warm-up included")
+    groups: dict[Role, Group] = Field(
+        description="the optimizer group of each role; roles that are not named are regular"
+    )
 
     @model_validator(mode="after")
     def _one_kind_of_input(self) -> Recipe:
@@ -121,28 +141,30 @@ class Recipe(Frozen):
 
 
 class DataInfo(Frozen):
-    """Which examples were used: records with different fingerprints never share a table cell."""
+    """The examples that were used. Records with different fingerprints never share a table cell."""
 
     task: str
     version: str
     protocol: Protocol
     source: Source
-    size: str = Field(description="`full`, or what else was prepared: `tiny`, or a number of examples")
+    size: str = Field(description="`full`, `tiny`, or a number of examples")
     fingerprint: str
-    length: int = Field(description="L, padded steps per document")
+    length: int = Field(description="the length L of a padded document")
     classes: int
     counts: dict[SplitName, int]
-    validation_is_test: bool = Field(description="Text as published has no validation split and selects on test")
+    validation_is_test: bool = Field(
+        description="whether the validation split is the test split, as in Text as published"
+    )
 
 
 def digest_of(value: object) -> str:
-    """First 12 hex digits of the SHA-256 of `value` written as canonical JSON."""
+    """The first 12 hex digits of the SHA-256 of `value`, written as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def unknown(kind: str, name: str, legal: Iterable[str]) -> UserError:
-    """The error for a name that is not in a closed set: says the nearest legal one and lists them all."""
+    """The error for a name that is not legal. It suggests the nearest legal name and lists them all."""
     legal = list(legal)
     near = difflib.get_close_matches(name, legal, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -150,9 +172,9 @@ def unknown(kind: str, name: str, legal: Iterable[str]) -> UserError:
 
 
 def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
-    """`["n_layers=4", "norm=layer"]` → `{"n_layers": 4, "norm": "layer"}`; values are JSON where they parse as JSON,
-    else text.
+    """Parse the items of `--set`: `["n_layers=4", "norm=layer"]` → `{"n_layers": 4, "norm": "layer"}`.
 
+    Values are read as JSON, and as text where they are not JSON.
     Raises UserError when an item has no `=`, a key is given twice, or a number is not finite.
     """
     overrides: dict[str, Any] = {}
@@ -173,7 +195,7 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def as_override(key: str, value: Any) -> str:
-    """KEY=VALUE that `parse_overrides` reads back as this value: JSON, but for text that needs no quotes."""
+    """The KEY=VALUE that `parse_overrides` reads back as this value. It is JSON, except text that needs no quotes."""
     pair = f"{key}={value}"
     if isinstance(value, str) and parse_overrides([pair]) == {key: value}:
         return pair
@@ -181,7 +203,7 @@ def as_override(key: str, value: Any) -> str:
 
 
 def set_options(overrides: Mapping[str, Any]) -> list[str]:
-    """The overrides as options of a command line, quoted for a shell: `--set KEY=VALUE` each."""
+    """The overrides as options `--set KEY=VALUE` of a command line, quoted for a shell."""
     return [f"--set {shlex.quote(as_override(key, value))}" for key, value in overrides.items()]
 
 
@@ -189,7 +211,7 @@ _FIXED = TEXT_FIELDS | {"layer"}
 
 
 def apply_overrides(recipe: Recipe, overrides: Mapping[str, Any], layer_config: type[Frozen]) -> Recipe:
-    """The recipe with `overrides` put in, each in the recipe itself or in its layer settings, and everything validated.
+    """Put the overrides into a recipe or into its layer settings, and validate both.
 
     Raises UserError for a key that is in neither (with the legal ones) and for a value of the wrong type or range.
     """
@@ -205,7 +227,7 @@ def apply_overrides(recipe: Recipe, overrides: Mapping[str, Any], layer_config: 
 
 
 def validated(model: type[T], values: Mapping[str, Any]) -> T:
-    """`model(**values)` with pydantic's complaint turned into one sentence for the user."""
+    """Make a `model` of these values. Raises UserError, in one sentence, where they are not legal."""
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
@@ -213,7 +235,7 @@ def validated(model: type[T], values: Mapping[str, Any]) -> T:
 
 
 def explain(error: ValidationError) -> str:
-    """Pydantic's error as one sentence: where, what was given, what is legal."""
+    """Turn pydantic's error into one sentence that says where it is, what is legal and what was given."""
     parts = []
     for problem in error.errors():
         where = ".".join(str(step) for step in problem["loc"])

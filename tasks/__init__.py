@@ -1,1 +1,4 @@
-"""The tasks: a file each, found by its name. It says what is classified and how raw files become examples."""
+"""The tasks, one file each, found by its name.
+
+A task file defines what is classified and how raw files become examples.
+"""

@@ -1,4 +1,4 @@
-"""Image: CIFAR-10 in shades of gray, read pixel by pixel."""
+"""The task Image: classify CIFAR-10 in shades of gray, read pixel by pixel."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lra_bench.data.generators.tiny import TINY_SPLITS, Drawn, TinyGenerator
 from lra_bench.data.raw import cifar
 from lra_bench.data.raw.cifar import SIDE, TRAIN_FILES
 from lra_bench.data.raw.pixels import shades
-from lra_bench.data.raw.reading import BATCH, no_val_fraction, places, wanted_counts
+from lra_bench.data.raw.reading import BATCH, global_indices, no_val_fraction, wanted_counts
 from lra_bench.data.raw.splits import tfds_order, torch_permutation
-from lra_bench.datasource import Generator, Layout, Origin, PlacedRows, Reading, RemoteFile, Request, Rows
+from lra_bench.datasource import Generator, Layout, Origin, PlacedRows, Reader, RemoteFile, Request, Rows
 from lra_bench.errors import UserError
 from lra_bench.spec import Protocol, Source, SplitName, Task
 
@@ -40,6 +40,7 @@ TASK = Task(
 )
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+"""The meaning of each label."""
 
 
 _MIRROR = "https://huggingface.co/datasets/uoft-cs/cifar10/resolve/0b2714987fa478483af9968de7c934580d0bb9a2/plain_text"
@@ -75,15 +76,19 @@ ORIGINS = (
 
 
 def gray_pil(colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(n, 3, pixels) to (n, pixels): exactly PIL's `convert("L")`, which S4 and S5 use."""
+    """Turn colors (n, 3, pixels) into shades of gray (n, pixels) exactly as PIL's `convert("L")`.
+
+    S4 and S5 use that function.
+    """
     red, green, blue = colors.astype(np.uint32).swapaxes(0, 1)
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)
 
 
 def gray_tf(colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(n, 3, pixels) to (n, pixels) as `tf.image.rgb_to_grayscale`, which the official LRA uses: float32, cut down.
+    """Turn colors (n, 3, pixels) into shades of gray (n, pixels) as `tf.image.rgb_to_grayscale`.
 
-    In its order: to [0, 1], weighted, to [0, 255.5]. Another order of these changes 8 colors in a million by one.
+    The official LRA uses that function. It computes in float32 and truncates. Its order of operations is kept: scale to
+    [0, 1], weight, scale to [0, 255.5]. Another order changes 8 colors in a million by one.
     """
     red, green, blue = (colors.astype(np.float32) * np.float32(1 / 255)).swapaxes(0, 1)
     mixed = np.float32(0.2989) * red + np.float32(0.587) * green + np.float32(0.114) * blue
@@ -91,28 +96,37 @@ def gray_tf(colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def train_order(n: int, protocol: Protocol) -> NDArray[np.int64]:
-    """CIFAR's training images in the order whose last tenth is validation: S4's seed 42, or how TFDS stores them."""
+    """Return the order of CIFAR's n training images, int64 (n,), whose last tenth is validation.
+
+    s4 is S4's permutation of seed 42; lra is the order in which TFDS stores the images.
+    """
     return torch_permutation(n) if protocol == "s4" else tfds_order(range(n), "train")
 
 
 @dataclass(frozen=True)
-class CifarReading:
-    """`first` is the raw index of each file's first image, `place` the global index of each raw one."""
+class CifarReader:
+    """A reader of CIFAR-10's files; see `lra_bench.datasource.Reader`.
+
+    A raw index counts the images in the order of the six files of the binary version.
+    """
 
     path: Path
     protocol: Protocol
     layout: Layout
     first: tuple[int, ...]
-    place: NDArray[np.int64]
+    """The raw index of each file's first image."""
+    index_of: NDArray[np.int64]
+    """The global index of each raw image, −1 where it is left out."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def batches(self) -> Iterator[PlacedRows]:
+        """Yield all examples; see `Reader.batches`."""
         for number, rows in cifar.records(self.path):
-            places_here = self.place[self.first[number] : self.first[number] + len(rows)]
-            kept = np.flatnonzero(places_here >= 0)
+            indices = self.index_of[self.first[number] : self.first[number] + len(rows)]
+            kept = np.flatnonzero(indices >= 0)
             for at in np.split(kept, range(BATCH, len(kept), BATCH)):
                 if len(at):
-                    yield PlacedRows(places_here[at], self._rows(rows[at]))
+                    yield PlacedRows(indices[at], self._rows(rows[at]))
 
     def _rows(self, rows: NDArray[np.uint8]) -> Rows:
         gray = gray_pil if self.protocol == "s4" else gray_tf
@@ -120,8 +134,8 @@ class CifarReading:
         return Rows(inputs, np.full(len(rows), self.layout.length, np.int32), rows[:, 0].astype(np.int32))
 
 
-def read(path: Path, request: Request) -> CifarReading:
-    """Open the archive or the extracted folder. See `DataSource.read`."""
+def read(path: Path, request: Request) -> CifarReader:
+    """Open the archive or the extracted folder; see `DataSource.read`."""
     sizes = [0] * (TRAIN_FILES + 1)
     for number, rows in cifar.records(path):
         if sizes[number]:
@@ -133,24 +147,27 @@ def read(path: Path, request: Request) -> CifarReading:
         raise UserError(f"{path} lacks data_batch_1.bin … data_batch_5.bin or test_batch.bin: is it {cifar.ARCHIVE}?")
     n_train, n_test = sum(sizes[:TRAIN_FILES]), sizes[TRAIN_FILES]
     order = train_order(n_train, request.protocol)
-    n_fit = int(n_train * 0.9)
+    n_fit = int(n_train * 0.9)  # 45,000 of 50,000; the rest is val
     found: dict[SplitName, int] = {"train": n_fit, "val": n_train - n_fit, "test": n_test}
     counts = wanted_counts(request, TASK.splits, TINY_SPLITS, found, path)
     train, val, test = order[:n_fit], order[n_fit:], np.arange(n_train, n_train + n_test)
     chosen = [train[: counts["train"]], val[: counts["val"]], test[: counts["test"]]]
     first = tuple(np.cumsum([0, *sizes[:TRAIN_FILES]]).tolist())
-    return CifarReading(path, request.protocol, layout_of(counts), first, places(n_train + n_test, chosen))
+    return CifarReader(path, request.protocol, layout_of(counts), first, global_indices(n_train + n_test, chosen))
 
 
 def layout_of(counts: Mapping[SplitName, int], length: int = SIDE * SIDE) -> Layout:
+    """Return the layout of gray images of `length` pixels."""
     return Layout(counts, 1, length, TASK.classes, vocabulary=None)
 
 
 TINY_SIDE = 16
+"""The side of the made-up images in pixels."""
 
 
 def draw_stripes(rng: np.random.Generator, layout: Layout) -> Drawn:
-    """Noisy stripes; the class is their direction, in steps of 18 degrees."""
+    """Draw noisy stripes. The class is their direction, a multiple of 18 degrees."""
+    del layout  # `TinyGenerator.draw` demands it
     label = int(rng.integers(TASK.classes))
     angle, phase = label * np.pi / TASK.classes, rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[:TINY_SIDE, :TINY_SIDE]
@@ -160,29 +177,36 @@ def draw_stripes(rng: np.random.Generator, layout: Layout) -> Drawn:
 
 
 class ImageData:
-    """Where Image comes from (`lra_bench.datasource.DataSource`)."""
+    """The data source of Image; see `lra_bench.datasource.DataSource`."""
 
     origins = ORIGINS
 
     def locate(self, path: Path) -> list[Path]:
+        """Find the raw files; see `DataSource.locate`."""
         return cifar.locate(path)
 
-    def read(self, path: Path, request: Request) -> Reading:
+    def read(self, path: Path, request: Request) -> Reader:
+        """Open the raw files; see `DataSource.read`."""
         no_val_fraction(request, TASK)
         found = self.locate(path)
         return read(found[0] if len(found) == 1 else found[0].parent, request)
 
     def generator(self, request: Request) -> Generator | None:
+        """Return the generator; see `DataSource.generator`."""
         no_val_fraction(request, TASK)
         if request.size != "tiny":
             return None
         return TinyGenerator(layout_of(TINY_SPLITS, TINY_SIDE * TINY_SIDE), draw_stripes)
 
     def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
+        """List images of one even shade; see `DataSource.problems`."""
+        del layout, source
         blank = rows.inputs.min(axis=1) == rows.inputs.max(axis=1)
         return [f"row {row} is one even shade" for row in np.flatnonzero(blank)]
 
     def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:
+        """Return an image as lines of characters; see `DataSource.decode`."""
+        del layout, lengths
         return shades(inputs)
 
 

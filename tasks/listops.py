@@ -1,4 +1,7 @@
-"""ListOps: nested list operations on digits, ten classes. Generated here by the official grammar, or read from TSV."""
+"""The task ListOps: find the value, one of ten digits, of nested list operations on digits.
+
+Examples are generated here by the official grammar, or read from the TSV files of LRA.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from numpy.typing import NDArray
 from lra_bench.data.generators.tiny import rng_of
 from lra_bench.data.raw import archive, lra_release
 from lra_bench.data.raw.reading import Example, in_batches, no_val_fraction
-from lra_bench.datasource import Generator, Layout, PlacedRows, Reading, Request, Rows, counts_for, pad_rows
+from lra_bench.datasource import Generator, Layout, PlacedRows, Reader, Request, Rows, counts_for, pad_rows
 from lra_bench.errors import UserError
 from lra_bench.spec import SPLITS, Protocol, Source, SplitName, Task
 
@@ -39,18 +42,25 @@ TASK = Task(
 
 
 CLASSES = tuple("0123456789")
+"""The meaning of each label."""
 
 
 TOKENS = ("X", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "[MAX", "[MED", "[MIN", "[SM")
-"""By falling expected frequency, equals by token: one X (`]`) per operator, half as often each digit, then operators.
+"""The tokens by falling expected frequency; tokens of equal frequency are sorted by their text.
 
-That is torchtext's order (S4's vocabulary) without the sampling noise between equally likely tokens.
+X (`]`) comes first, because there is one per operator. Each digit is half as frequent; the operators come last. This is
+torchtext's order (S4's vocabulary) without the sampling noise between equally likely tokens.
 """
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """`max_depth` levels, 2 … `max_arguments` arguments; `min_length` < tokens < `max_length`, `]` counted, eos not."""
+    """The parameters of the grammar.
+
+    An expression has at most `max_depth` levels, and an operator has 2 … `max_arguments` arguments. The number of
+    tokens lies strictly between `min_length` and `max_length`; `]` counts, eos does not. `p_operator` is the
+    probability that a node above the last level is an operator.
+    """
 
     max_depth: int = 10
     max_arguments: int = 10
@@ -60,42 +70,55 @@ class Grammar:
 
 
 GRAMMAR = Grammar()
+"""The published grammar."""
+
 TINY_GRAMMAR = Grammar(max_depth=3, max_arguments=5, min_length=6, max_length=40)
 TINY_SPLITS: dict[SplitName, int] = {"train": 2_000, "val": 500, "test": 500}
 TINY_LENGTH = 40
 
 FILES: dict[SplitName, str] = {split: f"basic_{split}.tsv" for split in SPLITS}
+"""The name of each split's TSV file."""
+
 FOLDERS = ("", "listops-1000", "lra_release/listops-1000", "lra_release/lra_release/listops-1000")
-"""Of the TSV files, below the folder or the archive given; the two copies in the release are the same."""
+"""The folders of the TSV files below the given folder or archive. The two copies in the release are the same."""
+
 SPLIT_OF = {str(PurePosixPath(folder, name)): split for folder in FOLDERS for split, name in FILES.items()}
+"""The split of each path inside a folder or an archive."""
 
 ONE_BYTE = {b"[MAX": b"\x01", b"[MED": b"\x02", b"[MIN": b"\x03", b"[SM": b"\x04"}
 TOKEN_BYTES = b"]0123456789\x01\x02\x03\x04"
-"""A byte per token, in the order of TOKENS; for operators bytes that no text file holds."""
+"""One byte per token, in the order of TOKENS. Operators have bytes that do not occur in a text file."""
 
 NO_TOKEN = 255
 NUMBER_OF_BYTE = np.full(256, NO_TOKEN, np.uint8)
 NUMBER_OF_BYTE[list(TOKEN_BYTES)] = np.arange(len(TOKEN_BYTES))
+"""The token number of each byte, uint8 (256,)."""
 
 HEADER = b"Source\tTarget"
 
 
 def layout_of(protocol: Protocol, counts: Mapping[SplitName, int], length: int | None = None) -> Layout:
-    """s4: 18 ids, L = 2,048 with eos; lra: 17 ids, L = 2,000 without. `length` overrides both for tiny sets."""
+    """Return the layout of a protocol.
+
+    s4 has 18 ids and L = 2,048 with eos. lra has 17 ids and L = 2,000 without eos. `length` overrides L for tiny sets.
+    """
     vocabulary = ("<pad>", "<unk>", "<eos>", *TOKENS) if protocol == "s4" else ("<pad>", *TOKENS, "<oov>")
     length = length or (TASK.length if protocol == "s4" else 2_000)
     return Layout(counts=counts, documents=1, length=length, classes=TASK.classes, vocabulary=vocabulary)
 
 
 def encode(tokens: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
-    """Token numbers to the ids of the layout's vocabulary, eos appended where it has one."""
+    """Turn token numbers (n,) into ids of the layout's vocabulary; append eos if the vocabulary has one."""
     assert layout.vocabulary is not None
     ids = tokens + np.uint8(layout.vocabulary.index(TOKENS[0]))
     return np.append(ids, np.uint8(layout.vocabulary.index("<eos>"))) if "<eos>" in layout.vocabulary else ids
 
 
 def tokens_of(inputs: NDArray[np.uint8], length: int, layout: Layout) -> NDArray[np.uint8]:
-    """The inverse of `encode` on one padded row; an id that is no token becomes a number outside TOKENS."""
+    """Return the token numbers of one padded row; the inverse of `encode`.
+
+    An id that is not a token becomes a number outside TOKENS, because uint8 wraps around.
+    """
     assert layout.vocabulary is not None
     end = length - 1 if "<eos>" in layout.vocabulary else length
     return inputs[:end] - np.uint8(layout.vocabulary.index(TOKENS[0]))
@@ -103,7 +126,10 @@ def tokens_of(inputs: NDArray[np.uint8], length: int, layout: Layout) -> NDArray
 
 @dataclass(frozen=True)
 class ListOpsGenerator:
-    """Example i takes its random numbers from the i-th block of the Philox stream of the seed."""
+    """The ListOps generator; see `lra_bench.datasource.Generator`.
+
+    Example i takes its random numbers from the i-th block of the Philox stream of the seed.
+    """
 
     layout: Layout
     grammar: Grammar
@@ -113,12 +139,13 @@ class ListOpsGenerator:
 
     @property
     def parameters(self) -> dict[str, Any]:
+        """The parameters of the grammar, for the manifest."""
         return asdict(self.grammar)
 
     def generate(self, seed: int, start: int, stop: int) -> Rows:
-        from lra_bench.data.generators.listops_grammar import (
-            draw_kept_tree,  # numba is slow to import and `ls` needs TASK only
-        )
+        """Make the examples start … stop − 1; see `Generator.generate`."""
+        # Imported here because numba is slow to import and `ls` needs TASK only.
+        from lra_bench.data.generators.listops_grammar import draw_kept_tree
 
         g = self.grammar
         tokens = np.zeros(g.max_length + 2 * g.max_depth, np.uint8)
@@ -133,7 +160,10 @@ class ListOpsGenerator:
 
 
 def parse_row(line: bytes, where: str) -> tuple[NDArray[np.uint8], int]:
-    """Token numbers and label of one TSV line, parentheses dropped. Raises UserError beginning with `where`."""
+    """Return the token numbers (n,) and the label of one TSV line; parentheses are dropped.
+
+    The label is computed from the expression and compared with the file's. Raises UserError beginning with `where`.
+    """
     from lra_bench.data.generators.listops_grammar import evaluate
 
     source, tab, target = line.rstrip(b"\r\n").partition(b"\t")
@@ -142,6 +172,7 @@ def parse_row(line: bytes, where: str) -> tuple[NDArray[np.uint8], int]:
     text = source.replace(b"( ", b"").replace(b" )", b"")
     for token, byte in ONE_BYTE.items():
         text = text.replace(token, byte)
+    # Tokens are one byte each now, so they stand at the even positions and spaces at the odd ones.
     symbols = np.frombuffer(text, np.uint8)
     numbers = NUMBER_OF_BYTE[symbols[::2]]
     if len(symbols) % 2 == 0 or (symbols[1::2] != ord(" ")).any() or (numbers == NO_TOKEN).any():
@@ -155,16 +186,20 @@ def parse_row(line: bytes, where: str) -> tuple[NDArray[np.uint8], int]:
 
 
 @dataclass(frozen=True)
-class TsvReading:
-    """The three TSV files, from a folder or out of an archive; every label is computed again and compared."""
+class TsvReader:
+    """A reader of the three TSV files, from a folder or an archive; see `lra_bench.datasource.Reader`.
+
+    Every label is computed again and compared.
+    """
 
     path: Path
     layout: Layout
     whole: bool
-    """The files must hold exactly the layout's counts, not just as many."""
+    """Whether the files must hold exactly the layout's counts, not at least these."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def batches(self) -> Iterator[PlacedRows]:
+        """Yield all examples; see `Reader.batches`."""
         return in_batches(self._examples(), self.layout.length)
 
     def _examples(self) -> Iterator[Example]:
@@ -191,11 +226,14 @@ class TsvReading:
 
 
 def open_files(path: Path) -> Iterator[tuple[SplitName, str, IO[bytes]]]:
-    """Split, name for messages, and lines of each TSV file, as they are met. Raises UserError where one is missing."""
+    """Yield split, name for messages, and lines of each TSV file, in the order of the folder or archive.
+
+    Raises UserError if a file is missing.
+    """
     missing = dict(FILES)
-    for name, lines in archive.files(path, SPLIT_OF.__contains__, skip=lambda folder: True):
+    for name, lines in archive.files(path, SPLIT_OF.__contains__, skip=lambda _: True):
         split = SPLIT_OF[name]
-        if missing.pop(split, None):
+        if missing.pop(split, None):  # the second copy in the release is skipped
             yield split, f"{path.name}/{name}", lines
         if not missing:
             return
@@ -203,11 +241,12 @@ def open_files(path: Path) -> Iterator[tuple[SplitName, str, IO[bytes]]]:
 
 
 class ListOpsData:
-    """Where ListOps comes from (`lra_bench.datasource.DataSource`)."""
+    """The data source of ListOps; see `lra_bench.datasource.DataSource`."""
 
     origins = (lra_release.ORIGIN,)
 
     def locate(self, path: Path) -> list[Path]:
+        """Find the raw files; see `DataSource.locate`."""
         path = path.parent if path.suffix == ".tsv" else path
         if not path.is_dir():
             return [path]
@@ -217,14 +256,16 @@ class ListOpsData:
                 return found
         raise UserError(f"{path} holds no {', '.join(FILES.values())}, neither itself nor in {', '.join(FOLDERS[1:])}.")
 
-    def read(self, path: Path, request: Request) -> Reading:
+    def read(self, path: Path, request: Request) -> Reader:
+        """Open the raw files; see `DataSource.read`."""
         no_val_fraction(request, TASK)
         layout = layout_of(request.protocol, counts_for(request.size, TASK.splits, TINY_SPLITS))
         located = self.locate(path)
         content = located[0] if len(located) == 1 else located[0].parent
-        return TsvReading(content, layout, whole=request.size == "full")
+        return TsvReader(content, layout, whole=request.size == "full")
 
     def generator(self, request: Request) -> Generator | None:
+        """Return the generator; see `DataSource.generator`."""
         no_val_fraction(request, TASK)
         counts = counts_for(request.size, TASK.splits, TINY_SPLITS)
         if request.size == "tiny":
@@ -232,6 +273,8 @@ class ListOpsData:
         return ListOpsGenerator(layout_of(request.protocol, counts), GRAMMAR)
 
     def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
+        """List expressions that are incomplete or have another value than the label; see `DataSource.problems`."""
+        del source
         from lra_bench.data.generators.listops_grammar import evaluate
 
         found = []
@@ -245,6 +288,7 @@ class ListOpsData:
         return found
 
     def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:
+        """Return an expression as text; see `DataSource.decode`."""
         tokens = tokens_of(inputs, int(lengths), layout)
         return " ".join("]" if TOKENS[token] == "X" else TOKENS[token] for token in tokens)
 

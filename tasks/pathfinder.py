@@ -1,4 +1,7 @@
-"""Pathfinder: do the two discs lie on the same dashed curve? 32 × 32 pixels. Made here, or read from LRA's images."""
+"""The task Pathfinder: decide whether two discs lie on the same dashed curve, in 32 × 32 pixels.
+
+Images are generated here, or read from LRA's images. The module also serves the other resolutions.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from PIL import Image, UnidentifiedImageError
 from lra_bench.data.raw import lra_release
 from lra_bench.data.raw.archive import files
 from lra_bench.data.raw.pixels import shades
-from lra_bench.data.raw.reading import Example, in_batches, no_val_fraction, places, wanted_counts
+from lra_bench.data.raw.reading import Example, global_indices, in_batches, no_val_fraction, wanted_counts
 from lra_bench.data.raw.splits import tenths, tfds_order, torch_permutation
-from lra_bench.datasource import Generator, Layout, PlacedRows, Reading, Request, Rows, counts_for
+from lra_bench.datasource import Generator, Layout, PlacedRows, Reader, Request, Rows, counts_for
 from lra_bench.errors import UserError
 from lra_bench.progress import Progress
 from lra_bench.spec import Protocol, Source, SplitName, Task
@@ -44,33 +47,44 @@ TASK = Task(
 )
 
 CLASSES = ("discs on two curves", "discs on one curve")
+"""The meaning of each label."""
 
 
 DIFFICULTY = "curv_contour_length_14"
-"""LRA's `hard`, the one both tasks use (google-research/long-range-arena issue 11)."""
+"""The folder of LRA's difficulty `hard`.
+
+Pathfinder and Path-X use it (google-research/long-range-arena issue 11).
+"""
 
 TINY_RESOLUTION = 25
+"""The side of the images of the tiny sets in pixels."""
+
 TINY_SPLITS: dict[SplitName, int] = {"train": 4_000, "val": 500, "test": 500}
-"""Of the tiny sets at every resolution: short curves, few examples, so that a small network learns them in minutes."""
+"""The splits of the tiny sets, the same for every resolution.
+
+The curves are short and the examples few, so that a small network learns the sets in minutes.
+"""
 
 MARKERS_KNOWN = 128
-"""Resolution whose released images the generator's markers were compared with, pixel by pixel."""
+"""The resolution whose released images were compared pixel by pixel with the generator's markers."""
 
 SECONDS = {25: 1e-4, 32: 2.5e-4, 64: 7e-3, 128: 2.8e-3, 256: 8e-4}
-"""To make one image on one core."""
+"""The seconds that one image takes on one core, by resolution."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One line of the metadata: the image's path below the difficulty's folder, its label, its key in LRA's TFDS."""
+    """A drawing is one line of the metadata."""
 
     image: str
+    """The image's path below the difficulty's folder."""
     label: int
     key: str
+    """The image's key in LRA's TFDS dataset, which decides its order there."""
 
 
 def drawings(lines: bytes, where: str) -> list[Drawing]:
-    """The images of one metadata file: plain text in spite of its name `0.npy`. Raises UserError naming a bad line."""
+    """Parse one metadata file, which is plain text in spite of its name `0.npy`. Raises UserError naming a bad line."""
     found = []
     for number, line in enumerate(lines.splitlines(), start=1):
         fields = line.decode(errors="replace").split()
@@ -83,27 +97,34 @@ def drawings(lines: bytes, where: str) -> list[Drawing]:
 
 
 @dataclass
-class Survey:
-    """What one folder of an archive holds: metadata by file number, images, and those of them that are empty files."""
+class Contents:
+    """The contents of one folder of an archive."""
 
     metadata: dict[int, list[Drawing]] = field(default_factory=dict)
+    """The drawings by the number of the metadata file."""
     images: set[str] = field(default_factory=set)
+    """The paths of all images below the folder."""
     empty: set[str] = field(default_factory=set)
+    """The paths of the images that are empty files."""
 
 
 @dataclass(frozen=True)
-class ImagesReading:
-    """`pattern` matches a file's path as root, metadata number and image; `wanted` maps images to index and label."""
+class ImagesReader:
+    """A reader of LRA's images of one resolution; see `lra_bench.datasource.Reader`."""
 
     path: Path
     root: str
+    """The path of the difficulty's folder inside `path`, with a trailing slash; empty if it is `path` itself."""
     pattern: re.Pattern[str]
+    """The pattern of a file's path, with the groups root, metadata (number) and image."""
     resolution: int
     layout: Layout
     wanted: Mapping[str, tuple[int, int]]
+    """The global index and the label of each image to read, by its path below `root`."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def batches(self) -> Iterator[PlacedRows]:
+        """Yield all examples; see `Reader.batches`."""
         return in_batches(self._examples(), self.layout.length)
 
     def _examples(self) -> Iterator[Example]:
@@ -116,7 +137,10 @@ class ImagesReading:
 
 
 def pixels_of(png: bytes, where: str, resolution: int) -> NDArray[np.uint8]:
-    """The image's shades of gray, (resolution²,)."""
+    """Return the image's shades of gray, uint8 (resolution²,).
+
+    Raises UserError beginning with `where` for a file that is not an image of this resolution.
+    """
     try:
         with Image.open(io.BytesIO(png)) as image:
             pixels = np.asarray(image.convert("L"))
@@ -129,9 +153,12 @@ def pixels_of(png: bytes, where: str, resolution: int) -> NDArray[np.uint8]:
     return pixels.ravel()
 
 
-def survey(path: Path, pattern: re.Pattern[str]) -> tuple[str, Survey]:
-    """The folder that is meant, and what it holds: one pass over everything, without decoding an image."""
-    found: dict[str, Survey] = defaultdict(Survey)
+def list_contents(path: Path, pattern: re.Pattern[str]) -> tuple[str, Contents]:
+    """Find the folder that is meant; return its path inside `path` and its contents.
+
+    The function makes one pass over everything and decodes no image. Raises UserError if there is no such folder.
+    """
+    found: dict[str, Contents] = defaultdict(Contents)
     with Progress("Pathfinder: looking through the images", total=None, unit="files") as progress:
         for name, content in files(path, lambda name: pattern.fullmatch(name) is not None):
             match = pattern.fullmatch(name)
@@ -149,16 +176,19 @@ def survey(path: Path, pattern: re.Pattern[str]) -> tuple[str, Survey]:
 
 
 def orders(all_drawings: list[Drawing], protocol: Protocol) -> list[NDArray[np.int64]]:
-    """Indices of the train, val and test images. S4: metadata order, shuffled by seed 42; lra: as TFDS stores them."""
+    """Return the indices of the train, val and test images.
+
+    s4 shuffles the order of the metadata with seed 42. lra takes the order in which TFDS stores the images.
+    """
     n = len(all_drawings)
     order = torch_permutation(n) if protocol == "s4" else tfds_order([drawing.key for drawing in all_drawings], "hard")
     first_val, first_test = tenths(n)
     return [order[:first_val], order[first_val:first_test], order[first_test:]]
 
 
-def read(path: Path, pattern: re.Pattern[str], resolution: int, request: Request) -> ImagesReading:
-    """Open the archive or the difficulty's folder. See `DataSource.read`."""
-    root, found = survey(path, pattern)
+def read(path: Path, pattern: re.Pattern[str], resolution: int, request: Request) -> ImagesReader:
+    """Open the archive or the difficulty's folder; see `DataSource.read`."""
+    root, found = list_contents(path, pattern)
     everything = [drawing for number in sorted(found.metadata) for drawing in found.metadata[number]]
     if not everything:
         raise UserError(f"{path} holds no metadata/0.npy and so on beside its images.")
@@ -166,25 +196,30 @@ def read(path: Path, pattern: re.Pattern[str], resolution: int, request: Request
     if missing:
         raise UserError(f"{path} lacks {len(missing):,} of {len(everything):,} images, {root}{missing[0]} first.")
     empty = np.array([drawing.image in found.empty for drawing in everything])
-    parts = [part[~empty[part]] for part in orders(everything, request.protocol)]  # after the split, as LRA does
+    # Empty images are left out after the split, as LRA does, so that they do not shift the others.
+    parts = [part[~empty[part]] for part in orders(everything, request.protocol)]
     have: dict[SplitName, int] = {"train": len(parts[0]), "val": len(parts[1]), "test": len(parts[2])}
     counts = wanted_counts(request, TASK.splits, TINY_SPLITS, have, path)
     chosen = [part[: counts[split]] for part, split in zip(parts, counts, strict=True)]
-    place = places(len(everything), chosen)
-    wanted = {d.image: (int(index), d.label) for d, index in zip(everything, place, strict=True) if index >= 0}
+    index_of = global_indices(len(everything), chosen)
+    wanted = {d.image: (int(index), d.label) for d, index in zip(everything, index_of, strict=True) if index >= 0}
     if len(wanted) < sum(counts.values()):
         raise UserError(f"{path}: the metadata name an image twice.")
     parameters = {"empty_images_left_out": int(empty.sum())}
-    return ImagesReading(path, root, pattern, resolution, layout_of(counts, resolution), wanted, parameters)
+    return ImagesReader(path, root, pattern, resolution, layout_of(counts, resolution), wanted, parameters)
 
 
 def layout_of(counts: Mapping[SplitName, int], resolution: int) -> Layout:
+    """Return the layout of square images with `resolution` pixels per side."""
     return Layout(counts, 1, resolution * resolution, TASK.classes, vocabulary=None)
 
 
 @dataclass(frozen=True)
 class SnakeGenerator:
-    """Image i of the snake generator for its resolution. There is no official order, so the splits are ranges."""
+    """The Pathfinder generator of one resolution; see `lra_bench.datasource.Generator`.
+
+    There is no official order of images, so the splits are ranges of the index.
+    """
 
     layout: Layout
     resolution: int
@@ -192,23 +227,25 @@ class SnakeGenerator:
 
     @property
     def seconds_per_example(self) -> float:
+        """The seconds that one image takes on one core."""
         return SECONDS[self.resolution]
 
     @property
     def chunk(self) -> int:
+        """The number of images that take about one second."""
         return max(10, round(1 / self.seconds_per_example))
 
     @property
     def parameters(self) -> dict[str, Any]:
+        """The parameters of the data set, for the manifest."""
         from lra_bench.data.generators.snakes import PARAMETERS
 
         return PARAMETERS[self.resolution].model_dump(mode="json")
 
     def generate(self, seed: int, start: int, stop: int) -> Rows:
-        from lra_bench.data.generators.snakes import (  # numba is slow to import and `ls` needs TASK only
-            PARAMETERS,
-            generate,
-        )
+        """Make the images start … stop − 1; see `Generator.generate`."""
+        # Imported here because numba is slow to import and `ls` needs TASK only.
+        from lra_bench.data.generators.snakes import PARAMETERS, generate
 
         images, labels = generate(PARAMETERS[self.resolution], seed, start, stop)
         n = stop - start
@@ -216,17 +253,20 @@ class SnakeGenerator:
 
 
 class PathfinderData:
-    """Where the images of one resolution come from (`lra_bench.datasource.DataSource`)."""
+    """The data source of one resolution; see `lra_bench.datasource.DataSource`."""
 
     origins = (lra_release.ORIGIN,)
 
     def __init__(self, task: Task, resolution: int) -> None:
+        """Serve `task` with images of `resolution` pixels per side."""
         self.task, self.resolution = task, resolution
 
     def locate(self, path: Path) -> list[Path]:
+        """Find the raw files; see `DataSource.locate`."""
         return [lra_release.locate_part(path, (f"pathfinder{self.resolution}/{DIFFICULTY}",), "metadata")]
 
-    def read(self, path: Path, request: Request) -> Reading:
+    def read(self, path: Path, request: Request) -> Reader:
+        """Open the raw files; see `DataSource.read`."""
         no_val_fraction(request, self.task)
         (source,) = self.locate(path)
         root = "" if source.is_dir() else rf"(?:.*/)?pathfinder{self.resolution}/{DIFFICULTY}/"
@@ -234,16 +274,17 @@ class PathfinderData:
         return read(source, re.compile(f"(?P<root>{root}){inside}"), self.resolution, request)
 
     def generator(self, request: Request) -> Generator | None:
+        """Return the generator; see `DataSource.generator`."""
         no_val_fraction(request, self.task)
         counts = counts_for(request.size, self.task.splits, TINY_SPLITS)
         resolution = TINY_RESOLUTION if request.size == "tiny" else self.resolution
         return SnakeGenerator(layout_of(counts, resolution), resolution)
 
     def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
-        """Every image must hold the marker exactly twice, and use the whole range of gray.
+        """List images that do not hold the marker exactly twice or do not use the whole range of gray.
 
-        How markers were drawn is known for images made here and, from released ones, for Path-X; images of other sizes
-        that were read are only checked for the range.
+        The drawing of markers is known for images made here and, from released images, for Path-X. Images of other
+        sizes that were read from files are checked for the range only. See `DataSource.problems`.
         """
         from lra_bench.data.generators.snakes import PARAMETERS, find_markers
 
@@ -260,6 +301,8 @@ class PathfinderData:
         return found
 
     def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:
+        """Return an image as lines of characters; see `DataSource.decode`."""
+        del layout, lengths
         return shades(inputs)
 
 

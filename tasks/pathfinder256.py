@@ -1,4 +1,7 @@
-"""Pathfinder in 256 × 256 pixels, 65,536 steps: a size for scaling studies, beyond the paper's table."""
+"""The task Pathfinder-256: Pathfinder in 256 × 256 pixels, 65,536 positions.
+
+The size is meant for scaling studies. It is not in the paper's table.
+"""
 
 from __future__ import annotations
 

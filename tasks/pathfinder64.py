@@ -1,4 +1,7 @@
-"""Pathfinder in 64 × 64 pixels, 4,096 steps: a size for scaling studies, beyond the paper's table."""
+"""The task Pathfinder-64: Pathfinder in 64 × 64 pixels, 4,096 positions.
+
+The size is meant for scaling studies. It is not in the paper's table.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Path-X: Pathfinder in 128 × 128 pixels, 16,384 steps. Made here as the released images were, or read from them."""
+"""The task Path-X: Pathfinder in 128 × 128 pixels, 16,384 positions.
+
+Images are generated here by the parameters of the released images, or read from LRA's images.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Retrieval: are two papers of the ACL Anthology Network (AAN) related by citation, judged from their texts alone."""
+"""The task Retrieval: decide whether two papers are related by citation, from their texts alone.
+
+The papers are from the ACL Anthology Network (AAN).
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,16 @@ from lra_bench.data.raw.archive import files
 from lra_bench.data.raw.reading import Example, in_batches, no_val_fraction, wanted_counts
 from lra_bench.data.raw.tokenizers import (
     SPECIALS,
-    Bytes,
+    ByteTokenizer,
     CharacterCounts,
-    Characters,
-    Encoder,
-    decoded,
-    encoder_of,
+    CharacterTokenizer,
+    Tokenizer,
+    decode_text,
     token_problems,
+    tokenizer_of,
     utf8,
 )
-from lra_bench.datasource import Generator, Layout, Origin, PlacedRows, Reading, RemoteFile, Request, Rows
+from lra_bench.datasource import Generator, Layout, Origin, PlacedRows, Reader, RemoteFile, Request, Rows
 from lra_bench.errors import UserError
 from lra_bench.progress import Progress
 from lra_bench.spec import Source, SplitName, Task
@@ -53,11 +56,16 @@ TASK = Task(
 )
 
 CLASSES = ("not related", "related")
+"""The meaning of each label."""
 
 
 FILES: dict[str, SplitName] = {"train": "train", "eval": "val", "test": "test"}
+"""The split of each file, by the word in the file's name."""
+
 FILE = re.compile(r"(?P<root>(?:.*/)?)new_aan_pairs\.(?P<split>train|eval|test)\.tsv")
 PARTS = ("tsv_data", "data/aan")
+"""The folders of the files: in LRA's release, and in its mirror."""
+
 FIRST_FILE = "new_aan_pairs.train.tsv"
 
 _MIRROR = "https://huggingface.co/datasets/OpenNLPLab/lra/resolve/6cb133c44f406da743661488df9e977b87d98775/data/aan"
@@ -73,19 +81,24 @@ ORIGINS = (
 )
 
 COLUMNS = 5
-"""label, id1, id2, text1, text2; no header, no quoting (LRA reads them with `use_quote_delim=False`)."""
+"""The number of columns: label, id1, id2, text1, text2.
+
+The files have no header and no quoting (LRA reads them with `use_quote_delim=False`).
+"""
 
 MIN_FREQUENCY = 1
+"""The least number of times that a character occurs in the training texts to get an id of its own in s4."""
 
 Pair = tuple[str, str]
 
 
 def is_pairs(name: str) -> bool:
+    """Whether a path inside a folder or an archive is one of the three files."""
     return FILE.fullmatch(name) is not None
 
 
 def pairs(lines: IO[bytes], name: str) -> Iterator[tuple[Pair, int]]:
-    """Both texts and the label of every row. Raises UserError naming the row that is not as it should be."""
+    """Yield both texts and the label of every row. Raises UserError naming a row of another format."""
     for number, line in enumerate(lines, start=1):
         fields = line.removesuffix(b"\n").removesuffix(b"\r").split(b"\t")
         where = f"{name}, row {number:,},"
@@ -97,20 +110,22 @@ def pairs(lines: IO[bytes], name: str) -> Iterator[tuple[Pair, int]]:
 
 
 @dataclass(frozen=True)
-class PairsReading:
-    """`root` is the folder of the three files inside `path`."""
+class PairsReader:
+    """A reader of the three TSV files, from a folder or an archive; see `lra_bench.datasource.Reader`."""
 
     path: Path
     root: str
+    """The path of the files' folder inside `path`, with a trailing slash; empty if it is `path` itself."""
     layout: Layout
-    encoder: Encoder
+    tokenizer: Tokenizer
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def batches(self) -> Iterator[PlacedRows]:
+        """Yield all examples; see `Reader.batches`."""
         return in_batches(self._examples(), self.layout.length)
 
     def _examples(self) -> Iterator[Example]:
-        encode, length = self.encoder.encode, self.layout.length
+        encode, length = self.tokenizer.encode, self.layout.length
         for name, content in files(self.path, is_pairs):
             match = FILE.fullmatch(name)
             assert match is not None
@@ -119,22 +134,27 @@ class PairsReading:
             split = FILES[match["split"]]
             start, count = self.layout.starts[split], self.layout.counts[split]
             for number, ((one, two), label) in enumerate(pairs(content, name)):
-                if number == count:
+                if number == count:  # a smaller size takes the first rows
                     break
                 yield start + number, (encode(one, length), encode(two, length)), label
 
 
 @dataclass
-class Survey:
-    """What one folder of an archive holds: rows of each split, characters of the training texts cut to length."""
+class Contents:
+    """The contents of one folder of an archive."""
 
     counts: dict[SplitName, int] = field(default_factory=dict)
+    """The number of rows of each split."""
     characters: CharacterCounts = field(default_factory=CharacterCounts)
+    """The characters of the training texts, each cut to the length of a document."""
 
 
-def survey(path: Path, length: int) -> tuple[str, Survey]:
-    """The folder that is meant, and what it holds; one pass over everything."""
-    found: dict[str, Survey] = defaultdict(Survey)
+def list_contents(path: Path, length: int) -> tuple[str, Contents]:
+    """Find the folder that is meant; return its path inside `path` and its contents.
+
+    The function makes one pass over everything. Raises UserError if a file is missing.
+    """
+    found: dict[str, Contents] = defaultdict(Contents)
     with Progress("Retrieval: counting rows and characters", total=None, unit="lines") as progress:
         for name, content in files(path, is_pairs):
             match = FILE.fullmatch(name)
@@ -146,7 +166,7 @@ def survey(path: Path, length: int) -> tuple[str, Survey]:
                 progress.advance(1)
                 if split == "train":
                     for text in texts:
-                        here.characters.add(text[: length - 1])
+                        here.characters.add(text[: length - 1])  # the last position is for `<eos>`
     root = lra_release.innermost(found, path, FIRST_FILE)
     missing = [f"new_aan_pairs.{part}.tsv" for part, split in FILES.items() if split not in found[root].counts]
     if missing:
@@ -155,6 +175,7 @@ def survey(path: Path, length: int) -> tuple[str, Survey]:
 
 
 def layout_of(counts: Mapping[SplitName, int], vocabulary: tuple[str, ...], length: int) -> Layout:
+    """Return the layout of pairs of documents."""
     return Layout(counts, 2, length, TASK.classes, vocabulary)
 
 
@@ -169,46 +190,54 @@ TOPICS = (
 
 
 def draw_pair(rng: np.random.Generator, layout: Layout) -> Drawn:
-    """Two lists of words, each of one topic; they are related when the topics are the same."""
+    """Draw two lists of words, each of one topic. They are related when the topics are the same."""
     assert layout.vocabulary is not None
     label, topic = int(rng.integers(2)), int(rng.integers(len(TOPICS)))
     other = topic if label else (topic + int(rng.integers(1, len(TOPICS)))) % len(TOPICS)
-    encoder = encoder_of(layout.vocabulary)
+    tokenizer = tokenizer_of(layout.vocabulary)
     texts = [" ".join(rng.choice(TOPICS[number], size=int(rng.integers(5, 11)))) for number in (topic, other)]
-    return tuple(encoder.encode(text, layout.length) for text in texts), label
+    return tuple(tokenizer.encode(text, layout.length) for text in texts), label
 
 
 class RetrievalData:
-    """Where Retrieval comes from (`lra_bench.datasource.DataSource`)."""
+    """The data source of Retrieval; see `lra_bench.datasource.DataSource`."""
 
     origins = ORIGINS
 
     def locate(self, path: Path) -> list[Path]:
+        """Find the raw files; see `DataSource.locate`."""
         folder = lra_release.locate_part(path, PARTS, FIRST_FILE)
         return [folder / f"new_aan_pairs.{part}.tsv" for part in FILES] if folder.is_dir() else [folder]
 
-    def read(self, path: Path, request: Request) -> Reading:
+    def read(self, path: Path, request: Request) -> Reader:
+        """Open the raw files; see `DataSource.read`."""
         no_val_fraction(request, TASK)
         source = lra_release.locate_part(path, PARTS, FIRST_FILE)
-        root, found = survey(source, TASK.length)
+        root, found = list_contents(source, TASK.length)
         counts = wanted_counts(request, TASK.splits, TINY_SPLITS, found.counts, source)
-        encoder: Encoder = (
-            Bytes() if request.protocol == "lra" else Characters(found.characters.vocabulary(MIN_FREQUENCY))
+        tokenizer: Tokenizer = (
+            ByteTokenizer()
+            if request.protocol == "lra"
+            else CharacterTokenizer(found.characters.vocabulary(MIN_FREQUENCY))
         )
-        return PairsReading(source, root, layout_of(counts, encoder.vocabulary, TASK.length), encoder)
+        return PairsReader(source, root, layout_of(counts, tokenizer.vocabulary, TASK.length), tokenizer)
 
     def generator(self, request: Request) -> Generator | None:
+        """Return the generator; see `DataSource.generator`."""
         no_val_fraction(request, TASK)
         if request.size != "tiny":
             return None
-        vocabulary = Bytes.vocabulary if request.protocol == "lra" else TINY_VOCABULARY
+        vocabulary = ByteTokenizer.vocabulary if request.protocol == "lra" else TINY_VOCABULARY
         return TinyGenerator(layout_of(TINY_SPLITS, vocabulary, TINY_LENGTH), draw_pair)
 
     def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
+        """List faults in ids, padding and lengths; see `DataSource.problems`."""
+        del source
         return token_problems(layout, rows)
 
     def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:
-        return "\n\n".join(decoded(layout, ids, int(length)) for ids, length in zip(inputs, lengths, strict=True))
+        """Return both texts with an empty line between them; see `DataSource.decode`."""
+        return "\n\n".join(decode_text(layout, ids, int(length)) for ids, length in zip(inputs, lengths, strict=True))
 
 
 DATA = RetrievalData()

@@ -1,4 +1,4 @@
-"""Text: is a film review of the IMDB positive or negative, read one character (s4) or byte (lra) at a time."""
+"""The task Text: decide whether a film review of the IMDB is positive, from its characters (s4) or bytes (lra)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 
 from lra_bench.data.generators.tiny import TINY_SPLITS, Drawn, TinyGenerator
 from lra_bench.data.raw.archive import files
-from lra_bench.data.raw.reading import Example, in_batches, places, wanted_counts
+from lra_bench.data.raw.reading import Example, global_indices, in_batches, wanted_counts
 from lra_bench.data.raw.splits import holdout
 from lra_bench.data.raw.tokenizers import (
     SPECIALS,
-    Bytes,
+    ByteTokenizer,
     CharacterCounts,
-    Characters,
-    Encoder,
-    decoded,
-    encoder_of,
+    CharacterTokenizer,
+    Tokenizer,
+    decode_text,
     token_problems,
+    tokenizer_of,
     utf8,
 )
-from lra_bench.datasource import Generator, Layout, Origin, PlacedRows, Reading, RemoteFile, Request, Rows, counts_for
+from lra_bench.datasource import Generator, Layout, Origin, PlacedRows, Reader, RemoteFile, Request, Rows, counts_for
 from lra_bench.errors import UserError
 from lra_bench.progress import Progress
 from lra_bench.spec import Protocol, Source, SplitName, Task
@@ -52,6 +52,7 @@ TASK = Task(
 )
 
 CLASSES = ("negative", "positive")
+"""The meaning of each label."""
 
 
 ORIGINS = (
@@ -71,18 +72,29 @@ ORIGINS = (
 )
 
 LENGTHS: dict[Protocol, int] = {"s4": 4_096, "lra": 4_000}
-"""s4: with `<eos>`. lra: the paper's 4,000 bytes; the configuration in LRA's repository says 1,000."""
+"""The length of a document by protocol.
+
+s4 includes `<eos>`. lra has the paper's 4,000 bytes; the configuration in LRA's repository has 1,000.
+"""
 
 MIN_FREQUENCY = 15
-"""Of a character in the training reviews, cut to length, to get an id of its own in s4 (135 ids on the full set)."""
+"""The least number of times that a character occurs in the training reviews to get an id of its own in s4.
+
+The reviews are cut to length first. The full set has 135 ids.
+"""
 
 LABELS = ("neg", "pos")
+"""The folder of each label."""
+
 FILE = re.compile(r"(?P<root>(?:.*/)?)(?P<split>train|test)/(?P<label>neg|pos)/(?P<number>\d+)_(?P<stars>\d+)\.txt")
 
 
 @dataclass(frozen=True, order=True)
 class Review:
-    """Which review a file holds; reviews are ordered like this: negative ones first, then by number."""
+    """A review as its file's path identifies it.
+
+    Reviews are ordered by these fields: negative ones first, then by number.
+    """
 
     label: int
     number: int
@@ -90,7 +102,7 @@ class Review:
 
 
 def review_of(name: str) -> tuple[str, Review] | None:
-    """The split (train or test) and review of a path of the archive, None for its other files."""
+    """Return the split (train or test) and the review of a path in the archive; None for its other files."""
     match = FILE.fullmatch(name)
     if match is None:
         return None
@@ -98,11 +110,12 @@ def review_of(name: str) -> tuple[str, Review] | None:
 
 
 def is_review(name: str) -> bool:
+    """Whether a path in the archive is a labeled review."""
     return FILE.fullmatch(name) is not None
 
 
 def reviews(path: Path) -> Iterator[tuple[str, Review, str]]:
-    """Split, review and text of every labelled review in `path`."""
+    """Yield split, review and text of every labeled review in `path`."""
     for name, content in files(path, is_review, skip=lambda folder: folder.endswith("/unsup")):
         known = review_of(name)
         assert known is not None
@@ -110,29 +123,36 @@ def reviews(path: Path) -> Iterator[tuple[str, Review, str]]:
 
 
 @dataclass(frozen=True)
-class ImdbReading:
-    """`place` maps split and review to the global index."""
+class ImdbReader:
+    """A reader of the archive aclImdb or its folder; see `lra_bench.datasource.Reader`."""
 
     path: Path
     protocol: Protocol
     layout: Layout
-    encoder: Encoder
-    place: Mapping[tuple[str, Review], int]
+    tokenizer: Tokenizer
+    index_of: Mapping[tuple[str, Review], int]
+    """The global index of each review to read, by its folder (train or test)."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def batches(self) -> Iterator[PlacedRows]:
+        """Yield all examples; see `Reader.batches`."""
         return in_batches(self._examples(), self.layout.length)
 
     def _examples(self) -> Iterator[Example]:
         for split, review, text in reviews(self.path):
-            index = self.place.get((split, review))
+            index = self.index_of.get((split, review))
             if index is not None:
-                cleaned = text.strip() if self.protocol == "lra" else text  # TFDS strips, HF datasets does not
-                yield index, (self.encoder.encode(cleaned, self.layout.length),), review.label
+                # TFDS, which lra uses, strips white space; Hugging Face's `datasets`, which s4 uses, does not.
+                cleaned = text.strip() if self.protocol == "lra" else text
+                yield index, (self.tokenizer.encode(cleaned, self.layout.length),), review.label
 
 
-def survey(path: Path, length: int) -> tuple[dict[str, list[Review]], CharacterCounts]:
-    """The reviews of each split in order, and the characters of the training reviews cut to `length` with `<eos>`."""
+def list_contents(path: Path, length: int) -> tuple[dict[str, list[Review]], CharacterCounts]:
+    """Return the reviews of each split in order, and the characters of the training reviews.
+
+    The reviews are cut so that they have `length` positions with `<eos>`. Raises UserError if a split is empty or twice
+    in `path`.
+    """
     found: dict[str, list[Review]] = {"train": [], "test": []}
     counts = CharacterCounts()
     with Progress("Text: counting characters", total=None, unit="files") as progress:
@@ -150,10 +170,10 @@ def survey(path: Path, length: int) -> tuple[dict[str, list[Review]], CharacterC
     return found, counts
 
 
-def read(path: Path, request: Request) -> ImdbReading:
-    """Open the archive or the extracted folder. See `DataSource.read`."""
+def read(path: Path, request: Request) -> ImdbReader:
+    """Open the archive or the extracted folder; see `DataSource.read`."""
     length = LENGTHS[request.protocol]
-    found, characters = survey(path, length)
+    found, characters = list_contents(path, length)
     n_train, n_test = len(found["train"]), len(found["test"])
     train, val = np.arange(n_train), np.arange(0)
     if request.val_fraction is not None:
@@ -163,24 +183,26 @@ def read(path: Path, request: Request) -> ImdbReading:
     if request.val_fraction is None:
         have["val"] = n_test
     counts = wanted_counts(request, published, tiny, have, path)
-    encoder: Encoder = Bytes() if request.protocol == "lra" else Characters(characters.vocabulary(MIN_FREQUENCY))
+    tokenizer: Tokenizer = (
+        ByteTokenizer() if request.protocol == "lra" else CharacterTokenizer(characters.vocabulary(MIN_FREQUENCY))
+    )
     test = np.arange(n_train, n_train + n_test)
     first = [train[: counts["train"]], val[: counts["val"]], test[: counts["test"]]]
-    place = places(n_train + n_test, first)
-    if request.val_fraction is None:  # `prepare` puts a copy of test in the gap
-        place[place >= counts["train"]] += counts["val"]
+    index_of = global_indices(n_train + n_test, first)
+    if request.val_fraction is None:  # leave a gap for val, into which `prepare` copies test
+        index_of[index_of >= counts["train"]] += counts["val"]
     keys = [*(("train", review) for review in found["train"]), *(("test", review) for review in found["test"])]
-    return ImdbReading(
+    return ImdbReader(
         path,
         request.protocol,
-        layout_of(request, counts, encoder.vocabulary, length),
-        encoder,
-        {key: int(index) for key, index in zip(keys, place, strict=True) if index >= 0},
+        layout_of(request, counts, tokenizer.vocabulary, length),
+        tokenizer,
+        {key: int(index) for key, index in zip(keys, index_of, strict=True) if index >= 0},
     )
 
 
 def splits_of(full: Mapping[SplitName, int], request: Request) -> dict[SplitName, int]:
-    """The splits of a whole set: val is test unless a share of train is held out."""
+    """Return the splits of a whole set. val is test unless a fraction of train is held out."""
     if request.val_fraction is None:
         return {"train": full["train"], "val": full["test"], "test": full["test"]}
     train, val = holdout(full["train"], request.val_fraction)
@@ -188,6 +210,7 @@ def splits_of(full: Mapping[SplitName, int], request: Request) -> dict[SplitName
 
 
 def layout_of(request: Request, counts: Mapping[SplitName, int], vocabulary: tuple[str, ...], length: int) -> Layout:
+    """Return the layout of reviews; val is test unless a fraction of train is held out."""
     return Layout(counts, 1, length, TASK.classes, vocabulary, validation_is_test=request.val_fraction is None)
 
 
@@ -199,7 +222,7 @@ SUBJECTS = ("the film", "the plot", "the cast", "the ending", "the music", "ever
 
 
 def draw_review(rng: np.random.Generator, layout: Layout) -> Drawn:
-    """Sentences of praise and blame; the more frequent of the two is the label."""
+    """Draw sentences of praise and blame. The more frequent of the two is the label."""
     assert layout.vocabulary is not None
     label, sentences = int(rng.integers(2)), int(rng.integers(3, 7))
     minority = int(rng.integers((sentences - 1) // 2 + 1))
@@ -208,15 +231,16 @@ def draw_review(rng: np.random.Generator, layout: Layout) -> Drawn:
         f"{SUBJECTS[rng.integers(len(SUBJECTS))]} was {(BLAME, PRAISE)[kind][rng.integers(len(PRAISE))]}."
         for kind in kinds
     )
-    return (encoder_of(layout.vocabulary).encode(text, layout.length),), label
+    return (tokenizer_of(layout.vocabulary).encode(text, layout.length),), label
 
 
 class TextData:
-    """Where Text comes from (`lra_bench.datasource.DataSource`)."""
+    """The data source of Text; see `lra_bench.datasource.DataSource`."""
 
     origins = ORIGINS
 
     def locate(self, path: Path) -> list[Path]:
+        """Find the raw files; see `DataSource.locate`."""
         if not path.is_dir():
             return [path]
         archive = path / "aclImdb_v1.tar.gz"
@@ -227,22 +251,27 @@ class TextData:
             return [archive]
         raise UserError(f"{path} holds neither train/pos, train/neg, test/pos, test/neg nor aclImdb_v1.tar.gz.")
 
-    def read(self, path: Path, request: Request) -> Reading:
+    def read(self, path: Path, request: Request) -> Reader:
+        """Open the raw files; see `DataSource.read`."""
         (source,) = self.locate(path)
         return read(source, request)
 
     def generator(self, request: Request) -> Generator | None:
+        """Return the generator; see `DataSource.generator`."""
         if request.size != "tiny":
             return None
         counts = counts_for("tiny", TASK.splits, splits_of(TINY_SPLITS, request))
-        vocabulary = Bytes.vocabulary if request.protocol == "lra" else TINY_VOCABULARY
+        vocabulary = ByteTokenizer.vocabulary if request.protocol == "lra" else TINY_VOCABULARY
         return TinyGenerator(layout_of(request, counts, vocabulary, TINY_LENGTH), draw_review)
 
     def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
+        """List faults in ids, padding and lengths; see `DataSource.problems`."""
+        del source
         return token_problems(layout, rows)
 
     def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:
-        return decoded(layout, inputs, int(lengths))
+        """Return a review as text; see `DataSource.decode`."""
+        return decode_text(layout, inputs, int(lengths))
 
 
 DATA = TextData()

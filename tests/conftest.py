@@ -3,9 +3,14 @@
 import os
 import signal
 
+import jaxtyping
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# Every call of these packages has its arguments and its value held to the types and shapes of its signature. That must
+# be arranged before any of their modules is imported.
+jaxtyping.install_import_hook(["lra_bench.ssm", "lra_bench.models"], "beartype.beartype")
 
 # A shell starts what it puts into the background (`pytest &`, nohup, some CI runners) with Ctrl-C ignored, and what is
 # started from here would inherit that: a test that interrupts it would wait in vain.

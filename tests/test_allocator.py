@@ -65,8 +65,9 @@ def test_free_memory_may_be_backed_by_huge_pages_unless_a_limit_forbids():
 
 LARGE_ARRAYS = """
 import resource
-from lra_bench.machine.allocator import keep_freed_memory, run_on_calling_thread
+from lra_bench.machine.allocator import keep_freed_memory
 keep_freed_memory()
+from lra_bench.machine.xla import run_on_calling_thread
 run_on_calling_thread()
 import jax, jax.numpy as jnp
 run = jax.jit(lambda x: jnp.sort(jnp.sin(x).reshape(-1, 64)).sum())
@@ -79,6 +80,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not glibc(), reason="not glibc's allocator")
 def test_temporaries_of_a_program_stay_in_the_arena_that_keeps_them():
     """128 MiB of them, eight times: 260,000 pages of 4 KiB where a thread of XLA asks for them from its own arena."""

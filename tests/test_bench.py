@@ -13,6 +13,7 @@ from lra_bench.bench import run as bench_run
 from lra_bench.bench.plan import BenchRequest, default_batch, parse_lengths
 from lra_bench.bench.ratios import earlier_speeds, ratios
 from lra_bench.bench.run import run_bench
+from lra_bench.bench.synthetic import synthetic_run
 from lra_bench.commands.bench import as_values, draw, print_outcome
 from lra_bench.data.prepare import prepare
 from lra_bench.errors import UserError, WorkError
@@ -112,6 +113,7 @@ def test_a_measured_cell_is_not_measured_again_unless_asked(measured, monkeypatc
         path.write_text(text)
 
 
+@pytest.mark.slow
 def test_what_looks_ahead_has_no_recurrent_step_and_real_data_stands_beside_synthetic(tmp_path):
     prepare("listops", size="tiny", jobs=1)
     output = run(tmp_path, lengths=None, data=True, remat=True)
@@ -166,10 +168,11 @@ def test_a_training_record_and_json_output_can_be_held_against(tmp_path):
     assert len(earlier_speeds(str(output), [("s5", "listops", 2048)])) == 3
 
 
-def test_the_recorded_command_repeats_the_measurement(tmp_path):
-    (record,) = run(tmp_path, models=["s4d"], overrides={**SMALL, "n_ssm": None})["records"]
-    words = shlex.split(record["provenance"]["command"])
+def test_the_recorded_command_repeats_the_measurement():
+    run, _ = synthetic_run("s4d", "listops", 32, {**SMALL, "n_ssm": None, "batch_size": 2}, "float32")
+    words = shlex.split(bench_run.make_record(run, True, 0, [], "").provenance.command)
     assert words[:2] == ["lra-bench", "bench"]
+    assert words[-1] == "--remat"
     given = parse_overrides(words[i + 1] for i, word in enumerate(words) if word == "--set")
     assert given == {**SMALL, "n_ssm": None, "batch_size": 2}
 

@@ -101,6 +101,7 @@ def numbers(record):
     return record.model_dump(mode="json", exclude={"throughput", "provenance", "system"})
 
 
+@pytest.mark.slow
 def test_resumed_run_with_dropout_and_batchnorm_equals_uninterrupted(data, tmp_path, module, monkeypatch):
     path = f"{module(EXAMPLE)}:MovingAverage"
     results = []

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -250,7 +251,7 @@ def test_full_disk(server, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(download.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
         refused(server.remote(), tmp_path, "needs .* more .* free")
-    if os.path.exists("/dev/full"):
+    if Path("/dev/full").exists():
         part = tmp_path / "x.bin.part"
         part.unlink(missing_ok=True)
         part.symlink_to("/dev/full")

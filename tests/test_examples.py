@@ -36,7 +36,7 @@ def test_sheet_shows_the_pixels(tmp_path, capsys):
         assert page[y + 256 + 5 : y + 256 + 28, x : x + 256].min() < 128, "a caption is below"
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1] == str(out)
-    assert printed[1].endswith(f"(made-up class {rows.labels[0]}), 256 steps")
+    assert printed[1].endswith(f"(made-up class {rows.labels[0]}), length 256")
 
 
 @pytest.mark.parametrize("task", ["text", "listops", "retrieval"])
@@ -46,7 +46,7 @@ def test_texts(task, capsys):
     shown = json.loads(capsys.readouterr().out)
     rows = open_split(folder, "train")
     assert [example["label"] for example in shown] == rows.labels[:3].tolist()
-    assert [example["steps"] for example in shown] == rows.lengths[:3].reshape(3, -1).tolist()
+    assert [example["lengths"] for example in shown] == rows.lengths[:3].reshape(3, -1).tolist()
     layout, data = load_manifest(folder).layout, task_module(task).DATA
     assert shown[2]["text"] == data.decode(layout, rows.inputs[2], rows.lengths[2])
     show_examples(task, 1)

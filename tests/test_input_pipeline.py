@@ -139,6 +139,7 @@ def story(record):
     return json.dumps(record.model_dump(mode="json", exclude={"throughput", "provenance", "system"}), sort_keys=True)
 
 
+@pytest.mark.slow
 def test_streamed_run_equals_resident_run_bit_for_bit_also_resumed(data, tmp_path, monkeypatch):
     run = make_run(load_manifest(data).data_info, "s5", 0, SMALL, "float32")
     row_bytes = open_split(data, "train").inputs[0].nbytes

@@ -40,6 +40,7 @@ def small_run(data):
     return make_run(load_manifest(data).data_info, "s5", 0, SMALL, "float32")
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_result_of_one(tmp_path, monkeypatch):
     """Sums are in another order, so to rounding; what was saved by two is read back by one."""
     data = prepare("listops", size="tiny", jobs=1)

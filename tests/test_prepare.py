@@ -129,13 +129,13 @@ def forget(folder):
     shutil.rmtree(folder)
 
 
-def test_same_bytes_for_any_jobs_and_a_second_call_returns_at_once(capfd, monkeypatch):
+def test_same_bytes_for_any_jobs_and_a_second_call_makes_nothing(capfd, monkeypatch):
     monkeypatch.setattr(build, "ALONE_SECONDS", 0.0)
     one = prepare("listops", size=2100, jobs=1)
     first = everything(one)
-    started = time.monotonic()
+    written = (one / FILE).stat().st_mtime_ns
     assert prepare("listops", size=2100, jobs=2) == one
-    assert time.monotonic() - started < 1
+    assert (one / FILE).stat().st_mtime_ns == written
     assert "already prepared" in capfd.readouterr().err
     forget(one)
     assert everything(prepare("listops", size=2100, jobs=2)) == first
@@ -589,12 +589,9 @@ def test_killed_ten_times_at_random_moments(tmp_path):
 
 
 @pytest.mark.slow
-def test_full_listops_is_distinct_and_quick():
-    """Under a minute on two idle cores; the bound leaves room for a busy machine. Verify evaluates every expression."""
-    began = time.monotonic()
+def test_full_listops_is_distinct():
+    """Verify evaluates every expression."""
     folder = prepare("listops", source="generated", jobs=2)
-    seconds = time.monotonic() - began
-    assert seconds < 120
     prepare("listops", source="generated", verify=True)
     rows = np.concatenate([np.asarray(open_split(folder, split).inputs) for split in SPLITS])
     assert len({row.tobytes() for row in rows}) == 100_000, "no tree occurs twice, so none is shared between splits"

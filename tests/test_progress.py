@@ -47,7 +47,7 @@ def test_bar_on_a_terminal(capfd, clock, monkeypatch):
     with Progress("x.bin", total=4_000_000, unit="B") as progress:
         clock[0] += 10
         progress.advance(1_000_000)
-        progress.say("the connection was cut; next try in 1 s")
+        progress.log("the connection was cut; next try in 1 s")
     shown = capfd.readouterr().err
     assert "1.0 MB of 4.0 MB, 100.0 kB/s" in shown
     assert "x.bin: the connection was cut; next try in 1 s" in shown

@@ -134,7 +134,7 @@ def frequencies(n):
     return np.concatenate([np.geomspace(1e-3, n**2, 300), hippo.normal_part(n).Lambda.imag])
 
 
-@pytest.mark.parametrize(("n", "gammas"), [(8, (0.3, 3, 30)), (16, (0.3, 10, 30)), (32, (0.1, 1, 10))])
+@pytest.mark.parametrize(("n", "gammas"), [(8, (0.3, 3.0, 30.0)), (16, (0.3, 10.0, 30.0)), (32, (0.1, 1.0, 10.0))])
 def test_a_dearer_perturbation_is_smaller_and_nearer_to_hippo(n, gammas):
     """In steps of γ wide enough to outweigh the choice between local minima, which moves the largest error."""
     omega = frequencies(n)

@@ -41,6 +41,7 @@ def test_full_size_listops_step_learns_its_batch(model, parameters):
         assert (np.asarray(old) != np.asarray(new)).any()
 
 
+@pytest.mark.slow
 def test_compiled_evaluation_leaves_products_to_eigen_but_for_the_transformer():
     """What is left to YNNPACK stands in the compiled program as a fusion of that name."""
     if jax.default_backend() != "cpu":

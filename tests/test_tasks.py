@@ -20,7 +20,7 @@ from lra_bench.data.download import sha256_of
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.prepare import prepare
 from lra_bench.data.raw.splits import holdout, tfds_order, torch_permutation
-from lra_bench.data.raw.tokenizers import Bytes, Characters
+from lra_bench.data.raw.tokenizers import ByteTokenizer, CharacterTokenizer
 from lra_bench.datasource import Request, Rows
 from lra_bench.errors import UserError
 from lra_bench.registry import every_task_name, task_module
@@ -284,7 +284,7 @@ def test_retrieval_s4(retrieval, tmp_path, kind, prefix, within):
     # By falling count, n 3,999 after the cut, a 6, b 4, three of 3, o 2, the rest 1; equals by code point.
     assert vocabulary == ("<pad>", "<unk>", "<eos>", *'nab "doeiqrstuw')
     rows = everything(reading)
-    one = Characters(vocabulary)
+    one = CharacterTokenizer(vocabulary)
     texts = [("aab", "b"), ('"aab said', 'a "quoted" word'), ("n" * 3999, "b"), ("bz", ""), ("a", "b"), ("b", "a")]
     for row, pair in enumerate(texts):
         for which, text in enumerate(pair):
@@ -342,7 +342,7 @@ def test_too_many_characters(retrieval, tmp_path):
     tree = AAN | {"tsv_data/new_aan_pairs.train.tsv": f"1.0\tA\tB\t{wild}\tb\n".encode() * 3}
     with pytest.raises(UserError, match="301 different characters"):
         retrieval.read(pack(tmp_path / "x", tree, "folder"), request())
-    assert len(Bytes.vocabulary) == 257
+    assert len(ByteTokenizer.vocabulary) == 257
 
 
 def test_retrieval_from_its_mirror(retrieval, tmp_path, monkeypatch, capfd):

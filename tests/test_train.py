@@ -62,7 +62,7 @@ def final_state(run, data):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(restored)], history
 
 
-@pytest.mark.parametrize("stops", [[1], [30, 40, 31]])
+@pytest.mark.parametrize("stops", [[1], pytest.param([30, 40, 31], marks=pytest.mark.slow)])
 def test_resumed_run_equals_uninterrupted(data, tmp_path, monkeypatch, stops):
     """Stopped after so many steps, inside an epoch, the same command ends in the same state, metrics and record."""
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "whole"))
@@ -89,6 +89,7 @@ def test_resumed_run_equals_uninterrupted(data, tmp_path, monkeypatch, stops):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_run_begun_plain_goes_on_rematerialized(data, tmp_path, monkeypatch):
     """How memory is saved is no part of a run: the same mathematics, so the same curve but for roundings."""
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "whole"))
@@ -121,6 +122,7 @@ def stop_at_step(patch, at):
     patch.setattr(train.DispatchSize, "took", took)
 
 
+@pytest.mark.slow
 def test_number_of_steps_per_dispatch_changes_nothing(data, tmp_path, monkeypatch):
     results = []
     for seconds in (0.0, 60.0):
@@ -171,6 +173,7 @@ def test_evaluation_counts_every_example_once(data, tmp_path):
     assert setup.evaluate(state.params, state.stats, "test")[1] == correct
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_the_same_seed_repeats(data, tmp_path, monkeypatch):
     losses = {}
     for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
@@ -271,6 +274,7 @@ def test_too_little_memory_for_the_initial_values_is_one_sentence(data, tmp_path
         train.train(small_run(data), data, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_a_checkpoint_is_one_sentence_and_the_run_goes_on(data, tmp_path, monkeypatch):
     run, save, saves = small_run(data, epochs=2.0), CheckpointManager.save, []
 

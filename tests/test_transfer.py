@@ -26,6 +26,7 @@ def numbers(record):
     return json.dumps(record.model_dump(mode="json", exclude={"throughput", "provenance", "system"}), sort_keys=True)
 
 
+@pytest.mark.slow
 def test_chunks_on_fresh_machines_equal_one_run(tmp_path, monkeypatch):
     monkeypatch.setattr(setup, "cache_folder", lambda: tmp_path / "compiled")
     monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)

@@ -48,6 +48,7 @@ def test_attention_equals_flax(length):
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_attention_has_flaxs_gradient():
     q, k, v = jax.random.normal(jax.random.key(0), (3, 5, 1, 2, 4))
 

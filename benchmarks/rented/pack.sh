@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Here, with a network: put lra-bench and the packages a bare accelerator machine lacks into .whl/, as wheels.
+# On a machine with a network: put lra-bench and the packages a bare accelerator machine lacks into .whl/, as wheels.
 #   benchmarks/rented/pack.sh [PYTHON_VERSION] [MORE_PACKAGES...]
-# The machine is taken to have JAX with its accelerator, Flax, Optax, Orbax, SciPy, Numba, Pillow, pydantic, Typer and rich.
+# The other machine is taken to have JAX with its accelerator, Flax, Optax, Orbax, SciPy, Numba, Pillow, Typer and rich.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 version=${1:-3.12}
@@ -9,7 +9,8 @@ shift || true
 rm -rf .whl build
 mkdir .whl
 lacking=(tensorflow-datasets array_record importlib_resources platformdirs dm-tree immutabledict simple-parsing
-  docstring-parser tensorflow-metadata googleapis-common-protos termcolor toml six filelock threadpoolctl "$@")
+  docstring-parser tensorflow-metadata googleapis-common-protos termcolor toml six filelock threadpoolctl
+  pydantic pydantic-core annotated-types typing-inspection jaxtyping wadler-lindig "$@")
 platforms=()
 for glibc in 2_17 2_24 2_27 2_28 2_31 2_34 2_35; do platforms+=(--platform "manylinux_${glibc}_x86_64"); done
 python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version "$version" --implementation cp \

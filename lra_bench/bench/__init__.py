@@ -1,0 +1,1 @@
+"""Measuring throughput, memory and compile time of models at fixed shapes."""

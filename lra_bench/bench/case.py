@@ -1,4 +1,4 @@
-"""One model at one shape: its training step, forward pass and recurrent step measured."""
+"""Measuring one model at one shape: its training step, its forward pass and its recurrent step."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from lra_bench.machine.memory import PeakMemory, free_memory
 from lra_bench.machine.xla import Cost, compile_program, compiler_options
 from lra_bench.models.layers import DataShape
 from lra_bench.records.schema import Measurement, Timing
+from lra_bench.report.speed import GIB
 from lra_bench.runs.run import Run
 from lra_bench.training.functional import FunctionalNetwork, initialized
 from lra_bench.training.input_pipeline import InputPipeline, ResidentPipeline, make_pipelines
@@ -30,10 +31,10 @@ from lra_bench.training.state import EvalRows, Totals, TrainState, stream_key
 from lra_bench.training.steps import TrainProgram, eval_loop, initial_state, train_loop
 
 POOL_BYTES = 2**26
+"""The most bytes of synthetic inputs, unless four batches need more."""
+
 POOL_BATCHES = 64
-"""How many synthetic examples there are: as many batches as these two allow, at least four. One dispatch takes at most
-all of them."""
-GIB = 2**30
+"""The most batches of synthetic examples. One dispatch takes at most all of them."""
 
 
 class DoesNotFit(WorkError):
@@ -42,23 +43,24 @@ class DoesNotFit(WorkError):
 
 @dataclass(frozen=True)
 class BenchCase:
-    """What is measured: a run's network and optimizer on batches of a shape; `data`, if given, beside synthetic."""
+    """A case to measure: a run's network and optimizer on batches of a shape."""
 
     run: Run
     shape: DataShape
     data: PackedSplit | None
+    """The prepared examples that are measured beside synthetic ones, if any."""
     remat: bool
     settings: TimingSettings
     roofline: Roofline
 
     @property
     def batch_size(self) -> int:
-        """Examples in the global batch."""
+        """The number of examples in a batch of all devices."""
         return self.run.recipe.batch_size
 
     @cached_property
     def mesh(self) -> Mesh:
-        """The devices."""
+        """The mesh of all devices."""
         return data_mesh(self.batch_size)
 
     @cached_property
@@ -72,7 +74,7 @@ class BenchCase:
         return self.network[0].parameters
 
     def pipelines(self) -> dict[Literal["synthetic", "data"], InputPipeline]:
-        """The examples to measure on."""
+        """Make the input pipelines of the examples to measure on."""
         batch_bytes = self.batch_size * self.shape.documents * self.shape.length
         batches = max(4, min(POOL_BATCHES, POOL_BYTES // batch_bytes))
         synthetic = synthetic_split(self.run.recipe, self.shape, batches * self.batch_size)
@@ -86,7 +88,7 @@ class BenchCase:
 
 
 def measure_case(case: BenchCase, on_measured: Callable[[], None]) -> list[Measurement]:
-    """Every measurement of a case; `on_measured` is called after each kind of call.
+    """Make every measurement of a case. `on_measured` is called after each kind of call.
 
     Raises DoesNotFit where a program needs more memory than is free.
     """
@@ -103,9 +105,9 @@ def measure_case(case: BenchCase, on_measured: Callable[[], None]) -> list[Measu
 def measure_training(
     case: BenchCase, pipelines: Mapping[Literal["synthetic", "data"], InputPipeline]
 ) -> list[Measurement]:
-    """The step as `train` runs it, many to a dispatch; synthetic and real data in turn."""
+    """Measure the training step as `train` runs it, many to a dispatch, on synthetic and real data in turn."""
     network, params, stats = case.network
-    # The learning rate's schedule needs a length; any will do.
+    # The schedule of the learning rate needs a number of steps in an epoch. It does not change the time of a step.
     optimizer = make_optimizer(params, case.run.recipe, 1000)
     loop = train_loop(network, optimizer, case.batch_size, case.mesh)
     options = compiler_options(network.batched_products, training=True)
@@ -114,7 +116,7 @@ def measure_training(
     costs: dict[str, Cost] = {}
     with PeakMemory() as peak:
         for name, pipeline in pipelines.items():
-            # The training program consumes its state; what it starts from is used again.
+            # The training program overwrites its state, so it gets a copy; the network's own is used again.
             state = initial_state(copied(params), copied(stats), optimizer, case.mesh)
             batches, _ = pipeline.take(0, 0, 1)
             program, costs[name] = compile_program(loop, (state, batches, key), case.run.precision, options, donate=0)
@@ -130,7 +132,7 @@ def measure_training(
 def training_calls(
     case: BenchCase, program: TrainProgram, state: TrainState, pipeline: InputPipeline, key: Array
 ) -> Calls:
-    """Runs of so many training steps, each from where the last one ended."""
+    """Make the function that runs so many training steps, from the state in which its last call ended."""
     per_epoch = len(pipeline.labels) // case.batch_size
     latest, taken = state, 0
 
@@ -147,7 +149,7 @@ def training_calls(
 
 
 def measure_forward(case: BenchCase, pipeline: InputPipeline) -> list[Measurement]:
-    """Logits, loss and correct answers of batches, as in evaluation."""
+    """Measure the forward pass as evaluation runs it: logits, loss and the number of correct answers."""
     network, params, stats = case.network
     params, stats = replicate((params, stats), case.mesh)
     rows, count = next(iter(pipeline.in_order()))
@@ -174,14 +176,14 @@ def measure_forward(case: BenchCase, pipeline: InputPipeline) -> list[Measuremen
 
 
 def measure_recurrent(case: BenchCase) -> list[Measurement]:
-    """One time step of every example of the batch, state in and state out; nothing where a layer looks ahead."""
+    """Measure one step of the recurrence for every example of the batch. A network without a step gives nothing."""
     network, params, stats = case.network
     rows = case.batch_size * case.shape.documents
     if not has_step(network.merged(params, stats)):
         return []
     try:
         state = jax.jit(lambda params, stats: network.merged(params, stats).initial_state(rows))(params, stats)
-    except UserError:  # a layer that looks ahead
+    except UserError:  # a bidirectional layer
         return []
     tokens = jnp.asarray(synthetic_split(case.run.recipe, case.shape, rows).inputs.reshape(-1, rows))
 
@@ -210,7 +212,7 @@ def measure_recurrent(case: BenchCase) -> list[Measurement]:
 
 
 def has_step(network: Any) -> bool:
-    """Whether the network runs step by step. The Transformer does not, and a user's own layer need not."""
+    """Whether the network can run step by step. The Transformer cannot, and a user's own layer need not."""
     return hasattr(network, "step") and all(hasattr(block.layer, "step") for block in network.blocks)
 
 
@@ -224,10 +226,10 @@ def measurement(
     moved: int,
     examples: int | None,
 ) -> Measurement:
-    """The measurement as a record has it.
+    """Put a measurement together as a record has it.
 
     moved: the bytes of parameters, states and inputs that any program must read or write.
-    examples: in one call; None for the recurrent step, which sees no whole example.
+    examples: the number in one call; None for the recurrent step, which takes no whole example.
     """
     per_device = 1 / (timing.median * jax.device_count())
     tokens = case.batch_size * case.shape.documents * (case.shape.length if examples else 1)
@@ -246,7 +248,7 @@ def measurement(
 
 
 def copied(tree: Any) -> Any:
-    """A copy of every array of the tree."""
+    """Copy every array of the tree."""
     return jax.tree.map(jnp.copy, tree)
 
 
@@ -261,7 +263,7 @@ def batch_nbytes(case: BenchCase) -> int:
 
 
 def refuse_if_too_large(cost: Cost, case: BenchCase) -> None:
-    """Raises DoesNotFit where a program needs more memory than is free."""
+    """Check the memory of a program. Raises DoesNotFit where it needs more than is free."""
     free = free_memory()
     if cost.peak_bytes > free:
         raise DoesNotFit(

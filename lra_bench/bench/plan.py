@@ -1,4 +1,4 @@
-"""Which shapes `bench` measures: models, tasks, lengths and batches of a request."""
+"""Planning `bench`: from a request to the models, tasks, lengths and batches that are measured."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from lra_bench.spec import Precision
 
 CPU_TOKENS = 16_384
 """The tokens in the default batch on a CPU, so that one shape is measured in about a minute."""
+
 SMOKE_SIZES: dict[str, Any] = {"n_layers": 2, "d_model": 32}
+"""The settings that `--smoke` overrides."""
+
 _LENGTH = re.compile(r"(\d+)([kM]?)")
 
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """What the command line asked for. No `models` or `tasks` means all; no `lengths` means the tasks' own."""
+    """The request of a command line. No `models` or `tasks` means all; no `lengths` means the tasks' own."""
 
     models: Sequence[str] = ()
     tasks: Sequence[str] = ()
@@ -41,10 +44,14 @@ class BenchRequest:
 
 
 PlannedCase = tuple[Run, DataShape, PackedSplit | None]
+"""A run, the shape of its examples, and the prepared examples if they are measured too."""
 
 
 def plan(request: BenchRequest) -> list[PlannedCase]:
-    """The runs to measure: every combination that has a recipe; a combination named outright must have one."""
+    """Plan the runs to measure: every combination that has a recipe.
+
+    Raises UserError for an unknown name or a bad length, and where a combination that is named outright has no recipe.
+    """
     tasks = named(request.tasks, task_names())
     models = [canonical_model(model) for model in named(request.models, model_names())]
     lengths = parse_lengths(request.lengths)
@@ -69,6 +76,7 @@ def plan(request: BenchRequest) -> list[PlannedCase]:
 def plan_case(
     request: BenchRequest, model: str, task: str, lengths: Sequence[int | None], overrides: dict[str, Any]
 ) -> Iterator[PlannedCase]:
+    """Plan one model on one task: a run for each length. Raises UserError where there is no recipe or no data."""
     data, length, classes = None, None, None
     if request.data:
         folder, manifest = find_prepared(task)
@@ -86,11 +94,15 @@ def plan_case(
 
 
 def named(names: Sequence[str], everything: Sequence[str]) -> list[str]:
+    """The names without repetition; everything where there are none or one is `all`."""
     return list(everything) if not names or "all" in names else list(dict.fromkeys(names))
 
 
 def parse_lengths(text: str | None) -> list[int | None]:
-    """`1k,4k,1M` → [1024, 4096, 1048576]; None, the task's own, → [None]. Raises UserError saying what is legal."""
+    """Parse lengths: `1k,4k,1M` → [1024, 4096, 1048576], and None, the task's own, → [None].
+
+    Raises UserError, with what is legal, for anything else.
+    """
     if text is None:
         return [None]
     found: list[int | None] = []
@@ -106,8 +118,10 @@ def parse_lengths(text: str | None) -> list[int | None]:
 
 
 def default_batch(published: int, longest: int) -> int:
-    """The recipe's batch; on a CPU as much of it as makes CPU_TOKENS, the same for all lengths; shared evenly by the
-    devices."""
+    """The default batch size: the recipe's, and on a CPU no more than makes CPU_TOKENS at the longest length.
+
+    It is the same for all lengths and a multiple of the number of devices.
+    """
     devices = jax.device_count()
     batch = min(published, max(1, CPU_TOKENS // longest)) if jax.default_backend() == "cpu" else published
     return max(devices, batch // devices * devices)

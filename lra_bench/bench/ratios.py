@@ -1,4 +1,4 @@
-"""How many times as fast as before: speeds of earlier records, or of a training run, held against new ones."""
+"""Ratios of speeds: new measurements against those of earlier records or of a training run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from lra_bench.runs.run import find_run
 
 
 class Key(NamedTuple):
+    """The identity of a measurement. Speeds with the same key are compared."""
+
     model: str
     task: str
     length: int
@@ -22,7 +24,7 @@ class Key(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """Examples a second on one device (time steps, for the recurrent step), and what it was measured on."""
+    """A speed in examples per second on one device (steps per second, for the recurrent step), and its conditions."""
 
     rate: float
     batch: int
@@ -30,9 +32,12 @@ class Speed(NamedTuple):
 
 
 Earlier = dict[Key, Speed]
+"""The speeds of earlier measurements."""
 
 
 class Ratio(NamedTuple):
+    """The ratio of a new speed to an earlier one, and what differs between them."""
+
     model: str
     task: str
     length: int
@@ -45,6 +50,7 @@ class Ratio(NamedTuple):
     device_kind: str
 
     def sentence(self) -> str:
+        """The ratio as a sentence for the terminal."""
         text = f"{self.model} on {self.task}, {self.length:,} steps, {self.call} ({self.input}): "
         text += f"{self.times_as_fast:.2f} times as fast"
         if self.batch != self.earlier_batch:
@@ -55,7 +61,7 @@ class Ratio(NamedTuple):
 
 
 def earlier_speeds(name: str | None, cells: Sequence[tuple[str, str, int]]) -> Earlier:
-    """Speeds in a record, in `bench --json`'s output, in a results folder, or of a run; {} where `name` is None.
+    """Read the speeds of a record, of `bench --json`'s output, of a results folder or of a run; {} for None.
 
     Raises UserError where there is no such thing, where it cannot be read, or where it holds none of the `cells`.
     """
@@ -71,6 +77,7 @@ def earlier_speeds(name: str | None, cells: Sequence[tuple[str, str, int]]) -> E
 
 
 def read(name: str) -> list[Record | BenchRecord]:
+    """Read the records of a file, of a results folder or of a run. Raises UserError where there are none."""
     path = Path(name)
     if path.is_file():
         return parse(path)
@@ -84,6 +91,7 @@ def read(name: str) -> list[Record | BenchRecord]:
 
 
 def parse(path: Path) -> list[Record | BenchRecord]:
+    """Read the records of a file: one, or the list in `bench --json`'s output. Raises UserError where it cannot."""
     try:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text)
@@ -95,6 +103,7 @@ def parse(path: Path) -> list[Record | BenchRecord]:
 
 
 def speeds_of(record: Record | BenchRecord) -> Earlier:
+    """The speeds of a record. That of a training run counts both for real data and for synthetic examples."""
     kind = record.system.device_kind
     if isinstance(record, Record):
         key = Key(record.model, record.data.task, record.data.length, "train", "data")
@@ -111,7 +120,7 @@ def speeds_of(record: Record | BenchRecord) -> Earlier:
 
 
 def ratios(records: Sequence[BenchRecord], earlier: Earlier) -> list[Ratio]:
-    """One for every measurement that `earlier` has too."""
+    """Make a ratio for every measurement that `earlier` has too."""
     found = []
     for record in records:
         for key, now in speeds_of(record).items():

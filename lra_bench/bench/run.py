@@ -1,4 +1,4 @@
-"""Measuring every shape of a request: one record per shape, ratios to earlier records."""
+"""Measuring every shape of a request: one record per shape, and ratios to earlier records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lra_bench.runs.run import Run
 from lra_bench.spec import TEXT_FIELDS, digest_of, set_options
 
 KINDS_OF_CALL = 3
-"""Training step, forward pass, recurrent step."""
+"""The number of kinds of call: training step, forward pass and recurrent step."""
 
 
 class Skipped(NamedTuple):
@@ -36,7 +36,7 @@ class Skipped(NamedTuple):
 
 
 class BenchOutcome(NamedTuple):
-    """The records of all shapes measured now or before, what was skipped, and the ratios to earlier records."""
+    """The records of all shapes, measured now or before, the skipped shapes, and the ratios to earlier records."""
 
     records: list[BenchRecord]
     skipped: list[Skipped]
@@ -44,7 +44,7 @@ class BenchOutcome(NamedTuple):
 
 
 def run_bench(request: BenchRequest, against: str | None, results_dir: Path) -> BenchOutcome:
-    """Measure every shape asked for and write its record.
+    """Measure every shape of a request and write its record.
 
     Raises UserError for an unknown name, a bad length, or an `against` that holds nothing comparable, and WorkError
     where nothing could be measured.
@@ -79,7 +79,7 @@ def measure_all(request: BenchRequest, planned: list[PlannedCase], earlier: Earl
                 before = load_any(path)
                 assert isinstance(before, BenchRecord)
                 records.append(before)
-                progress.say(f"{name}: measured before, {path}; --again measures anew")
+                progress.log(f"{name}: measured before, {path}; --again measures anew")
             else:
                 roofline = measure_roofline(request.precision, settings).or_better(roofline)
                 try:
@@ -90,13 +90,13 @@ def measure_all(request: BenchRequest, planned: list[PlannedCase], earlier: Earl
                     records.append(record)
                 except DoesNotFit as error:
                     skipped.append(Skipped(run.model, run.data.task, run.data.length, str(error)))
-                    progress.say(f"{name}: skipped, {error}; try --batch with less")
+                    progress.log(f"{name}: skipped, {error}; try --batch with less")
             progress.at(KINDS_OF_CALL * (i + 1), KINDS_OF_CALL * len(planned))
     return BenchOutcome(records, skipped, ratios(records, earlier))
 
 
 def make_record(run: Run, remat: bool, parameters: int, measured: list[Measurement], note: str) -> BenchRecord:
-    """The record of one shape. Its digest is over recipe, shape, precision and devices."""
+    """Make the record of one shape. Its digest is over recipe, shape, precision and devices."""
     system = describe_system(run.precision, MATMUL_PRECISIONS[run.precision])
     identity = {
         "model": run.model,

@@ -17,7 +17,7 @@ from lra_bench.spec import DataInfo, Precision, Recipe
 def synthetic_run(
     model: str, task: str, length: int | None, overrides: Mapping[str, Any], precision: Precision
 ) -> tuple[Run, DataShape]:
-    """The run of `model` on examples of `task`'s shape, `length` steps long (None: the task's own), and that shape.
+    """Make the run of `model` on examples of `task`'s shape with this length (None: the task's own), and that shape.
 
     Raises UserError for an unknown name or setting, or where the task has no recipe for the model.
     """
@@ -39,7 +39,7 @@ def synthetic_run(
 
 
 def synthetic_split(recipe: Recipe, shape: DataShape, n: int) -> PackedSplit:
-    """`n` examples of full length, tokens uniform over the recipe's vocabulary or pixels over 0 … 255."""
+    """Draw `n` examples of full length, with tokens uniform over the recipe's vocabulary or pixels over 0 … 255."""
     rng = np.random.default_rng(0)
     documents = () if shape.documents == 1 else (shape.documents,)
     inputs = rng.integers(0, min(recipe.embedding or 256, 256), (n, *documents, shape.length), np.uint8)

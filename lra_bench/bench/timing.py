@@ -1,4 +1,4 @@
-"""Timing with care: warm-up, windows, medians, and what the device itself can do."""
+"""Timing: warm-up, windows and medians of repeated calls, and the best rates of the device itself."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 
-from lra_bench.machine.xla import Cost, matmul_precision
+from lra_bench.machine.xla import matmul_precision
 from lra_bench.records.schema import Timing
 from lra_bench.spec import Precision
 
 Calls = Callable[[int], None]
-"""Makes so many calls, in as few dispatches as it can, and returns when the device is done with all of them."""
+"""A function that makes so many calls in as few dispatches as it can, and returns when the device has finished."""
 
 ROOFLINE_SIZES = {True: (2048, 2**28), False: (8192, 2**31)}
-"""Rows of the matrices and bytes of the vector: on a CPU, and on an accelerator."""
+"""The rows of the matrices and the bytes of the vector, on a CPU (True) and on an accelerator (False)."""
 
 
 @dataclass(frozen=True)
 class TimingSettings:
-    """How long to measure. Warm-up ends after `warmup_calls` or `warmup_seconds`, whichever is first."""
+    """The durations of a measurement. Warm-up ends after `warmup_calls` or `warmup_seconds`, whichever is first."""
 
     windows: int = 5
     window_seconds: float = 0.5
@@ -34,16 +33,21 @@ class TimingSettings:
 
 
 SMOKE_TIMING = TimingSettings(window_seconds=0.05, warmup_seconds=0.1)
+"""The settings of `--smoke`."""
 
 
 def seconds_of(calls: Calls, n: int) -> float:
+    """The seconds that `n` calls take."""
     started = time.perf_counter()
     calls(n)
     return time.perf_counter() - started
 
 
 def time_in_turn(contenders: Mapping[str, Calls], settings: TimingSettings) -> dict[str, Timing]:
-    """Seconds per call of each contender, their windows in turn (A B A B), so that all meet the same disturbances."""
+    """Measure the seconds per call of each contender.
+
+    Their windows alternate (A B A B), so that disturbances of the machine affect all of them alike.
+    """
     sizes, warmups = {}, {}
     for name, calls in contenders.items():
         started, done = time.perf_counter(), 1
@@ -68,22 +72,22 @@ def _timing(seconds: list[float], calls: int, warmup: int) -> Timing:
 
 
 class Roofline(NamedTuple):
-    """What the device did best in this process: a product of square float32 matrices, and x + 1 in place."""
+    """The best rates of the device in this process: a product of square float32 matrices, and x + 1 in place."""
 
     flops_per_second: float
     bytes_per_second: float
 
     def or_better(self, other: Roofline | None) -> Roofline:
-        """The best seen of each: another process may have held the device back."""
+        """The better of both rates. Another process may have slowed the device down in one measurement."""
         return self if other is None else Roofline(*map(max, self, other))
 
     def seconds(self, flops: float, bytes_moved: float) -> float:
-        """No faster than this: the products at the rate of the product, or the bytes at the rate of the copy."""
+        """The least seconds of a program: its products at the product's rate, or its bytes at the copy's rate."""
         return max(flops / self.flops_per_second, bytes_moved / self.bytes_per_second)
 
 
 def measure_roofline(precision: Precision, settings: TimingSettings) -> Roofline:
-    """The fastest window of each of the two; the products at the run's precision."""
+    """Measure the roofline by the fastest window of each of the two, with products at the run's precision."""
     size, bytes_each = ROOFLINE_SIZES[jax.default_backend() == "cpu"]
     matrix = jnp.ones((size, size), jnp.float32)
     with matmul_precision(precision):
@@ -107,39 +111,3 @@ def measure_roofline(precision: Precision, settings: TimingSettings) -> Roofline
         return min(seconds_of(calls, n) / n for _ in range(settings.windows))
 
     return Roofline(2 * size**3 / fastest(products), 2 * bytes_each / fastest(copies))
-
-
-class PeakMemory:
-    """The peak of the fullest device while active, where the device tells it; else the compiler's estimate.
-
-    The device's count never falls, so it tells of this measurement only where it rose.
-    """
-
-    def __enter__(self) -> PeakMemory:
-        self._before = _device_peak()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._after = _device_peak()
-
-    def of(self, cost: Cost) -> dict[str, object]:
-        """The two fields of a measurement."""
-        if self._after is not None and self._before is not None and self._after > self._before:
-            return {"peak_memory_bytes": self._after, "peak_memory_source": "device"}
-        return {"peak_memory_bytes": cost.peak_bytes, "peak_memory_source": "compiler estimate"}
-
-
-def _device_peak() -> int | None:
-    found = [device.memory_stats() or {} for device in jax.local_devices()]
-    peaks = [stats["peak_bytes_in_use"] for stats in found if "peak_bytes_in_use" in stats]
-    return max(peaks) if peaks else None
-
-
-def free_memory() -> int:
-    """Bytes free on the fullest local device; on a CPU those of the machine."""
-    free = []
-    for device in jax.local_devices():
-        stats = device.memory_stats() or {}
-        known = "bytes_limit" in stats
-        free.append(stats["bytes_limit"] - stats["bytes_in_use"] if known else psutil.virtual_memory().available)
-    return min(free)

@@ -1,4 +1,4 @@
-"""`lra-bench bench`: throughput, memory and compile time of models on fixed shapes."""
+"""The command `lra-bench bench`: throughput, memory and compile time of models at fixed shapes."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def bench(
 
 
 def as_values(outcome: BenchOutcome) -> dict[str, Any]:
-    """The outcome as JSON values."""
+    """Convert the outcome to JSON values."""
     return {
         "records": [record.model_dump(mode="json") for record in outcome.records],
         "skipped": [skipped._asdict() for skipped in outcome.skipped],
@@ -96,7 +96,7 @@ def as_values(outcome: BenchOutcome) -> dict[str, Any]:
 
 
 def print_outcome(outcome: BenchOutcome) -> None:
-    """Print the table of measurements, the ratios, and what was skipped."""
+    """Print the table of measurements, the ratios, and the skipped shapes."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
@@ -160,7 +160,7 @@ def print_data_difference(console: Console, record: BenchRecord) -> None:
 
 
 def refuse_if_not_drawable(plot: Path) -> None:
-    """Raises UserError, before anything is measured, where the picture cannot be drawn."""
+    """Check, before anything is measured, that the picture can be drawn. Raises UserError where it cannot."""
     from lra_bench.report.drawing import have_matplotlib
 
     if plot.suffix not in (".svg", ".png"):
@@ -170,12 +170,12 @@ def refuse_if_not_drawable(plot: Path) -> None:
 
 
 def draw(plot: Path, records: list[BenchRecord]) -> None:
-    """Time and memory of the training step against length."""
+    """Draw time and memory of the training step against length into a file."""
     from lra_bench.registry import model_title
     from lra_bench.report.select import Loaded
     from lra_bench.report.speed_figures import scaling_pictures
 
-    # The report draws networks as published only; here the changed ones are what was asked for.
+    # The report draws published networks only. Here the user asked for the changed ones, so they pass as published.
     asked_for = {"overrides": {}, "remat": False}
     loaded = [Loaded(record.digest, record.model_copy(update=asked_for)) for record in records]
     pictures = scaling_pictures(loaded, [model_title(record.model) for record in records])

@@ -1,4 +1,4 @@
-"""`lra-bench doctor`: what this machine has, what is missing, and what to type about it."""
+"""The command `lra-bench doctor`: what this machine has, what is missing, and what to type about it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPACE_NEEDED = 20 * 2**30
 
 
 class Finding(NamedTuple):
-    """One thing that was checked: how it stands, and what to do about it."""
+    """The result of one check, and the advice where something is wrong."""
 
     level: Literal["ok", "note", "problem"]
     what: str

@@ -1,4 +1,4 @@
-"""`lra-bench evaluate`: score a run's best checkpoint again and hold it to its record."""
+"""The command `lra-bench evaluate`: score a run's best checkpoint again and compare with its record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lra-bench export`: pack runs into one file, to continue or evaluate them on another machine."""
+"""The command `lra-bench export`: pack runs into one file, to continue or evaluate them on another machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lra-bench import`: unpack runs that `lra-bench export` packed elsewhere."""
+"""The command `lra-bench import`: unpack runs that `lra-bench export` packed elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lra-bench ls`: the tasks, models and recipes there are, and the runs of this machine."""
+"""The command `lra-bench ls`: the tasks, models and recipes there are, and the runs of this machine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def print_table(rows: list[Row]) -> None:
 
 
 def tasks() -> list[Row]:
-    """Every task with its length, classes, examples per split, and what is prepared here."""
+    """List every task with its length, classes, examples per split, and what is prepared here."""
     from lra_bench.data.manifest import prepared_sets
     from lra_bench.registry import every_task_name, task_module
 
@@ -55,7 +55,7 @@ def tasks() -> list[Row]:
 
 
 def models() -> list[Row]:
-    """Every model of lra-bench with the tasks it has recipes for, then the layers of installed packages."""
+    """List every model of lra-bench with the tasks it has recipes for, then the layers of installed packages."""
     from lra_bench.registry import cli_name, installed_layers, model_names, model_title, recipes_of, task_names
 
     ours = [
@@ -71,7 +71,7 @@ def models() -> list[Row]:
 
 
 def recipes() -> list[Row]:
-    """Every recipe with its sizes and its published accuracy."""
+    """List every recipe with its sizes and its published accuracy."""
     from lra_bench.registry import cli_name, recipes_of, task_names
 
     return [
@@ -89,7 +89,7 @@ def recipes() -> list[Row]:
 
 
 def runs() -> list[Row]:
-    """Every run of this machine with its data, its status and its test accuracy in %."""
+    """List every run of this machine with its data, its status and its test accuracy in %."""
     from lra_bench.records.files import load_record
     from lra_bench.runs.run import all_runs, load_run
 

@@ -1,4 +1,4 @@
-"""`lra-bench prepare`: get or make the data of tasks."""
+"""The command `lra-bench prepare`: download or generate the data of tasks."""
 
 from __future__ import annotations
 

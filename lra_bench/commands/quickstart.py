@@ -1,4 +1,4 @@
-"""`lra-bench quickstart`: every stage from data to table, in minutes on a laptop."""
+"""The command `lra-bench quickstart`: every stage from data to table, in minutes on a laptop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OVERRIDES = {
     "warmup_epochs": 1.0,
     "decay_epochs": 11.0,
 }
-"""Sizes that train in well under a minute on two CPU cores."""
+"""The settings of a network that trains in well under a minute on two CPU cores."""
 
 
 def quickstart(

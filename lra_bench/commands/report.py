@@ -1,4 +1,4 @@
-"""`lra-bench report`: tables, pictures and a page from the result records alone."""
+"""The command `lra-bench report`: tables, pictures and a page from the result records alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lra-bench show`: everything known of one task, model, recipe, run or result; or examples of a task."""
+"""The command `lra-bench show`: everything known of one task, model, recipe, run or result; or examples of a task."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def show(
 
 
 def describe(name: str) -> dict[str, Any]:
-    """What is known of a task, a model, a recipe `model/task`, a run or a result file.
+    """Collect everything known of a task, a model, a recipe `model/task`, a run or a result file.
 
     Raises UserError where there is no such thing.
     """
@@ -69,7 +69,7 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def describe_task(name: str) -> dict[str, Any]:
-    """A task, the models that have a recipe for it, and what is prepared here."""
+    """Describe a task, with the models that have a recipe for it and its prepared sets."""
     from lra_bench.data.manifest import prepared_sets
     from lra_bench.registry import recipes_of, task_module
 
@@ -81,7 +81,7 @@ def describe_task(name: str) -> dict[str, Any]:
 
 
 def describe_model(name: str) -> dict[str, Any]:
-    """A model, its paper, and its published accuracy on each task."""
+    """Describe a model, with its paper and its published accuracy on each task."""
     from lra_bench.registry import canonical_model, model_title, recipe_module, task_names
 
     module = recipe_module(canonical_model(name))
@@ -95,7 +95,10 @@ def describe_model(name: str) -> dict[str, Any]:
 
 
 def find_recipe(name: str) -> Recipe | None:
-    """The recipe called MODEL/TASK; None where the name has no such form. Raises UserError where there is none."""
+    """The recipe with the name MODEL/TASK; None where the name has no such form.
+
+    Raises UserError where the model has no recipe for the task.
+    """
     from lra_bench.registry import canonical_model, every_task_name, model_names, recipes_of
 
     model, _, task = name.partition("/")
@@ -108,7 +111,7 @@ def find_recipe(name: str) -> Recipe | None:
 
 
 def described_lines(values: dict[str, Any], indent: str) -> list[str]:
-    """The values as `key: value` lines, indented below a key that holds more of them."""
+    """Format the values as `key: value` lines. Those of a nested dictionary are indented below its key."""
     lines = []
     for key, value in values.items():
         if isinstance(value, dict) and value:

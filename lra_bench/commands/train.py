@@ -1,4 +1,4 @@
-"""`lra-bench train`: train models to their recipes. The plan is printed first, then each run's result."""
+"""The command `lra-bench train`: train models by their recipes. It prints the plan first, then each run's result."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def train(
 
 
 def print_plan(planned: Sequence[PlannedRun]) -> None:
-    """Print a line per run: what is trained on what, for how long, and what is there already."""
+    """Print a line for each run: its model, data and duration, and whether it is new, started or finished."""
     from rich.console import Console
     from rich.table import Table
 
@@ -118,10 +118,10 @@ def train_all(
     placement: Placement = "auto",
     remat: bool = False,
 ) -> None:
-    """Train each run and print its result; the last line of each is the record's file. After `minutes`, save and stop.
+    """Train each run and print its result, with the record's file as the last line. After `minutes`, save and stop.
 
-    A run that fails does not keep the others from being trained. Raises what a single run raises; with several,
-    WorkError at the end naming those that failed.
+    The others are trained even if a run fails. A single run raises its own error; of several, the failed ones are named
+    in a WorkError at the end. Raises OutOfTime where the time limit is reached.
     """
     from lra_bench.training.train import train as train_run
 
@@ -143,7 +143,7 @@ def train_all(
 
 
 def check_writable(results_dir: Path) -> None:
-    """Raises UserError where no record can be written, now rather than after hours of training."""
+    """Check, before hours of training, that records can be written. Raises UserError where they cannot."""
     try:
         results_dir.mkdir(parents=True, exist_ok=True)
         why = None if os.access(results_dir, os.W_OK) else "permission denied"

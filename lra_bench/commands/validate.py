@@ -1,4 +1,4 @@
-"""`lra-bench validate`: check result records without training anything again."""
+"""The command `lra-bench validate`: check result records without training anything again."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Fill the packed arrays from a generator or a reader so that a kill at any moment costs at most a second of work.
+"""Filling of the packed arrays from a generator or a reader, so that a kill at any moment costs about a second of work.
 
-A journal names what is on the disk for certain: a line is added, and synced, only after the rows it names were synced.
-The same plan continues from the journal; another plan (other parameters, another version) starts over.
+A journal records which rows are certainly on the disk. A line is added and synced only after the rows that it names
+were synced. The same plan continues from the journal. Another plan (other parameters, another version) starts over.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Generator as Generated
+from collections.abc import Generator as PythonGenerator
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -26,48 +26,60 @@ from typing import Any
 import numpy as np
 
 from lra_bench.data.packed import ARRAYS, READ_ROWS, PackedWriter, relative_path
-from lra_bench.datasource import Generator, PlacedRows, Reading, Rows
+from lra_bench.datasource import Generator, PlacedRows, Reader, Rows
 from lra_bench.errors import UserError, WorkError
 from lra_bench.progress import Progress
 from lra_bench.spec import digest_of
 
 JOURNAL = "journal.jsonl"
+"""The name of the journal in the folder that is being built."""
+
 SYNC_SECONDS = 1.0
+"""The seconds between two syncs of rows and journal. It bounds the work that a kill can cost."""
+
 QUEUED_PER_JOB = 3
+"""The number of chunks submitted per worker process, so that no worker waits for the next one."""
+
 ALONE_SECONDS = 4.0
-"""Work expected to take less than this is done in this process: others take longer to start."""
+"""The expected seconds of work below which this process does it alone.
+
+Worker processes would take longer to start.
+"""
 
 MOST_CANDIDATES = 20
-"""Times the size of the set, in search of examples that do not repeat, before the grammar is called too small."""
+"""The limit of the search for examples that do not repeat, as a multiple of the size of the set.
+
+Beyond it the generator is reported to have too few different examples.
+"""
 
 
 class Journal:
-    """What is done, one JSON line each. The first line is the digest of the plan it belongs to."""
+    """A journal records finished work, one JSON line per entry. The first line is the digest of its plan."""
 
     def __init__(self, folder: Path, plan: object) -> None:
-        """Continue the journal in `folder`, or empty the folder and begin one where it belongs to another plan."""
+        """Continue the journal in `folder`. If it belongs to another plan, empty the folder and begin a new one."""
         path, head = folder / JOURNAL, {"plan": digest_of(plan)}
         self.entries = _read_lines(path)
         if not self.entries or self.entries[0] != head:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             self.entries = [head]
-        # Written anew without the torn end that a kill can leave.
+        # The journal is written again, because a kill can leave an incomplete last line.
         temporary = path.with_suffix(".new")
         self._file = temporary.open("w", encoding="utf-8")
         for entry in self.entries:
             self._file.write(json.dumps(entry) + "\n")
         self._sync()
-        os.replace(temporary, path)
+        temporary.replace(path)
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Returns when the line is on the disk."""
+        """Add an entry and wait until it is on the disk."""
         self.entries.append(entry)
         self._file.write(json.dumps(entry) + "\n")
         self._sync()
 
     def all(self, key: str) -> list[Any]:
-        """Values of every entry with `key`, oldest first."""
+        """Return the value of `key` in every entry that has it, oldest first."""
         return [entry[key] for entry in self.entries if key in entry]
 
     def _sync(self) -> None:
@@ -75,11 +87,12 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Complete lines of a journal; a torn last one is left out."""
+    """Return the entries of a journal without an incomplete last line."""
     entries = []
     with contextlib.suppress(FileNotFoundError, ValueError):
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
@@ -89,7 +102,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 class _Recorder:
-    """Writes rows, and names them in the journal about once a second, after they were synced."""
+    """A recorder writes rows, and about once a second syncs them and adds their numbers to the journal under `key`."""
 
     def __init__(self, writer: PackedWriter, journal: Journal, key: str) -> None:
         self.writer, self.journal, self.key = writer, journal, key
@@ -110,14 +123,18 @@ class _Recorder:
         self._synced = time.monotonic()
 
 
-def fill_from_reading(title: str, reading: Reading, writer: PackedWriter, journal: Journal) -> None:
-    """Batches already in the journal are read again (the source is a stream) but not written again."""
+def fill_from_reader(title: str, reader: Reader, writer: PackedWriter, journal: Journal) -> None:
+    """Write all batches of a reader into the packed arrays.
+
+    Batches that are in the journal are read again, because the source is a stream, but not written again. Raises
+    UserError if the number of examples is not that of the layout.
+    """
     done = {number for numbers in journal.all("batches") for number in numbers}
     recorder = _Recorder(writer, journal, "batches")
-    layout, seen = reading.layout, 0
+    layout, seen = reader.layout, 0
     expected = layout.total - (layout.counts["val"] if layout.validation_is_test else 0)
     with Progress(title, total=expected, unit="examples") as progress:
-        for number, placed in enumerate(reading.batches()):
+        for number, placed in enumerate(reader.batches()):
             if number not in done:
                 recorder.put(number, placed)
             seen += len(placed.indices)
@@ -130,7 +147,11 @@ def fill_from_reading(title: str, reading: Reading, writer: PackedWriter, journa
 def fill_from_generator(
     title: str, generator: Generator, seed: int, jobs: int, writer: PackedWriter, journal: Journal
 ) -> None:
-    """Chunks in any order, in `jobs` processes; then repeats are replaced where examples must be distinct."""
+    """Make all chunks of a generator in `jobs` processes, in any order, and write them into the packed arrays.
+
+    Repeats are then replaced if the examples must be distinct. Raises WorkError if a worker process was killed or the
+    generator has too few different examples.
+    """
     total = generator.layout.total
     done = {number for numbers in journal.all("chunks") for number in numbers}
     starts = {number: start for number, start in enumerate(range(0, total, generator.chunk)) if number not in done}
@@ -149,16 +170,17 @@ def fill_from_generator(
 
 def _generated(
     generator: Generator, seed: int, ranges: Mapping[int, tuple[int, int]], jobs: int
-) -> Generated[tuple[int, Rows], None, None]:
-    """Chunks as they are finished."""
+) -> PythonGenerator[tuple[int, Rows], None, None]:
+    """Yield the number and the rows of each chunk as it is finished."""
     expected = generator.seconds_per_example * sum(stop - start for start, stop in ranges.values())
     if jobs == 1 or len(ranges) < 2 or expected < ALONE_SECONDS:
         for number, (start, stop) in ranges.items():
             yield number, generator.generate(seed, start, stop)
         return
-    context = multiprocessing.get_context("spawn")  # fork would copy the parent's threads and locks half-way
-    leash, held = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(min(jobs, len(ranges)), context, initializer=_on_leash, initargs=(leash,))
+    context = multiprocessing.get_context("spawn")  # fork would copy locks that the parent's threads hold
+    # Nothing is sent through the pipe. A worker reads its end of file when the parent closes its end or dies.
+    worker_end, parent_end = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(min(jobs, len(ranges)), context, initializer=_exit_with_parent, initargs=(worker_end,))
     try:
         running: dict[Future[Rows], int] = {}
         waiting = iter(ranges.items())
@@ -175,29 +197,30 @@ def _generated(
     except BrokenProcessPool:
         raise WorkError("a worker process was killed, perhaps for lack of memory. Type the same to go on.") from None
     finally:
-        held.close()
+        parent_end.close()  # before the shutdown, which would otherwise wait until the running chunks are finished
         pool.shutdown(cancel_futures=True)
-        leash.close()
+        worker_end.close()
 
 
-def _on_leash(leash: Connection) -> None:
-    """In a worker: Ctrl-C is the parent's business; when it lets go of its end, by will or by death, the worker leaves.
+def _exit_with_parent(pipe: Connection) -> None:
+    """Make this worker process exit when the parent process closes its end of `pipe` or dies.
 
-    Whatever the worker was at is then of no use: asking it politely would make Ctrl-C wait for the chunk's end.
+    The worker ignores Ctrl-C, because the parent handles it. It exits at once and without cleanup, because its
+    unfinished chunk is of no use and Ctrl-C must not wait for the chunk's end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        leash.poll(None)
+        pipe.poll(None)  # returns at the end of file
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def _replace_repeats(generator: Generator, seed: int, writer: PackedWriter, journal: Journal) -> None:
-    """Each example that occurred before gives way to the next one, after the last index, that did not.
+    """Replace each repeated example by the next example after the last index that is not a repeat.
 
-    The list of replacements is in the journal before the first is written, so a kill in between changes nothing.
+    The list of replacements is in the journal before the first one is written, so a kill in between changes nothing.
     """
     if journal.all("replaced"):
         return
@@ -212,7 +235,10 @@ def _replace_repeats(generator: Generator, seed: int, writer: PackedWriter, jour
 
 
 def _plan_replacements(generator: Generator, seed: int, writer: PackedWriter) -> list[tuple[int, int]]:
-    """(index of a repeat, index of the example to put there), in order."""
+    """Return pairs (index of a repeat, index of the example that replaces it), in order.
+
+    Raises WorkError if the generator has too few different examples.
+    """
     total = generator.layout.total
     seen: set[bytes] = set()
 
@@ -239,13 +265,13 @@ def _plan_replacements(generator: Generator, seed: int, writer: PackedWriter) ->
 
 
 def copy_test_to_validation(folder: Path) -> None:
-    """For protocols that select on test: the same bytes again, so that every set has three splits."""
+    """Copy the test split to val for protocols that select on test, so that every set has three splits."""
     for array in ARRAYS:
         shutil.copyfile(folder / relative_path("test", array), folder / relative_path("val", array))
 
 
 def sync_files(folder: Path) -> None:
-    """Returns when every file below `folder` is on the disk."""
+    """Wait until every file below `folder` is on the disk."""
     for path in filter(Path.is_file, folder.rglob("*")):
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -1,4 +1,7 @@
-"""Fetch one file so that what lies at its final name is always whole and checked: resume, retry, verify, rename."""
+"""Download of one file with resumption, retries and verification.
+
+A file gets its final name last, so a file with that name is always whole and checked.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +27,27 @@ from lra_bench.paths import write_atomically
 from lra_bench.progress import Progress
 
 CHUNK = 1 << 20
+"""The number of bytes that are read at a time."""
+
 TIMEOUT = (15.0, 60.0)
-"""Seconds to connect, and between two pieces of the answer."""
+"""The seconds to wait for a connection, and for the next piece of an answer."""
 
 ATTEMPTS = 6
-"""Tries in a row that bring no new byte before the download is given up."""
+"""The number of tries in a row without a new byte after which the download is given up."""
 
 BACKOFF = 1.0
-"""Seconds before the second try; doubled for each further one, `LONGEST_WAIT` at most."""
+"""The seconds before the second try. They are doubled for each further one, up to `LONGEST_WAIT`."""
 
 LONGEST_WAIT = 60.0
+"""The largest number of seconds between two tries."""
 
 ATTEMPTS_TO_REACH = 3
-"""Tries in a row in which the server does not even answer: more rarely help, and there may be another source."""
+"""The number of tries in a row without any answer after which the download is given up.
 
+More tries rarely help, and there may be another source.
+"""
+
+# The HTTP statuses after which another try may succeed.
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 _NO_CONTENT = re.compile(rb"\s*(<!doctype html|<html|<\?xml)", re.IGNORECASE)
 _PAGES = ("text/html", "application/xhtml+xml")
@@ -46,7 +56,7 @@ _TRANSFER_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSE
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that is here, whole: where it came from and what it is."""
+    """A downloaded file that is whole and checked; `size` is in bytes and `sha256` in hex."""
 
     path: Path
     url: str
@@ -55,7 +65,10 @@ class Fetched:
 
 
 class _TryAgain(Exception):
-    """This try failed in a way that another one may not."""
+    """A failure of one try that another try may not have.
+
+    `wait` is the least number of seconds before the next try. `answered` is False if the server did not answer at all.
+    """
 
     def __init__(self, reason: str, *, wait: float = 0.0, answered: bool = True) -> None:
         super().__init__(reason)
@@ -64,7 +77,10 @@ class _TryAgain(Exception):
 
 @dataclass(frozen=True)
 class _Partial:
-    """What `NAME.part` begins. `validator` is the server's own name for that version of the file (RFC 9110 §13.1.5)."""
+    """The description of the file that `NAME.part` is the beginning of.
+
+    `validator` is the server's own name for that version of the file (RFC 9110 §13.1.5). `total` is its size in bytes.
+    """
 
     url: str
     validator: str
@@ -72,12 +88,13 @@ class _Partial:
 
 
 def fetch(file: RemoteFile, folder: Path, *, backoff: float = BACKOFF) -> Fetched:
-    """Download `file` into `folder` unless it is there; a second process asking for the same file waits and gets it.
+    """Download `file` into `folder` unless it is there.
 
-    Bytes go to `NAME.part`, which a later call continues where the server can prove that it still has the same file
-    (Range with If-Range); size and SHA-256 are checked before it takes its name. `NAME.json` beside it records both.
-    Raises WorkError with one sentence when the server refuses, sends another file or a web page, goes on failing, or
-    the disk is full. Nothing is left at the final name then.
+    A second process that needs the same file waits for the first. Bytes are written to `NAME.part`. A later call
+    continues that part if the server can prove that it still has the same file (Range with If-Range). Size and SHA-256
+    are checked before the part gets its final name, and `NAME.json` beside it records both. `backoff` is in seconds.
+    Raises WorkError with one sentence if the server refuses, sends another file or a web page, or fails repeatedly, or
+    if the disk is full. There is no file with the final name then.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / file.name
@@ -91,7 +108,7 @@ def fetch(file: RemoteFile, folder: Path, *, backoff: float = BACKOFF) -> Fetche
 
 
 def _already_here(target: Path, file: RemoteFile) -> Fetched | None:
-    """What an earlier call finished, if its record still fits the file on disk and what is asked for now."""
+    """Return the file of an earlier call if its record agrees with the file on disk and with `file`; else None."""
     try:
         record = json.loads(_record_path(target).read_text(encoding="utf-8"))
         have = Fetched(target, str(record["url"]), int(record["size"]), str(record["sha256"]))
@@ -115,7 +132,10 @@ def _partial_path(target: Path) -> Path:
 
 
 def _download(file: RemoteFile, target: Path, backoff: float) -> None:
-    """Fill `NAME.part` completely, over as many connections as it takes while each gets further than those before."""
+    """Fill `NAME.part` completely, over as many connections as are needed.
+
+    Only tries that bring no new byte count as failures. Raises WorkError after too many of them.
+    """
     furthest = failures = 0
     with requests.Session() as session, Progress(file.name, total=file.size, unit="B") as progress:
         while True:
@@ -128,15 +148,18 @@ def _download(file: RemoteFile, target: Path, backoff: float) -> None:
                 if failures >= (ATTEMPTS if failure.answered else ATTEMPTS_TO_REACH):
                     raise WorkError(f"{file.url}: {failure}, {failures} times in a row; gave up for now.") from None
                 wait = min(max(backoff * 2 ** (failures - 1), failure.wait), LONGEST_WAIT)
-                progress.say(f"{failure}; next try in {wait:.0f} s")
+                progress.log(f"{failure}; next try in {wait:.0f} s")
                 time.sleep(wait)
 
 
 def _one_connection(session: requests.Session, file: RemoteFile, target: Path, progress: Progress) -> None:
-    """One request, continuing `NAME.part` where that is safe. Returns when the part is complete, else raises."""
+    """Make one request, which continues `NAME.part` if that is safe.
+
+    Returns when the part is complete. Otherwise raises `_TryAgain` or WorkError.
+    """
     part, partial = _part_path(target), _load_partial(target, file)
     offset = _size(part) if partial else 0
-    headers = {"Accept-Encoding": "identity"}  # the archive's own bytes, never a transport's compression of them
+    headers = {"Accept-Encoding": "identity"}  # the archive's own bytes, not compressed for the transfer
     if partial and offset:
         headers |= {"Range": f"bytes={offset}-", "If-Range": partial.validator}
     try:
@@ -163,7 +186,7 @@ def _one_connection(session: requests.Session, file: RemoteFile, target: Path, p
 
 
 def _append(response: requests.Response, part: Path, total: int | None, progress: Progress) -> None:
-    """Write the answer's body behind what `part` holds."""
+    """Append the answer's body to `part`."""
     try:
         with part.open("ab") as out:
             for piece in _pieces(response):
@@ -183,7 +206,10 @@ def _append(response: requests.Response, part: Path, total: int | None, progress
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:
-    """The body as sent. Errors of the network become `_TryAgain`, so that an OSError in the caller means the disk."""
+    """Yield the body as it was sent.
+
+    Errors of the network become `_TryAgain`, so that an OSError in the caller is an error of the disk.
+    """
     try:
         yield from response.raw.stream(CHUNK, decode_content=False)
     except _TRANSFER_ERRORS as error:
@@ -203,7 +229,10 @@ def _refuse_errors(response: requests.Response, file: RemoteFile) -> None:
 
 
 def _total(response: requests.Response, file: RemoteFile, offset: int) -> int | None:
-    """Size of the whole file in bytes, from the answer and from what is known of it."""
+    """Return the size of the whole file in bytes, from the answer or from `file`; None if neither has it.
+
+    Raises WorkError if the two disagree, or if the end of the answer could not be distinguished from a cut.
+    """
     if response.status_code == HTTPStatus.PARTIAL_CONTENT:
         answered = response.headers.get("Content-Range", "nothing")
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answered)
@@ -230,20 +259,23 @@ def _load_partial(target: Path, file: RemoteFile) -> _Partial | None:
 
 def _save_partial(target: Path, file: RemoteFile, response: requests.Response, total: int | None) -> None:
     etag = response.headers.get("ETag", "")
-    strong = etag.startswith('"')  # a weak one (W/"…") may not stand in If-Range
+    strong = etag.startswith('"')  # a weak ETag (W/"…") is not allowed in If-Range
     validator = etag if strong else response.headers.get("Last-Modified", "")
     partial = _Partial(file.url, validator, total)
     write_atomically(_partial_path(target), json.dumps(asdict(partial)))
 
 
 def _start_over(target: Path) -> None:
-    """Forget the part: first its bytes, then what they were, so no crash leaves bytes under a wrong description."""
+    """Remove the part and its description, in this order, so that a crash leaves no bytes with a wrong description."""
     _part_path(target).unlink(missing_ok=True)
     _partial_path(target).unlink(missing_ok=True)
 
 
 def _check_and_name(file: RemoteFile, target: Path, *, last_try: bool) -> Fetched | None:
-    """Give the complete part its name if it is the expected file, else remove it. None: try once more from nothing."""
+    """Give the complete part its final name if it is the expected file, else remove it.
+
+    Returns None if another try from the first byte may help. Raises WorkError if this was the last try.
+    """
     part = _part_path(target)
     size, digest = _size(part), sha256_of(part)
     wrong = ""
@@ -253,18 +285,21 @@ def _check_and_name(file: RemoteFile, target: Path, *, last_try: bool) -> Fetche
         wrong = f"SHA-256 {digest[:12]}… where {str(file.sha256)[:12]}… is expected"
     if wrong:
         _start_over(target)
-        if not last_try:  # the bytes of an earlier call may be what is bad
+        if not last_try:  # the bad bytes may be those of an earlier call
             return None
         raise WorkError(f"{file.url} is not the expected file ({wrong}); removed.")
     target.unlink(missing_ok=True)
     write_atomically(_record_path(target), json.dumps({"url": file.url, "size": size, "sha256": digest}, indent=1))
-    os.replace(part, target)
+    part.replace(target)
     _partial_path(target).unlink(missing_ok=True)
     return Fetched(target, file.url, size, digest)
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 in hex of a file's bytes, or of a folder's listing in the form of `sha256sum`, sorted by path."""
+    """Return the SHA-256 in hex of a file's bytes, or of a folder's listing.
+
+    The listing has the form of `sha256sum` and is sorted by path.
+    """
     with Progress(f"SHA-256 of {path.name}", total=size_of(path), unit="B") as progress:
         if path.is_file():
             return _digest(path, progress)
@@ -275,17 +310,17 @@ def sha256_of(path: Path) -> str:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
+    """Return the number of bytes of a file, or of all files below a folder."""
     return sum(_size(file) for file in _files_below(path))
 
 
 def newest_of(path: Path) -> int:
-    """When a file, or any below a folder, was last written, in nanoseconds."""
+    """Return the time of the last change of a file, or of any file below a folder, in nanoseconds."""
     return max((file.stat().st_mtime_ns for file in _files_below(path)), default=0)
 
 
 def _files_below(path: Path) -> list[Path]:
-    """All files below a folder, sorted; a file alone."""
+    """Return all files below a folder, sorted by path. A file gives itself."""
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
@@ -312,7 +347,7 @@ def _need_space(target: Path, total: int | None, offset: int) -> None:
 
 
 def _plain(error: BaseException) -> str:
-    """What went wrong in a connection, in words instead of a chain of class names."""
+    """Return the cause of a failed connection in words instead of a chain of class names."""
     text = f"{type(error).__name__} {error}".lower()
     known = {
         "proxy": "the proxy refused or did not answer",

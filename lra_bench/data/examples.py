@@ -1,4 +1,4 @@
-"""`show TASK --examples N`: what examples of a prepared set look like, as a picture (pixels) or as text (tokens)."""
+"""The command `show TASK --examples N`: examples of a prepared set as a picture (pixels) or as text (tokens)."""
 
 from __future__ import annotations
 
@@ -19,44 +19,53 @@ from lra_bench.registry import task_module
 from lra_bench.spec import Protocol, SplitName
 
 MOST = 100
+"""The largest number of examples that can be shown."""
+
 SHOWN_CHARACTERS = 600
-"""Of a text on the screen; `--json` prints it whole."""
+"""The number of characters of a text that are printed. `--json` prints the whole text."""
 
 CELL = 256
-"""Least side of a picture on the sheet; smaller images are enlarged by a whole number, pixel by pixel."""
+"""The least side of a picture on the sheet in pixels. Smaller images are enlarged by a whole number."""
 
 CAPTION, GAP = 28, 12
+"""The height of a caption and the space between pictures, in pixels."""
+
 PAPER, INK, FRAME = 255, 0, 160
+"""The shades of gray of the sheet, its text and the frames of its pictures."""
 
 
 class Example(NamedTuple):
-    """Row of its split, label and its meaning, steps (one number per document), decoded text; `image` for pixels."""
+    """One example of a split, decoded for people."""
 
     row: int
+    """The row of its split."""
     label: int
     meaning: str
-    steps: list[int]
+    """The meaning of the label in words."""
+    lengths: list[int]
+    """The length of each document in positions."""
     text: str
     image: NDArray[np.uint8] | None
+    """The image, uint8 (side, side); None for tokens."""
 
 
 def examples_of(folder: Path, manifest: Manifest, split: SplitName, n: int) -> list[Example]:
-    """The first `n` examples of a split of a prepared set."""
+    """Return the first `n` examples of a split of a prepared set, fewer if the split has fewer."""
     module, rows = task_module(manifest.task), open_arrays(folder, manifest, split)
-    made_up = "made_up" in manifest.parameters  # its classes are not the task's
+    made_up = "made_up" in manifest.parameters  # a tiny set whose classes are not the task's
     found = []
     for row in range(min(n, manifest.counts[split])):
         inputs, lengths, label = rows.inputs[row], rows.lengths[row], int(rows.labels[row])
         text = module.DATA.decode(manifest.layout, np.asarray(inputs), np.asarray(lengths))
         image = square(np.asarray(inputs)) if module.TASK.inputs == "pixels" else None
-        steps = np.atleast_1d(np.asarray(lengths)).tolist()
+        each = np.atleast_1d(np.asarray(lengths)).tolist()
         meaning = f"made-up class {label}" if made_up else module.CLASSES[label]
-        found.append(Example(row, label, meaning, steps, text, image))
+        found.append(Example(row, label, meaning, each, text, image))
     return found
 
 
 def sheet(examples: list[Example]) -> Image.Image:
-    """The pictures on one page, each with its row and the meaning of its label below."""
+    """Draw the pictures on one page, each with its row and the meaning of its label below."""
     columns = min(4, math.ceil(math.sqrt(len(examples))))
     lines = math.ceil(len(examples) / columns)
     pictures = [example.image for example in examples if example.image is not None]
@@ -75,9 +84,10 @@ def sheet(examples: list[Example]) -> Image.Image:
 def show_examples(
     task: str, n: int, out: Path | None = None, protocol: Protocol | None = None, as_json: bool = False
 ) -> None:
-    """Print `n` training examples of the best prepared set of a task; pixels also go to the PNG file `out`.
+    """Print `n` training examples of the best prepared set of a task.
 
-    The last line printed is that file. Raises UserError where nothing is prepared, or `n` or `out` make no sense.
+    Examples of pixels are also drawn into the PNG file `out`, whose path is the last line printed. Raises UserError if
+    nothing is prepared, if `n` or `out` is not allowed, or if `out` cannot be written.
     """
     if not 1 <= n <= MOST:
         raise UserError(f"--examples takes a number from 1 to {MOST}; got {n}.")
@@ -104,8 +114,8 @@ def show_examples(
 
 
 def _described(example: Example, pixels: bool) -> str:
-    steps = " and ".join(f"{steps:,}" for steps in example.steps)
-    head = f"{example.row}: class {example.label} ({example.meaning}), {steps} steps"
+    lengths = " and ".join(f"{length:,}" for length in example.lengths)
+    head = f"{example.row}: class {example.label} ({example.meaning}), length {lengths}"
     if pixels:
         return head
     more = len(example.text) - SHOWN_CHARACTERS

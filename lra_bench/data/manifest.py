@@ -1,4 +1,7 @@
-"""What a prepared task is: `manifest.json`, written last, so its presence means done. Finding and choosing sets."""
+"""The manifest of a prepared set, and the search for prepared sets.
+
+`manifest.json` is written last, so its presence means that the set is finished.
+"""
 
 from __future__ import annotations
 
@@ -16,48 +19,51 @@ from lra_bench.registry import every_task_name
 from lra_bench.spec import SPLITS, DataInfo, Frozen, Protocol, Source, SplitName, explain, unknown
 
 MANIFEST_VERSION = 1
+"""The version of the manifest's format."""
+
 FILE = "manifest.json"
+"""The name of the manifest in a prepared folder."""
 
 
 class RawFile(Frozen):
-    """A file the examples were read from."""
+    """A raw file that the examples were read from."""
 
     name: str
     bytes: int
     sha256: str
-    url: str | None = Field(description="where it was downloaded; None for a user's own copy")
+    url: str | None = Field(description="the address of the download; None for a user's own copy")
 
 
 class PackedFile(Frozen):
-    """One array, relative to the prepared folder."""
+    """One packed array; `path` is relative to the prepared folder."""
 
     path: str
     bytes: int
-    sha256: str = Field(description="of the whole .npy file")
-    data_sha256: str = Field(description="of the array's bytes in C order, without the file's header")
+    sha256: str = Field(description="the SHA-256 of the whole .npy file")
+    data_sha256: str = Field(description="the SHA-256 of the array's bytes in C order, without the file's header")
 
 
 class Manifest(Frozen):
-    """Everything that is known about one prepared set."""
+    """The manifest holds everything that is known about one prepared set."""
 
     manifest_version: Literal[1]
     task: str
     version: str
     protocol: Protocol
     source: Source
-    origin: str = Field(description="which server, file or generator, for people")
+    origin: str = Field(description="the server, file or generator in words")
     size: str
-    seed: int | None = Field(description="of the generator; None where the examples were read")
+    seed: int | None = Field(description="the seed of the generator; None where the examples were read from files")
     val_fraction: float | None
-    parameters: dict[str, Any] = Field(description="of the generator, or how the files were read")
-    vocabulary: list[str] | None = Field(description="token of each id; None for pixels")
+    parameters: dict[str, Any] = Field(description="the parameters of the generator or the reader")
+    vocabulary: list[str] | None = Field(description="the token of each id; None for pixels")
     documents: Literal[1, 2]
     length: int
     classes: int
     counts: dict[SplitName, int]
     validation_is_test: bool
-    distinct: bool = Field(description="no two examples of the whole set are equal")
-    majority: dict[SplitName, float] = Field(description="share of the most frequent class")
+    distinct: bool = Field(description="whether no two examples of the whole set are equal")
+    majority: dict[SplitName, float] = Field(description="the fraction of each split in its most frequent class")
     raw: list[RawFile]
     packed: list[PackedFile]
     fingerprint: str
@@ -65,12 +71,13 @@ class Manifest(Frozen):
 
     @property
     def layout(self) -> Layout:
+        """The layout of the packed arrays."""
         vocabulary = None if self.vocabulary is None else tuple(self.vocabulary)
         return Layout(self.counts, self.documents, self.length, self.classes, vocabulary, self.validation_is_test)
 
     @property
     def data_info(self) -> DataInfo:
-        """What a result records about its data."""
+        """The part of the manifest that a result records about its data."""
         return DataInfo(
             task=self.task,
             version=self.version,
@@ -86,7 +93,10 @@ class Manifest(Frozen):
 
 
 def fingerprint_of(task: str, version: str, protocol: Protocol, layout: Layout, packed: list[PackedFile]) -> str:
-    """First 16 hex digits of the SHA-256 over all that defines the examples, whatever the layout of the files."""
+    """Return the first 16 hex digits of the SHA-256 over everything that defines the examples.
+
+    The headers of the files do not enter, so the fingerprint does not depend on the file format.
+    """
     meaning = {
         "task": task,
         "version": version,
@@ -103,7 +113,7 @@ def fingerprint_of(task: str, version: str, protocol: Protocol, layout: Layout, 
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """Raises UserError where the manifest is missing, damaged or of another version."""
+    """Read the manifest of a prepared folder. Raises UserError if it is missing, damaged or of another version."""
     path = folder / FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -123,7 +133,11 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def prepared_sets(task: str | None = None) -> list[tuple[Path, Manifest]]:
-    """All prepared sets, or those of one task: tasks in the paper's order, the best set (see `find_prepared`) first."""
+    """Return the folders and manifests of all prepared sets, or of those of one task.
+
+    Tasks are in the paper's order. Within a task the best set comes first (see `find_prepared`). Raises UserError for
+    an unknown task.
+    """
     if task is not None and task not in every_task_name():
         raise unknown("task", task, every_task_name())
     found = [
@@ -137,10 +151,15 @@ def prepared_sets(task: str | None = None) -> list[tuple[Path, Manifest]]:
 
 
 _SOURCES: tuple[Source, ...] = ("official", "mirror", "user", "generated")
+"""The source kinds, best first."""
 
 
 def _rank(manifest: Manifest) -> tuple[int, ...]:
-    """Full sets before numbers before tiny ones, then s4 first, the published validation split, the best source."""
+    """Return the sort key of a set; the smallest is the best.
+
+    Full sets precede numbers of examples, which precede tiny sets. Then come s4 before lra, the larger number, the
+    published validation split, the best source kind and the smallest seed.
+    """
     return (
         {"full": 0, "tiny": 2}.get(manifest.size, 1),
         manifest.protocol != "s4",
@@ -154,10 +173,10 @@ def _rank(manifest: Manifest) -> tuple[int, ...]:
 def find_prepared(
     task: str, protocol: Protocol | None = None, size: str | None = None, name: str | None = None
 ) -> tuple[Path, Manifest]:
-    """The prepared set that training uses: full before a number before tiny, s4 before lra, official before generated;
-    or the one whose folder is called `name`.
+    """Return the folder and the manifest of the prepared set that training uses.
 
-    Raises UserError saying what to type where there is none.
+    A full set is preferred to a number of examples and that to a tiny set, s4 to lra, official to generated. `name` is
+    the name of the folder of one certain set. Raises UserError stating what to type if there is no such set.
     """
     everything = prepared_sets(task)
     if name is not None:

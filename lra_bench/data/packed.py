@@ -1,4 +1,7 @@
-"""The arrays that training reads: `packed/<split>/{inputs,lengths,labels}.npy`. Writing by row, checked opening."""
+"""The packed arrays that training reads: `packed/<split>/{inputs,lengths,labels}.npy`.
+
+They are written row by row and checked against the manifest when they are opened.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,24 @@ from lra_bench.errors import UserError
 from lra_bench.spec import SPLITS, SplitName
 
 ARRAYS: dict[str, DTypeLike] = {"inputs": np.uint8, "lengths": np.int32, "labels": np.int32}
+"""The arrays of a split and their types on disk."""
+
 READ_ROWS = 2_000
+"""The number of rows that are read at a time."""
 
 
 class PackedSplit(NamedTuple):
-    """One split, read-only: inputs uint8 (n, L) or (n, 2, L), lengths int32 (n,) or (n, 2), labels int32 (n,)."""
+    """The arrays of one split, read-only.
+
+    `inputs` is uint8 (n, L) or (n, 2, L), `lengths` int32 (n,) or (n, 2), `labels` int32 (n,).
+    """
 
     inputs: NDArray[np.uint8]
     lengths: NDArray[np.int32]
     labels: NDArray[np.int32]
 
     def batches(self) -> Iterator[tuple[int, Rows]]:
-        """All rows in order, with the number of each batch's first row."""
+        """Yield all rows in order, `READ_ROWS` at a time, with the number of each batch's first row."""
         for start in range(0, len(self.labels), READ_ROWS):
             part = slice(start, start + READ_ROWS)
             yield (
@@ -39,22 +48,24 @@ class PackedSplit(NamedTuple):
 
 
 def relative_path(split: SplitName, array: str) -> str:
+    """Return the path of an array relative to the prepared folder."""
     return f"packed/{split}/{array}.npy"
 
 
 def shape_of(layout: Layout, split: SplitName, array: str) -> tuple[int, ...]:
+    """Return the shape of an array: inputs (n, L) or (n, 2, L), lengths (n,) or (n, 2), labels (n,)."""
     n = layout.counts[split]
     documents = () if layout.documents == 1 else (layout.documents,)
     return {"inputs": (n, *layout.row_shape), "lengths": (n, *documents), "labels": (n,)}[array]
 
 
 def open_split(folder: Path, split: SplitName) -> PackedSplit:
-    """Memory-map one split of a prepared folder. Raises UserError where manifest and arrays disagree."""
+    """Memory-map one split of a prepared folder. Raises UserError if the manifest and the arrays disagree."""
     return open_arrays(folder, load_manifest(folder), split)
 
 
 def open_arrays(folder: Path, manifest: Manifest, split: SplitName) -> PackedSplit:
-    """`open_split` with the manifest already read."""
+    """Memory-map one split like `open_split`, with a manifest that was already read."""
     recorded = {file.path: file for file in manifest.packed}
     arrays = []
     for array, dtype in ARRAYS.items():
@@ -81,7 +92,7 @@ def _disagrees(folder: Path, manifest: Manifest, what: str) -> UserError:
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
-    """Give `file` this size, with the disk space behind it where the file system can promise that."""
+    """Give `file` this size in bytes, and reserve the disk space if the file system supports it."""
     if hasattr(os, "posix_fallocate") and size > os.fstat(file.fileno()).st_size:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
@@ -92,13 +103,14 @@ def _reserve(file: BinaryIO, size: int) -> None:
 
 
 class PackedWriter:
-    """The arrays of all splits as files of their final size, filled by row in any order.
+    """A writer of the arrays of all splits, as files of their final size, filled row by row in any order.
 
-    Written with `pwrite`, not through a memory map: a full disk is then an error, not a signal that kills the process.
-    Space is reserved first where the file system can, so that a full disk shows at once.
+    It writes with `pwrite` and not through a memory map. A full disk is then an OSError and not a signal that kills the
+    process. Disk space is reserved first if the file system supports it, so that a full disk is reported at the start.
     """
 
     def __init__(self, folder: Path, layout: Layout) -> None:
+        """Create or reopen the files below `folder`. Raises OSError if the disk is full."""
         self.layout = layout
         self._files: dict[tuple[SplitName, str], BinaryIO] = {}
         self._offsets: dict[tuple[SplitName, str], int] = {}
@@ -115,7 +127,7 @@ class PackedWriter:
         path = folder / relative_path(split, array)
         path.parent.mkdir(parents=True, exist_ok=True)
         shape = shape_of(self.layout, split, array)
-        file = open(path, "r+b" if path.exists() else "w+b", buffering=0)  # noqa: SIM115 (closed by close)
+        file = path.open("r+b" if path.exists() else "w+b", buffering=0)
         self._files[split, array] = file
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -125,14 +137,14 @@ class PackedWriter:
         self._touched.add((split, array))
 
     def write(self, placed: PlacedRows) -> None:
-        """Put rows at their global indices."""
+        """Write rows at their global indices."""
         starts = self.layout.starts
         for split in SPLITS:
             here = (placed.indices >= starts[split]) & (placed.indices < starts[split] + self.layout.counts[split])
             if not here.any():
                 continue
             rows = placed.indices[here] - starts[split]
-            cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+            cuts = np.flatnonzero(np.diff(rows) != 1) + 1  # rows between two cuts are contiguous: one write each
             for array in ARRAYS:
                 values = np.ascontiguousarray(getattr(placed.rows, array)[here], ARRAYS[array])
                 for run, data in zip(np.split(rows, cuts), np.split(values, cuts), strict=True):
@@ -142,12 +154,12 @@ class PackedWriter:
     def _write_run(self, split: SplitName, array: str, first: int, data: NDArray) -> None:
         stride = data[0].nbytes
         view, at = data.reshape(-1).view(np.uint8).data, self._offsets[split, array] + first * stride
-        while view:
+        while view:  # `pwrite` may write less than it was given
             written = os.pwrite(self._files[split, array].fileno(), view, at)
             view, at = view[written:], at + written
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Inputs of global indices start … stop − 1 as written so far, one row of bytes each."""
+        """Return the inputs of the global indices start … stop − 1 as written so far, uint8 (n, documents × L)."""
         width = int(np.prod(self.layout.row_shape))
         parts = []
         for split in SPLITS:
@@ -159,22 +171,24 @@ class PackedWriter:
         return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, width)
 
     def sync(self) -> None:
-        """Returns when everything written so far is on the disk."""
+        """Wait until everything written so far is on the disk."""
         for key in self._touched:
             os.fsync(self._files[key].fileno())
         self._touched.clear()
 
     def close(self) -> None:
+        """Close all files."""
         for file in self._files.values():
             file.close()
 
 
 def describe(folder: Path) -> list[PackedFile]:
-    """Size and hashes of every packed array below `folder`, each read once."""
+    """Return the size and the hashes of every packed array below `folder`. Each file is read once."""
     return [describe_file(folder, relative_path(split, array)) for split in SPLITS for array in ARRAYS]
 
 
 def describe_file(folder: Path, name: str) -> PackedFile:
+    """Return the size and the hashes of one packed array; `name` is its path relative to `folder`."""
     whole, data = hashlib.sha256(), hashlib.sha256()
     path = folder / name
     with path.open("rb") as file:
@@ -190,5 +204,5 @@ def describe_file(folder: Path, name: str) -> PackedFile:
 
 
 def majority_share(labels: NDArray[np.int32]) -> float:
-    """The share of the most frequent class among the labels (n,)."""
+    """Return the fraction of the labels (n,) that belong to the most frequent class."""
     return float(np.bincount(labels).max() / len(labels))

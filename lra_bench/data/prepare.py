@@ -1,7 +1,8 @@
-"""`prepare`: from a task's name to a folder of packed arrays, a TFDS dataset and a manifest.
+"""The function `prepare`, which turns a task's name into a folder of packed arrays, a TFDS dataset and a manifest.
 
-Everything is built in `.<name>.partial` and renamed at the end, so nothing half-made is ever trusted. Whatever stops
-it, the same call goes on and ends in the same bytes; a second call returns at once; a second process waits.
+Everything is built in `.<name>.partial` and renamed at the end, so an unfinished folder is never taken for a finished
+one. After any interruption the same call continues and ends in the same bytes. A second call returns at once. A second
+process waits for the first.
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ from lra_bench import __version__
 from lra_bench.data import build
 from lra_bench.data.manifest import FILE, Manifest, RawFile, fingerprint_of, load_manifest
 from lra_bench.data.packed import PackedSplit, PackedWriter, describe, majority_share, open_arrays
-from lra_bench.data.sources import Attempt, attempts_for, obtain, partial_of, plan_for, request_for, say
+from lra_bench.data.sources import SourceAttempt, attempts_for, obtain, partial_of, plan_for, request_for
 from lra_bench.data.tfds_builder import write_dataset
 from lra_bench.data.verify import verify as verify_folder
-from lra_bench.datasource import Generator, Layout, Reading, Request, bytes_per_example
+from lra_bench.datasource import Generator, Layout, Reader, Request, bytes_per_example
 from lra_bench.errors import UserError, WorkError, disk_error
 from lra_bench.paths import data_folder, locked, write_atomically
+from lra_bench.progress import print_line
 from lra_bench.registry import task_module
 from lra_bench.spec import SPLITS, SplitName, Task
 
 SPARE = 16 << 20
-"""Bytes wanted free besides what the set itself takes."""
+"""The number of bytes that must be free besides what the set itself takes."""
 
 
 def prepare(
@@ -44,12 +46,13 @@ def prepare(
     dry_run: bool = False,
     verify: bool = False,
 ) -> Path:
-    """Get or make one task and return its folder; what happens is told on stderr.
+    """Prepare one task and return its folder. Progress is printed to stderr.
 
-    `source_path` is the user's own copy; else official server, mirrors and generator are tried in this order, `source`
-    naming the only kind to try. `jobs` is the number of processes (default: all cores); it never changes the bytes.
-    `dry_run` only prints the plan. `verify` reads everything again, also where it was prepared before.
-    Raises UserError for bad arguments, wrong files and failed verification, WorkError for downloads and full disks.
+    `source_path` is the user's own copy. Without it, official server, mirrors and generator are tried in this order;
+    `source` names the only source kind to try. `jobs` is the number of processes (default: all cores) and never changes
+    the bytes. `dry_run` only prints the plan. `verify` reads everything again, also if the task was prepared before.
+    Raises UserError for bad arguments, wrong files and failed verification, and WorkError for failed downloads and full
+    disks.
     """
     jobs = _jobs(jobs)
     if dry_run:
@@ -64,7 +67,7 @@ def prepare(
             source=source,
         )
         for line in plan.lines():
-            say(line)
+            print_line(line)
         return plan.folder
     request = request_for(protocol, size, seed, val_fraction)
     attempts = attempts_for(task, request, source_path, source)
@@ -72,17 +75,17 @@ def prepare(
         folder = _already(task, attempts) or _first_that_works(task, request, attempts, jobs)
     if verify:
         for line in verify_folder(folder):
-            say(line)
+            print_line(line)
     return folder
 
 
 def prepare_each(tasks: Sequence[str], **options: Any) -> None:
-    """`prepare` one task after another, printing each folder. One that fails does not keep the others from being made.
+    """Prepare one task after another and print each folder. A task that fails does not stop the others.
 
-    Raises what a single task raises; with several, WorkError at the end naming those that failed.
+    A single task raises the errors of `prepare`. Several tasks raise WorkError at the end, naming those that failed.
     """
     for task in tasks:
-        task_module(task)  # a name that does not exist is said before hours of work on those that do
+        task_module(task)  # an unknown name is an error before hours of work on the other tasks
     failed = []
     for task in tasks:
         try:
@@ -90,7 +93,7 @@ def prepare_each(tasks: Sequence[str], **options: Any) -> None:
         except (UserError, WorkError) as error:
             if len(tasks) == 1:
                 raise
-            say(f"{task}: {error}")
+            print_line(f"{task}: {error}")
             failed.append(task)
     if failed:
         raise WorkError(f"{len(failed)} of {len(tasks)} tasks could not be prepared: {', '.join(failed)}; see above.")
@@ -104,8 +107,11 @@ def _jobs(jobs: int | None) -> int:
     return jobs
 
 
-def _already(task: str, attempts: list[Attempt]) -> Path | None:
-    """The folder of the first source that was prepared before, if the task has not changed since."""
+def _already(task: str, attempts: list[SourceAttempt]) -> Path | None:
+    """Return the folder of the first source that was prepared before; None if there is none.
+
+    Raises UserError if it holds another version of the task.
+    """
     for attempt in attempts:
         folder = data_folder() / task / attempt.name
         if (folder / FILE).exists():
@@ -115,24 +121,27 @@ def _already(task: str, attempts: list[Attempt]) -> Path | None:
                     f"{folder} holds version {manifest.version} of {task}; this lra-bench makes version "
                     f"{task_module(task).TASK.version}. Remove the folder and type the same again."
                 )
-            say(f"{task}: already prepared ({manifest.source}: {manifest.origin})")
+            print_line(f"{task}: already prepared ({manifest.source}: {manifest.origin})")
             return folder
     return None
 
 
-def _first_that_works(task: str, request: Request, attempts: list[Attempt], jobs: int) -> Path:
-    """Try the sources in order. Only a failed download leads to the next one."""
+def _first_that_works(task: str, request: Request, attempts: list[SourceAttempt], jobs: int) -> Path:
+    """Prepare from the first source that works. Only a failed download leads to the next source.
+
+    Raises WorkError if all downloads fail.
+    """
     data = task_module(task).DATA
     failures = []
     for number, attempt in enumerate(attempts):
-        say(f"{task}: from {attempt.text}")
+        print_line(f"{task}: from {attempt.text}")
         try:
             path, raw = (None, []) if attempt.generator else obtain(attempt, data)
         except WorkError as failure:
             failures.append(str(failure))
             following = attempts[number + 1].text if number + 1 < len(attempts) else None
             if following:
-                say(f"{task}: {failure} Next: {following}")
+                print_line(f"{task}: {failure} Next: {following}")
             continue
         return _prepare_from(task, request, attempt, path, raw, jobs)
     reasons = " ".join(failures)
@@ -141,17 +150,17 @@ def _first_that_works(task: str, request: Request, attempts: list[Attempt], jobs
 
 @dataclass(frozen=True)
 class _Work:
-    """One set about to be built: what was asked for, and the generator or the opened files it comes from."""
+    """The description of one set to build: the request, and the generator or reader that its examples come from."""
 
     task: Task
     request: Request
-    attempt: Attempt
+    attempt: SourceAttempt
     raw: list[RawFile]
-    content: Generator | Reading
+    content: Generator | Reader
 
     @property
     def identity(self) -> dict[str, object]:
-        """What must be equal for half-made arrays to be continued."""
+        """The plan of the journal. Unfinished arrays are continued only if it is equal."""
         return {
             "task": [self.task.name, self.task.version, __version__],
             "request": asdict(self.request),
@@ -163,38 +172,42 @@ class _Work:
         }
 
     def fill(self, jobs: int, writer: PackedWriter, journal: build.Journal) -> None:
+        """Write all examples into the packed arrays."""
         if self.attempt.generator is not None:
             build.fill_from_generator(self.task.name, self.attempt.generator, self.request.seed, jobs, writer, journal)
         else:
-            build.fill_from_reading(self.task.name, cast(Reading, self.content), writer, journal)
+            build.fill_from_reader(self.task.name, cast(Reader, self.content), writer, journal)
 
 
 def _prepare_from(
-    task: str, request: Request, attempt: Attempt, path: Path | None, raw: list[RawFile], jobs: int
+    task: str, request: Request, attempt: SourceAttempt, path: Path | None, raw: list[RawFile], jobs: int
 ) -> Path:
-    """Build the folder of this source, alone: another process that wants the same waits here and finds it done."""
+    """Build the folder of this source under a lock. Another process that needs the same folder waits for this one."""
     module = task_module(task)
     folder = data_folder() / task / attempt.name
 
     def wait() -> None:
-        say(f"{task}: another process is preparing this; waiting for it")
+        print_line(f"{task}: another process is preparing this; waiting for it")
 
     with locked(folder.with_name(f".{folder.name}.lock"), wait):
         if (folder / FILE).exists():
             return folder
         if folder.exists():
-            shutil.rmtree(folder)  # a finished folder has a manifest
+            shutil.rmtree(folder)  # without a manifest the folder is not a finished one
         content = attempt.generator or module.DATA.read(cast(Path, path), request)
         _build(_Work(module.TASK, request, attempt, raw, content), jobs, partial_of(folder))
-        os.replace(partial_of(folder), folder)
-    say(f"{task}: prepared {content.layout.total:,} examples")
+        partial_of(folder).replace(folder)
+    print_line(f"{task}: prepared {content.layout.total:,} examples")
     return folder
 
 
 def _build(work: _Work, jobs: int, partial: Path) -> None:
-    """All files of the prepared folder, the manifest last; continues what an earlier call left of the same plan."""
+    """Write all files of the prepared folder, the manifest last.
+
+    The function continues the work that an earlier call with the same plan left unfinished.
+    """
     if (partial / FILE).exists():
-        return  # killed between the manifest and the rename
+        return  # an earlier call was killed between writing the manifest and renaming the folder
     layout = work.content.layout
     _need_space(work.task.name, partial, layout)
     journal = build.Journal(partial, work.identity)
@@ -217,7 +230,7 @@ def _build(work: _Work, jobs: int, partial: Path) -> None:
 
 
 def _manifest(work: _Work, partial: Path) -> Manifest:
-    """All but the majority rates, which need the arrays opened against this manifest."""
+    """Return the manifest without the majority rates, because `open_arrays` needs a manifest to read the labels."""
     layout, request, generator = work.content.layout, work.request, work.attempt.generator
     packed = describe(partial)
     return Manifest(
@@ -247,7 +260,8 @@ def _manifest(work: _Work, partial: Path) -> Manifest:
 
 
 def _need_space(task: str, partial: Path, layout: Layout) -> None:
-    """Raises WorkError where arrays and dataset cannot fit, before hours of work show it."""
+    """Raise WorkError if arrays and dataset do not fit on the disk, before hours of work are spent."""
+    # Arrays and dataset take about the same, hence twice the arrays.
     have = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file()) if partial.exists() else 0
     need = 2 * layout.total * bytes_per_example(layout) + SPARE - have
     free = shutil.disk_usage(partial.parent).free
@@ -260,7 +274,7 @@ def _need_space(task: str, partial: Path, layout: Layout) -> None:
 
 @contextmanager
 def _disk_errors_in_words(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a WorkError of one sentence."""
+    """Turn an error of the disk during the context into a WorkError of one sentence."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What `prepare` would do: the sources of a task in the order they are tried, where the result goes, what it costs."""
+"""The plan of `prepare`: the sources of a task in the order they are tried, the folder of the result, and the cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from rich.console import Console
 from rich.filesize import decimal
 
 from lra_bench.data.download import fetch, newest_of, sha256_of, size_of
@@ -20,22 +19,29 @@ from lra_bench.registry import TaskModule, task_module
 from lra_bench.spec import Protocol, Source, unknown
 
 Choice = Literal["official", "mirror", "generated"]
-"""What `--source` takes: only this kind of source is tried."""
+"""The source kinds that `--source` accepts. Only sources of this kind are then tried."""
 
 WRITE_SECONDS_PER_EXAMPLE = 1.2e-4
 WRITE_SECONDS_PER_BYTE = 1.5e-8
-"""Packing, hashing and writing the TFDS dataset, one core, measured on ListOps and Path-X."""
+"""The seconds for packing, hashing and writing the TFDS dataset on one core: per example, plus per byte.
+
+Both were measured on ListOps and Path-X.
+"""
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """One source: the user's `path`, an `origin` to download from, or a `generator`. Exactly one is set."""
+class SourceAttempt:
+    """One source to try: the user's `path`, an `origin` to download from, or a `generator`.
+
+    Exactly one of the three is set.
+    """
 
     source: Source
+    """The source kind."""
     name: str
-    """Of the prepared folder."""
+    """The name of the prepared folder."""
     text: str
-    """For people: which file, server or generator."""
+    """The file, server or generator in words, for messages and the manifest."""
     path: Path | None = None
     origin: Origin | None = None
     generator: Generator | None = None
@@ -43,30 +49,36 @@ class Attempt:
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """One source of a `Plan`: bytes to download (None: not known, 0: nothing) and seconds besides that."""
+    """One source of a `PreparePlan`, with its cost."""
 
     text: str
     download_bytes: int | None
+    """The bytes to download; None if their number is not known, 0 if there is no download."""
     seconds: float
+    """The seconds of work besides the download."""
 
     def line(self) -> str:
+        """Return the source and its cost as one line of text."""
         after = "" if self.download_bytes == 0 else " after the download"
         size = f", {decimal(self.download_bytes)}" if self.download_bytes else ""
         return f"{self.text}{size}: about {_duration(self.seconds)}{after}"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """For `--dry-run`: nothing of this was fetched or made. Sources are in the order in which they would be tried."""
+class PreparePlan:
+    """A plan for `--dry-run`. Nothing of it was fetched or made."""
 
     task: str
     folder: Path
     done: bool
+    """Whether the set is already prepared."""
     sources: list[SourcePlan]
+    """The sources in the order in which they would be tried."""
     disk_bytes: int
-    """Of packed arrays and TFDS dataset together, at most; downloads not counted."""
+    """The largest possible size of packed arrays and TFDS dataset together. Downloads are not counted."""
 
     def lines(self) -> list[str]:
+        """Return the plan as lines of text."""
         if self.done:
             return [f"{self.task}: already prepared in {self.folder}"]
         return [
@@ -79,13 +91,8 @@ def _duration(seconds: float) -> str:
     return f"{max(seconds, 1):.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def say(message: str) -> None:
-    """One line to the user, on stderr: stdout is for the answer."""
-    Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
-
-
 def request_for(protocol: str, size: str | int, seed: int, val_fraction: float | None) -> Request:
-    """What was typed, checked. Raises UserError."""
+    """Check the options that were typed and return them as a request. Raises UserError for a bad one."""
     if protocol not in get_args(Protocol):
         raise unknown("protocol", protocol, get_args(Protocol))
     if not 0 <= seed < 2**63:
@@ -96,7 +103,11 @@ def request_for(protocol: str, size: str | int, seed: int, val_fraction: float |
 
 
 def folder_name(request: Request, source: Source, identity: str = "") -> str:
-    """`s4-generated-full-0`: protocol, source, size, and what else tells two sets apart."""
+    """Return the name of a prepared folder, such as `s4-generated-full-0`.
+
+    It holds protocol, source kind and size, and where they apply the validation fraction, the seed and `identity`,
+    which distinguishes a user's copies.
+    """
     parts = [request.protocol, source, str(request.size)]
     if request.val_fraction is not None:
         parts.append(f"val{request.val_fraction:g}")
@@ -107,11 +118,11 @@ def folder_name(request: Request, source: Source, identity: str = "") -> str:
 
 def attempts_for(
     task: str, request: Request, source_path: str | os.PathLike[str] | None, only: str | None
-) -> list[Attempt]:
-    """The sources to try, in order: the user's copy alone, or official, mirrors, generator.
+) -> list[SourceAttempt]:
+    """Return the sources to try, in order: the user's copy alone, or official, mirrors, generator.
 
-    A smaller size is made by the generator where there is one: nobody fetches 8 GB for 100 examples.
-    Raises UserError where nothing is left to try.
+    A smaller size is made by the generator if there is one, so that 100 examples do not cost a download of 8 GB. `only`
+    is the value of `--source`. Raises UserError if no source is left to try.
     """
     module = task_module(task)
     data = module.DATA
@@ -124,13 +135,13 @@ def attempts_for(
     generator = None if only in ("official", "mirror") else data.generator(request)
     origins = [] if generator is not None and request.size != "full" else data.origins
     attempts = [
-        Attempt(origin.kind, folder_name(request, origin.kind), f"{origin.name} ({origin.note})", origin=origin)
+        SourceAttempt(origin.kind, folder_name(request, origin.kind), f"{origin.name} ({origin.note})", origin=origin)
         for origin in origins
         if only in (None, origin.kind)
     ]
     if generator is not None:
         text = f"lra-bench's own generator, seed {request.seed}"
-        attempts.append(Attempt("generated", folder_name(request, "generated"), text, generator=generator))
+        attempts.append(SourceAttempt("generated", folder_name(request, "generated"), text, generator=generator))
     if not attempts:
         asked = f" from --source {only}" if only else ""
         raise UserError(
@@ -140,8 +151,12 @@ def attempts_for(
     return attempts
 
 
-def _user_attempt(data: DataSource, request: Request, path: Path) -> Attempt:
-    """A copy that is byte for byte a published file counts as what it is; any other is the user's."""
+def _user_attempt(data: DataSource, request: Request, path: Path) -> SourceAttempt:
+    """Return the attempt for the user's copy.
+
+    A copy that is byte for byte a published file has that file's source kind. Any other copy has the source kind
+    `user`.
+    """
     path = path.expanduser().absolute()
     if not path.exists():
         raise UserError(f"--from: {path} does not exist. Give an archive, or the folder it was extracted to.")
@@ -151,14 +166,18 @@ def _user_attempt(data: DataSource, request: Request, path: Path) -> Attempt:
     if len(located) == 1 and located[0].stat().st_size in sizes:
         origin = pinned.get(sha256_of(located[0]))
         if origin is not None:
-            return Attempt(origin.kind, folder_name(request, origin.kind), f"{origin.name}, your copy", path=path)
+            return SourceAttempt(origin.kind, folder_name(request, origin.kind), f"{origin.name}, your copy", path=path)
+    # Path, size and time identify a copy without reading it, so that a changed copy becomes another prepared set.
     marks = [(str(file), size_of(file), newest_of(file)) for file in located]
     identity = hashlib.sha256(repr(marks).encode()).hexdigest()[:8]
-    return Attempt("user", folder_name(request, "user", identity), f"your copy, {path.name}", path=path)
+    return SourceAttempt("user", folder_name(request, "user", identity), f"your copy, {path.name}", path=path)
 
 
-def obtain(attempt: Attempt, data: DataSource) -> tuple[Path, list[RawFile]]:
-    """The raw files on this machine, and what they are. Raises WorkError where a download fails."""
+def obtain(attempt: SourceAttempt, data: DataSource) -> tuple[Path, list[RawFile]]:
+    """Get the raw files onto this machine.
+
+    Returns the path for `DataSource.read` and the manifest's entries. Raises WorkError if a download fails.
+    """
     if attempt.path is not None:
         located = data.locate(attempt.path)
         return attempt.path, [
@@ -181,8 +200,8 @@ def plan_for(
     jobs: int = 1,
     val_fraction: float | None = None,
     source: str | None = None,
-) -> Plan:
-    """What `prepare` with the same arguments would do. Fetches and makes nothing."""
+) -> PreparePlan:
+    """Return the plan of `prepare` with the same arguments. Nothing is fetched or made."""
     module = task_module(task)
     request = request_for(protocol, size, seed, val_fraction)
     attempts = attempts_for(task, request, source_path, source)
@@ -194,23 +213,26 @@ def plan_for(
         SourcePlan(attempt.text, _download_bytes(attempt), writing + _making(attempt, total, jobs))
         for attempt in attempts
     ]
-    return Plan(task, done or folders[0], done is not None, sources, disk_bytes=2 * total * row)
+    return PreparePlan(task, done or folders[0], done is not None, sources, disk_bytes=2 * total * row)
 
 
-def _making(attempt: Attempt, total: int, jobs: int) -> float:
-    """Seconds in a generator."""
+def _making(attempt: SourceAttempt, total: int, jobs: int) -> float:
+    """Return the seconds that the generator takes, 0 without one."""
     return total * attempt.generator.seconds_per_example / jobs if attempt.generator else 0.0
 
 
-def _download_bytes(attempt: Attempt) -> int | None:
+def _download_bytes(attempt: SourceAttempt) -> int | None:
     if attempt.origin is None:
         return 0
     sizes = [file.size for file in attempt.origin.files]
     return None if None in sizes else sum(size for size in sizes if size)
 
 
-def _volume(module: TaskModule, request: Request, attempt: Attempt) -> tuple[int, int]:
-    """(examples, bytes of one packed example), of the published set where only the files could tell."""
+def _volume(module: TaskModule, request: Request, attempt: SourceAttempt) -> tuple[int, int]:
+    """Return the number of examples and the bytes of one packed example.
+
+    The published values are used where the true ones are known only after reading the files.
+    """
     if attempt.generator is not None:
         return attempt.generator.layout.total, bytes_per_example(attempt.generator.layout)
     task = module.TASK
@@ -219,4 +241,5 @@ def _volume(module: TaskModule, request: Request, attempt: Attempt) -> tuple[int
 
 
 def partial_of(folder: Path) -> Path:
+    """Return the folder in which a prepared folder is built before it gets its name."""
     return folder.with_name(f".{folder.name}.partial")

@@ -1,4 +1,4 @@
-"""The prepared task as a standard TensorFlow dataset, written and read without TensorFlow (ArrayRecord files)."""
+"""The prepared set as a standard TFDS dataset of ArrayRecord files, written and read without TensorFlow."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from lra_bench.progress import Progress
 from lra_bench.spec import SPLITS, SplitName, Task
 
 Splits = dict[SplitName, PackedSplit]
+"""The packed arrays of each split."""
 
 
 def builder_class(task: Task) -> type:
-    """A `tfds.core.GeneratorBasedBuilder` named after the task, with its version, description and citation.
+    """Return a `tfds.core.GeneratorBasedBuilder` named after the task, with its version, description and citation.
 
-    Its examples are those of packed arrays: {"inputs", "length", "label"}, inputs padded, in the arrays' order.
+    Its examples are {"inputs", "length", "label"}, taken from packed arrays in their order, with padded inputs.
     """
     import tensorflow_datasets as tfds
 
@@ -40,7 +41,8 @@ def builder_class(task: Task) -> type:
 
         def _info(self) -> tfds.core.DatasetInfo:
             documents = () if self._manifest.documents == 1 else (self._manifest.documents,)
-            as_bytes = tfds.features.Encoding.BYTES  # without it each byte becomes a varint: ten times slower to write
+            # Without this encoding each byte becomes a varint, which is ten times slower to write.
+            as_bytes = tfds.features.Encoding.BYTES
             features = {
                 "inputs": tfds.features.Tensor(
                     shape=(*documents, self._manifest.length), dtype=np.uint8, encoding=as_bytes
@@ -54,7 +56,7 @@ def builder_class(task: Task) -> type:
                 features=tfds.features.FeaturesDict(features),
                 supervised_keys=("inputs", "label"),
                 citation=task.citation,
-                disable_shuffling=True,  # keys are row numbers: the order on disk is the order of the packed arrays
+                disable_shuffling=True,  # keys are row numbers, so the order on disk is that of the packed arrays
             )
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
@@ -72,7 +74,10 @@ def builder_class(task: Task) -> type:
 
 
 def _description(task: Task, manifest: Manifest) -> str:
-    """Says where the examples come from: a generated or a tiny set is never taken for the published one."""
+    """Return the dataset's description.
+
+    It names the source of the examples and the size, so that a generated or tiny set is not mistaken for the full one.
+    """
     size = "" if manifest.size == "full" else f" Not the full set: size {manifest.size}."
     return f"{task.description} Protocol {manifest.protocol}; examples: {manifest.source} ({manifest.origin}).{size}"
 
@@ -80,7 +85,8 @@ def _description(task: Task, manifest: Manifest) -> str:
 def write_dataset(folder: Path, task: Task, manifest: Manifest, splits: Splits) -> None:
     """Write the dataset's files into `folder`, readable with `tfds.builder_from_directory(folder).as_data_source()`.
 
-    The examples are always the same; the files' bytes are not, as protobuf writes an example's features in any order.
+    The examples are always the same. The bytes of the files are not, because protobuf writes the features of an example
+    in any order. Raises OSError when the disk is full.
     """
     scratch = folder / ".tfds"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -90,12 +96,12 @@ def write_dataset(folder: Path, task: Task, manifest: Manifest, splits: Splits) 
             builder = builder_class(task)(manifest, splits, progress, scratch)
             builder.download_and_prepare()
     for path in Path(builder.data_dir).iterdir():
-        os.replace(path, folder / path.name)
+        path.replace(folder / path.name)
     shutil.rmtree(scratch)
 
 
 def read_dataset(folder: Path, split: SplitName) -> Any:
-    """The split as a random-access sequence of {"inputs", "length", "label"}."""
+    """Open a split of a prepared folder as a random-access sequence of {"inputs", "length", "label"}."""
     import tensorflow_datasets as tfds
 
     with _quiet():
@@ -104,8 +110,11 @@ def read_dataset(folder: Path, split: SplitName) -> Any:
 
 @contextlib.contextmanager
 def _buffered_in_memory() -> Iterator[None]:
-    """A split beyond TFDS's buffer of a gigabyte (Path-X, Retrieval) would go through files that it opens with
-    TensorFlow."""
+    """Make TFDS buffer a whole split in memory during the context.
+
+    A split larger than TFDS's buffer of one gigabyte (Path-X, Retrieval) is written through temporary files, which TFDS
+    opens with TensorFlow.
+    """
     from tensorflow_datasets.core import shuffle
 
     limit = shuffle.MAX_MEM_BUFFER_SIZE
@@ -118,7 +127,7 @@ def _buffered_in_memory() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _disk_errors() -> Iterator[None]:
-    """ArrayRecord's writer reports a full disk as a RuntimeError: make it the OSError that it is."""
+    """Turn the RuntimeError by which ArrayRecord's writer reports a full disk into an OSError."""
     try:
         yield
     except RuntimeError as error:
@@ -129,7 +138,7 @@ def _disk_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """TFDS logs and prints its own progress bars; ours is enough."""
+    """Silence the logs and progress bars of TFDS during the context, because `Progress` reports the same work."""
     import tensorflow_datasets as tfds
 
     previous = logging.root.manager.disable

@@ -1,4 +1,7 @@
-"""`prepare --verify`: read a prepared task again and check all that can be checked without the raw files."""
+"""The check of `prepare --verify`.
+
+It reads a prepared set again and checks everything that can be checked without the raw files.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,24 @@ from lra_bench.registry import task_module
 from lra_bench.spec import SPLITS, SplitName, Task
 
 BALANCE = 0.03
-"""How far the majority class of a full split may be from the task's, besides four standard deviations of chance."""
+"""The allowed difference between a full split's majority rate and the task's.
+
+Four standard deviations of chance are allowed on top.
+"""
 
 FEATURES = {"inputs": "inputs", "length": "lengths", "label": "labels"}
-"""Of the TFDS dataset, and the fields of `Rows` they hold."""
+"""The field of `Rows` that each feature of the TFDS dataset holds."""
 
 SHOWN = 3
-"""Problems quoted in the error; the rest is counted."""
+"""The number of problems quoted in the error. The rest is counted."""
 
 
 def verify(folder: Path) -> list[str]:
-    """What was checked, one line each.
+    """Check a prepared set and return what was checked, one line each.
 
-    Raises UserError with the first problems found in hashes, fingerprint, shapes, padding, ranges, label shares, what
-    only the task can know (`DataSource.problems`), repeats where there must be none, and the TFDS dataset's examples.
+    The checks cover hashes, fingerprint, shapes, padding, ranges, label shares, facts that only the task knows
+    (`DataSource.problems`), repeats where there must be none, and the TFDS dataset's examples. Raises UserError with
+    the first problems found.
     """
     manifest = load_manifest(folder)
     module = task_module(manifest.task)
@@ -68,7 +75,10 @@ def _hash_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _count_problems(manifest: Manifest, task: Task) -> list[str]:
-    """A full set has as many examples as published; cutting validation out of train only moves some of them."""
+    """List splits of a full set whose number of examples is not the published one.
+
+    A validation split cut out of train moves examples between splits, so such a set is not checked.
+    """
     if manifest.size != "full" or manifest.val_fraction is not None or manifest.counts == task.splits:
         return []
     return [f"{manifest.counts} examples instead of {task.splits}"]
@@ -88,7 +98,10 @@ def _label_problems(manifest: Manifest, task: Task, split: SplitName, rows: Pack
 
 
 def _row_problems(manifest: Manifest, data: DataSource, start: int, rows: Rows, seen: set[bytes]) -> Iterator[str]:
-    """Problems of any task's rows, then those that only the task can see."""
+    """Yield the problems that any task's rows can have, then those that only the task can recognize.
+
+    `seen` collects the hashes of all inputs so far, for the search for repeats.
+    """
     layout = manifest.layout
     steps = np.arange(layout.length)
     if ((rows.lengths < 1) | (rows.lengths > layout.length)).any():
@@ -119,7 +132,7 @@ def _dataset_problems(folder: Path, split: SplitName, packed: PackedSplit) -> It
             for name, field in FEATURES.items():
                 if not np.array_equal(np.stack([example[name] for example in examples]), getattr(rows, field)):
                     yield f"rows {start} …: {name} of the TFDS dataset differs from the packed arrays"
-    except Exception as error:  # TFDS and ArrayRecord have no common error; every failure to read means the same here
+    except Exception as error:  # TFDS and ArrayRecord have no common error, and every failure to read means damage
         yield f"the TFDS dataset cannot be read ({type(error).__name__})"
 
 

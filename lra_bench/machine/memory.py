@@ -1,4 +1,4 @@
-"""The memory of the local devices: how much is free, and the most that was in use."""
+"""The memory of the local devices: the bytes that are free, and the most that were in use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lra_bench.machine.xla import Cost
 
 
 def free_memory() -> int:
-    """Bytes free on the fullest local device; on a CPU those of the machine."""
+    """The bytes that are free on the fullest local device; on a CPU, those of the machine."""
     free = []
     for device in jax.local_devices():
         stats = device.memory_stats() or {}
@@ -19,16 +19,17 @@ def free_memory() -> int:
 
 
 def peak_memory() -> int | None:
-    """The most bytes ever in use on the fullest local device; None where devices do not tell, as CPUs."""
+    """The most bytes ever in use on the fullest local device; None on devices that do not count them, such as CPUs."""
     found = [device.memory_stats() or {} for device in jax.local_devices()]
     peaks = [stats["peak_bytes_in_use"] for stats in found if "peak_bytes_in_use" in stats]
     return max(peaks) if peaks else None
 
 
 class PeakMemory:
-    """The peak of the fullest device while this context is active, else the compiler's estimate.
+    """A context that finds the peak memory of the fullest device while it is active.
 
-    A device's count never falls, so it tells of this context only where it rose.
+    A device's own peak never falls, so it belongs to this context only if it rose. Otherwise `fields` uses the
+    compiler's estimate.
     """
 
     def __enter__(self) -> PeakMemory:
@@ -39,7 +40,7 @@ class PeakMemory:
         self._after = peak_memory()
 
     def fields(self, cost: Cost) -> dict[str, object]:
-        """The two fields of a measurement: the bytes and where they come from."""
+        """The two fields of a measurement: the bytes, and their source."""
         if self._after is not None and self._before is not None and self._after > self._before:
             return {"peak_memory_bytes": self._after, "peak_memory_source": "device"}
         return {"peak_memory_bytes": cost.peak_bytes, "peak_memory_source": "compiler estimate"}

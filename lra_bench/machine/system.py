@@ -1,4 +1,4 @@
-"""The machine and the software a number was measured on; never a host, user or path name."""
+"""The machine and the software that a number was measured on. There is no name of a host, a user or a path."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-da
 
 
 def cpu_name() -> str:
-    """The processor's name where Linux tells it, else what Python knows."""
+    """The name of the processor, from Linux or else from Python."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
@@ -28,7 +28,7 @@ def cpu_name() -> str:
 
 
 def describe_system(precision: str, matmul_precision: str) -> System:
-    """This process's devices and software; starts JAX."""
+    """Describe the devices and the software of this process. It starts JAX."""
     import jax
 
     device = jax.devices()[0]
@@ -49,7 +49,7 @@ def describe_system(precision: str, matmul_precision: str) -> System:
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """Commit of the checkout this code runs from and whether it is edited; None outside a checkout."""
+    """The commit of the checkout that this code runs from, and whether it is edited; both None outside a checkout."""
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str | None:
@@ -66,6 +66,7 @@ def git_state() -> tuple[str | None, bool | None]:
 
 
 def describe_provenance(command: str) -> Provenance:
+    """Describe the origin of a record: version, commit, present time, and the command that repeats it."""
     commit, dirty = git_state()
     return Provenance(
         lra_bench_version=__version__,

@@ -1,6 +1,6 @@
-"""What XLA is told, and how it is kept from undoing what the code says. Each trick with the compiler has a name here.
+"""The options that XLA is given, and functions that stop it from undoing what the code says.
 
-Each was measured on two CPU cores; `docs/measured.md` has the tables. The figures in the docstrings say what is lost
+Each was measured on two CPU cores; `docs/measured.md` has the tables. The figures in the docstrings are the losses
 without it.
 """
 
@@ -19,56 +19,61 @@ from jax import Array, lax
 from lra_bench.spec import Precision
 
 MATMUL_PRECISIONS: dict[Precision, str] = {"float32": "highest", "tf32": "tensorfloat32"}
-"""JAX's name of each precision of matrix products."""
+"""JAX's names for the precisions of matrix products."""
 
 CompilerOptions = dict[str, str | bool]
+"""XLA's options by name."""
 
 
 class Cost(NamedTuple):
-    """What the compiler says of a program."""
+    """The compiler's account of a program."""
 
     compile_seconds: float
     peak_bytes: int
-    """Arguments, outputs and temporaries on one device, as the compiler estimates them."""
+    """The bytes of arguments, outputs and temporaries on one device, as the compiler estimates them."""
     flops: float
+    """The floating point operations. The compiler counts the body of each loop once, which is one step of the training
+    program, and of a recurrence one of its L steps, whose work is about 1 % of the products around it."""
     bytes_accessed: float
-    """The compiler counts the body of each loop once, here and in `flops`: one step of the training program, and of a
-    recurrence one of L steps, whose work is about 1 % of the products around it."""
+    """The bytes read and written, counted in the same way."""
 
 
 def matmul_precision(precision: Precision) -> contextlib.AbstractContextManager[None]:
-    """A context in which float32 matrices are multiplied at this precision. Without it an accelerator may round them to
-    TF32 or bfloat16."""
+    """A context in which float32 matrices are multiplied at this precision.
+
+    Without it an accelerator may round them to TF32 or bfloat16.
+    """
     return jax.default_matmul_precision(MATMUL_PRECISIONS[precision])
 
 
 def run_on_calling_thread() -> None:
     """Let JAX run a CPU's programs on the thread that calls them, which then also allocates their arrays.
 
-    Of glibc's arenas only the main thread's keeps large arrays: another maps what exceeds 64 MB anew each time,
-    whatever the setting, and a training step of ListOps takes 1.4 times as long. One arena for all threads would do as
-    well, but the compiler's threads would wait for each other: 1.4 times as long. Call it before JAX makes its first
-    array.
+    Only the main thread's arena of glibc keeps large arrays. Every other one maps arrays above 64 MB again each time,
+    whatever the setting, and a training step of ListOps takes 1.4 times as long. One arena for all threads would help
+    too, but the compiler's threads would wait for each other: compiling takes 1.4 times as long. Call this before JAX
+    makes its first array.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def use_compilation_cache(folder: Path) -> None:
-    """Keep compiled programs in `folder`, so that the same program is compiled once on a machine."""
+    """Keep compiled programs in `folder`, so that a program is compiled only once on a machine."""
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 def compiler_options(batched_products: bool, training: bool) -> CompilerOptions:
-    """What XLA is told about a program on a CPU; nothing on other devices.
+    """The options for a program on a CPU; none on other devices.
 
-    The scheduler that keeps memory low takes an eighth to a fifth less of it in the same time; the default one orders
-    for operations that run side by side.
+    The memory-optimized scheduler takes an eighth to a fifth less memory in the same time. The default one orders
+    operations so that they can run side by side.
 
-    By default XLA gives matrix products and sums to the library YNNPACK. Without products there, S5's evaluation takes
-    4–20 % less time and its training up to 7 %, but a Transformer's evaluation takes 1.7 times as much: it has
-    `batched_products`. Sums stay with the library in training, where a step of ListOps would else take a third longer;
-    in evaluation they draw the last block into one slow kernel.
+    By default XLA gives matrix products and sums to the library YNNPACK. With products elsewhere, S5's evaluation takes
+    4–20 % less time and its training up to 7 % less. A Transformer's evaluation would take 1.7 times as long, so a
+    network with `batched_products` keeps the default. Sums stay in the library in training, where a step of ListOps
+    would otherwise take a third longer. In evaluation the library's sums would merge the last block into one slow
+    kernel.
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -85,7 +90,7 @@ def compile_program(
     options: CompilerOptions,
     donate: int | tuple[int, ...] = (),
 ) -> tuple[Any, Cost]:
-    """`function` compiled ahead of time for arguments of these shapes, and what the compiler says of it."""
+    """Compile `function` ahead of time for arguments of these shapes; returns the program and its cost."""
     with matmul_precision(precision):
         started = time.perf_counter()
         compiled = jax.jit(function, donate_argnums=donate).lower(*arguments).compile(options)
@@ -100,10 +105,10 @@ def compile_program(
 
 
 def computed_once(draw: Callable[[Array], list[Array]], key: Array, shape: tuple[int, ...], dtype: Any) -> list[Array]:
-    """draw(key), a list of arrays of this shape, computed once and kept in memory on a CPU.
+    """Compute draw(key), a list of arrays that stack to this shape, once, and keep it in memory on a CPU.
 
-    XLA would otherwise compute random numbers again in each kernel that uses them, and compile those kernels for each
-    block. What a branch returns is kept. The condition always holds, but the compiler does not know it.
+    Otherwise XLA would compute the random numbers again in each kernel that uses them, and compile those kernels for
+    each block. It does keep the value of a branch. The condition always holds, but the compiler cannot know that.
     """
 
     def behind_branch(key: Array) -> list[Array]:
@@ -114,13 +119,14 @@ def computed_once(draw: Callable[[Array], list[Array]], key: Array, shape: tuple
 
 
 def not_before(first: Any, x: Array) -> Array:
-    """x, which the compiler can neither have before all arrays of `first` nor merge with the x that it has already.
+    """A copy of x that depends on all arrays of `first`.
 
-    On a CPU, XLA drops its optimization barriers before it merges equal computations, so a branch stands in for one.
+    The compiler cannot compute it before them, nor merge it with x itself. On a CPU, XLA drops its optimization
+    barriers before it merges equal computations, so there a branch has the effect of a barrier.
     """
 
     def behind_branch(first: Any, x: Array) -> Array:
-        # The condition holds unless there is a NaN, and then the gradient is lost anyway; the compiler knows neither.
+        # The condition is false only with a NaN, which spoils the gradient anyway. The compiler cannot know its value.
         total = sum(array.sum() for array in jax.tree.leaves(first))
         return lax.cond(total <= total + 1, lambda: x, lambda: jnp.zeros_like(x))
 
@@ -131,9 +137,9 @@ def not_before(first: Any, x: Array) -> Array:
 
 
 def all_finite(tree: Any) -> Array:
-    """Whether every number of every array of the tree is finite, as one bool.
+    """Whether every number of every array of the tree is finite, as one bool ().
 
-    One product over all arrays laid end to end: a reduction for each array takes the compiler a second longer.
+    It is one product over all arrays in a row, because a reduction for each array takes the compiler a second longer.
     """
     flat = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
     return jnp.isfinite(jnp.vdot(flat, flat))

@@ -1,1 +1,1 @@
-"""The networks. A model is a file here, found by its name, and a file of `recipes/` with its settings."""
+"""The networks. A model is a file here, which is found by its name, and a file in `recipes/` with its settings."""

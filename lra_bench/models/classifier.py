@@ -1,6 +1,6 @@
-"""The whole network: encoder, a stack of blocks, pooling, head.
+"""The whole network: an encoder, a stack of blocks, pooling and a head.
 
-Inputs arrive as prepared data has them, (b, L) or (b, 2, L) of uint8; inside, time leads: (L, b, H).
+Inputs have the shape of prepared data, (b, L) or (b, 2, L) of uint8. Inside the network time leads: (L, b, H).
 """
 
 from __future__ import annotations
@@ -15,6 +15,19 @@ from jax import Array
 from lra_bench.errors import UserError
 from lra_bench.models.layers import Block, Conventions, DataShape, Dense, dropout_masks, gelu, make_norm
 from lra_bench.models.remat import rematerialized
+from lra_bench.models.shapes import (
+    AnyFeatures,
+    DocumentFeatures,
+    DocumentLengths,
+    DocumentTokens,
+    Lengths,
+    LengthsOfPairs,
+    Logits,
+    Pooled,
+    TimeMajorTokens,
+    Tokens,
+    TokensOfPairs,
+)
 from lra_bench.spec import Recipe
 
 PIXEL_SCALES: dict[str, tuple[float, float]] = {
@@ -22,12 +35,12 @@ PIXEL_SCALES: dict[str, tuple[float, float]] = {
     "signed": (127.5, 127.5),
     "standard": (122.6, 61.0),
 }
-"""(mean, deviation) of the uint8 scale: S4 Pathfinder; S5 Pathfinder; CIFAR-10 in gray (docs/references.md,
-"Pixel scales")."""
+"""The mean and the standard deviation of pixels, on their scale from 0 to 255: of S4's Pathfinder, S5's Pathfinder, and
+CIFAR-10 in gray (docs/references.md, "Pixel scales")."""
 
 
 class InputEncoder(nnx.Module):
-    """uint8 tokens or pixels (L, b) → features (L, b, H)."""
+    """The encoder: tokens or pixels (L, b) of uint8 → features (L, b, H)."""
 
     def __init__(self, recipe: Recipe, conventions: Conventions, *, rngs: nnx.Rngs):
         self.pixels = recipe.pixels
@@ -38,59 +51,70 @@ class InputEncoder(nnx.Module):
             assert recipe.embedding is not None
             self.table = nnx.Param(jax.random.normal(rngs.params(), (recipe.embedding, recipe.d_model)))
 
-    def __call__(self, inputs: Array) -> Array:
+    def __call__(self, inputs: TimeMajorTokens) -> AnyFeatures:
+        """Encode inputs (L, b), or (b,) at one step."""
         if self.pixels is not None:
             mean, deviation = PIXEL_SCALES[self.pixels]
             return self.dense(((inputs.astype(self.dense.kernel.dtype) - mean) / deviation)[..., None])
+        # A one-hot vector times the dense layer is a row of its kernel plus the bias.
         table = self.dense.kernel[...] + self.dense.bias[...] if self.token_bias else self.table[...]
         return table[inputs.astype(jnp.int32)]
 
 
-def pool(x: Array, lengths: Array | None, how: str) -> Array:
-    """(L, b, H) → (b, H); `lengths` (b,) restricts the mean, or picks the last step, to true positions."""
+def pool(x: DocumentFeatures, lengths: DocumentLengths | None, how: str) -> Pooled:
+    """Pool (L, b, H) over the length to (b, H), by the mean or, where `how` is "last", by the last step.
+
+    With `lengths` (b,), the mean is over true positions only, and the last step is the last true one.
+    """
     if how == "last":
         return x[-1] if lengths is None else x[lengths - 1, jnp.arange(x.shape[1])]
     if lengths is None:
         return x.mean(0)
-    # Not an einsum: as a batched product of matrix and vector this sum takes a quarter of an evaluation.
+    # This is no einsum, because as a batched product of matrix and vector the sum takes a quarter of an evaluation.
     mask = (jnp.arange(x.shape[0])[:, None, None] < lengths[None, :, None]).astype(x.dtype)
     return (x * mask).sum(0) / lengths[:, None].astype(x.dtype)
 
 
 class PairHead(nnx.Module):
-    """Retrieval: [a, b, a − b, a·b] → Dense(H) → GELU → Dense(classes)."""
+    """The head for pairs of documents (Retrieval): [a, b, a − b, a·b] → Dense(H) → GELU → Dense(classes)."""
 
     def __init__(self, features: int, classes: int, conventions: Conventions, *, rngs: nnx.Rngs):
         self.hidden = Dense(4 * features, features, conventions, rngs=rngs)
         self.output = Dense(features, classes, conventions, rngs=rngs)
         self.conventions = conventions
 
-    def __call__(self, pooled: Array) -> Array:
+    def __call__(self, pooled: Pooled) -> Logits:
+        """Compute logits (b, classes) from the features (2b, H) of all first documents, then all second ones."""
         a, b = jnp.split(pooled, 2, axis=0)
         return self.output(gelu(self.hidden(jnp.concatenate([a, b, a - b, a * b], axis=-1)), self.conventions))
 
 
-def as_one_batch(inputs: Array, lengths: Array) -> tuple[Array, Array]:
-    """Pairs of documents (b, 2, L) and (b, 2) as 2b documents: the first of every pair, then the second."""
+def as_one_batch(inputs: TokensOfPairs, lengths: LengthsOfPairs) -> tuple[DocumentTokens, DocumentLengths]:
+    """Rearrange pairs of documents (b, 2, L) and (b, 2) to 2b documents: all first ones, then all second ones."""
     return jnp.concatenate([inputs[:, 0], inputs[:, 1]]), jnp.concatenate([lengths[:, 0], lengths[:, 1]])
 
 
 class Reading(NamedTuple):
-    """A network half-way through its sequences: the state of each block, and what pooling has seen of the b
-    documents."""
+    """The state of a network that has read a part of its sequences."""
 
     blocks: list[Any]
+    """The state of each block."""
     total: Array
+    """The sum (b, H) over the steps so far, from which pooling makes the mean."""
     steps: Array
+    """The number of steps so far, an integer ()."""
 
 
 class Classifier(nnx.Module):
-    """The whole network: inputs (b, L) or (b, 2, L) uint8 and lengths (b,) or (b, 2) → logits (b, classes)."""
+    """The whole network: inputs (b, L) or (b, 2, L) uint8 and lengths (b,) or (b, 2) → logits (b, classes).
+
+    Raises UserError where the recipe's pooling is `cls`.
+    """
 
     batched_products: ClassVar[bool] = False
-    """Whether its time goes into products of many small matrices, as in attention."""
+    """Whether most of the time goes into products of many small matrices, as in attention."""
     remat: bool = False
-    """Whether training computes what is inside the blocks again in the backward pass, instead of keeping it."""
+    """Whether training keeps only the inputs of blocks and computes the rest again in the backward pass."""
 
     def __init__(
         self, recipe: Recipe, shape: DataShape, blocks: list[Block], conventions: Conventions, *, rngs: nnx.Rngs
@@ -107,17 +131,21 @@ class Classifier(nnx.Module):
             self.head = Dense(recipe.d_model, shape.classes, conventions, rngs=rngs)
         self.pooling, self.dropout = recipe.pooling, recipe.dropout
         self.ignores_padding = conventions.mask_before_layer or not recipe.bidirectional
-        """In evaluation. In training BatchNorm's statistics see padding in either case."""
+        """Whether, in evaluation, padding changes nothing. In training BatchNorm's statistics include it always."""
         self.features = recipe.d_model
         self.shape = shape
 
-    def __call__(self, inputs: Array, lengths: Array, *, train: bool, key: Array | None) -> Array:
+    def __call__(self, inputs: Tokens, lengths: Lengths, *, train: bool, key: Array | None) -> Logits:
+        """Compute the logits of a batch. `key` draws the dropout; None means none."""
         if self.shape.documents == 2:
             inputs, lengths = as_one_batch(inputs, lengths)
         return self.classify(self.encoder(inputs.T), lengths, train=train, key=key)
 
-    def classify(self, x: Array, lengths: Array, *, train: bool, key: Array | None) -> Array:
-        """Encoded inputs (L, b, H) → logits. Two documents: the first of every pair, then the second."""
+    def classify(self, x: DocumentFeatures, lengths: DocumentLengths, *, train: bool, key: Array | None) -> Logits:
+        """Compute the logits (b, classes) of encoded inputs (L, b, H).
+
+        With two documents to an example, the inputs are (L, 2b, H): all first ones, then all second ones.
+        """
         true_lengths = lengths if self.shape.variable_length else None
         mask = None
         if true_lengths is not None:
@@ -132,12 +160,12 @@ class Classifier(nnx.Module):
         return self.head(pool(x, true_lengths, self.pooling))
 
     def initial_state(self, batch: int) -> Reading:
-        """The state of `batch` documents before their first step. Raises UserError where a layer has no causal form."""
+        """The state of `batch` documents before their first step. Raises UserError where a layer has no step."""
         zero = jnp.zeros((batch, self.features))
         return Reading([block.initial_state(batch) for block in self.blocks], zero, jnp.zeros((), jnp.int32))
 
-    def step(self, state: Reading, inputs_t: Array) -> tuple[Reading, Array]:
-        """One input (b,) of each document → logits of what was read so far, as evaluation would give them."""
+    def step(self, state: Reading, inputs_t: TimeMajorTokens) -> tuple[Reading, Logits]:
+        """Read one input (b,) of each document: the next state, and the logits of evaluation on all inputs so far."""
         x_t, blocks = self.encoder(inputs_t), []
         for block, block_state in zip(self.blocks, state.blocks, strict=True):
             block_state, x_t = block.step(block_state, x_t)
@@ -149,4 +177,5 @@ class Classifier(nnx.Module):
 
 
 def count_parameters(module: nnx.Module) -> int:
+    """The number of trained numbers of a module."""
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))

@@ -1,4 +1,4 @@
-"""What S5, S5-PTD and the LRU share: a diagonal state space run as a recurrence, in one direction or both."""
+"""The base of S5, S5-PTD and the LRU: a diagonal state space run as a recurrence, in one direction or both."""
 
 from __future__ import annotations
 
@@ -9,49 +9,57 @@ from flax import nnx
 from jax import Array
 
 from lra_bench.models.layers import refuse_steps_if
+from lra_bench.models.shapes import PerFeature
 from lra_bench.ssm import scan
+from lra_bench.ssm.shapes import Features, FeaturesAt, Pair
 
 
 class DiagonalState(NamedTuple):
-    """The discretized system, made once, and the states x (b, 2P) of each document, in the layout of `scan.step`."""
+    """The discretized system, made once, and the packed states x (b, 2P), all in the layout of `scan.step`."""
 
-    Lambda_bar: scan.Pair
+    Lambda_bar: Pair
     B: Array
     C: Array
     x: Array
 
     @classmethod
-    def at_rest(cls, Lambda_bar: scan.Pair, B: Array, C: Array, batch: int) -> DiagonalState:
+    def at_rest(cls, Lambda_bar: Pair, B: Array, C: Array, batch: int) -> DiagonalState:
+        """The states of `batch` documents before their first step: zeros."""
         return cls(Lambda_bar, B, C, jnp.zeros((batch, C.shape[0]), C.dtype))
 
-    def step(self, u_t: Array) -> tuple[DiagonalState, Array]:
+    def step(self, u_t: FeaturesAt) -> tuple[DiagonalState, FeaturesAt]:
+        """The next states, and C x_t (b, H), from the inputs u_t (b, H)."""
         x, y_t = scan.step(self.Lambda_bar, self.B, self.C, self.x, u_t)
         return self._replace(x=x), y_t
 
 
 class DiagonalSSM(nnx.Module):
-    """y = C x + D u over (L, b, H), with x the recurrence of `discretized()` in one direction or both."""
+    """The layer y = C x + D u over (L, b, H), where x is the recurrence of `discretized()` in one direction or both."""
 
     D: nnx.Param
     C_reverse: nnx.Param | None
 
-    def discretized(self) -> tuple[scan.Pair, Array, Array, Array | None]:
-        """Λ̄ (two of (P,)), B̄ (H, 2P), C and C_reverse (2P, H), in the layout of `scan.diagonal_ssm`."""
-        raise AssertionError("a layer has its own system")
+    def discretized(self) -> tuple[Pair, Array, Array, Array | None]:
+        """The system as `scan.diagonal_ssm` takes it: Λ̄ (two of (P,)), B̄ (H, 2P), C and C_reverse (2P, H)."""
+        raise NotImplementedError("a layer has its own system")
 
-    def __call__(self, u: Array) -> Array:
+    def __call__(self, u: Features) -> Features:
+        """Apply the layer to (L, b, H)."""
         return scan.diagonal_ssm(*self.discretized(), u) + self.D[...] * u
 
-    def folded(self, x: Array, scale: Array, shift: Array) -> Array:
+    def folded(self, x: Features, scale: PerFeature, shift: PerFeature) -> Features:
+        """Apply the layer to scale · x + shift, with the map put into B, D and a constant drive."""
         Lambda_bar, B, C, C_reverse = self.discretized()
         y = scan.diagonal_ssm(Lambda_bar, scale[:, None] * B, C, C_reverse, x, drive=shift @ B)
         return y + ((self.D[...] * scale) * x + self.D[...] * shift)
 
     def initial_state(self, batch: int) -> DiagonalState:
+        """The states before the first step. Raises UserError for a bidirectional layer."""
         refuse_steps_if(self.C_reverse is not None)
         Lambda_bar, B, C, _ = self.discretized()
         return DiagonalState.at_rest(Lambda_bar, B, C, batch)
 
-    def step(self, state: DiagonalState, u_t: Array) -> tuple[DiagonalState, Array]:
+    def step(self, state: DiagonalState, u_t: FeaturesAt) -> tuple[DiagonalState, FeaturesAt]:
+        """The next states and y_t (b, H) from the inputs u_t (b, H)."""
         state, y_t = state.step(u_t)
         return state, y_t + self.D[...] * u_t

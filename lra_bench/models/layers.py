@@ -1,7 +1,7 @@
-"""What a network is built of around a sequence layer: norms, gates, residual blocks.
+"""The parts of a network around a sequence layer: norms, gates and residual blocks.
 
-Activations are time-major, (L, b, H): a recurrence then reads contiguous memory, and `reshape(-1, H)` to the
-two-dimensional tokens that matrix products want costs nothing.
+Activations are time-major, (L, b, H). A recurrence then reads contiguous memory, and `reshape(-1, H)`, which makes the
+two-dimensional tokens of matrix products, costs nothing.
 """
 
 from __future__ import annotations
@@ -19,117 +19,132 @@ from jax.typing import DTypeLike
 
 from lra_bench.errors import UserError
 from lra_bench.machine.xla import computed_once
+from lra_bench.models.shapes import AnyFeatures, DenseInput, DenseOutput, DropoutMasks, Mask, PerFeature
 from lra_bench.spec import GateKind, Recipe, Role
+from lra_bench.ssm.shapes import Features, FeaturesAt
 
 
 @dataclass(frozen=True)
 class Conventions:
-    """What the papers leave open and the reference codes decide; one value per family of codes."""
+    """The choices that papers leave open and their reference codes make. There is one value per family of codes."""
 
     initializer: Literal["flax", "torch"]
+    """The initializer of dense layers: LeCun normal with zero bias, or uniform within ±1/√inputs."""
     gelu: Literal["tanh", "exact"]
+    """The formula of GELU: the approximation with tanh, or the exact one."""
     token_bias: bool
-    """Tokens are one-hot vectors through a dense layer with bias, instead of a table."""
+    """Whether tokens are one-hot vectors through a dense layer with bias, instead of rows of a table."""
     unbiased_running_variance: bool
+    """Whether BatchNorm keeps the unbiased variance of a batch."""
     layer_norm_epsilon: float
+    """The ε that LayerNorm adds to the variance."""
     final_norm: bool
-    """One more norm after the last prenorm block."""
+    """Whether there is one more norm after the last prenorm block."""
     mask_before_layer: bool
-    """Padded positions are zeroed on entering each sequence layer."""
+    """Whether padded positions are set to zero before each sequence layer."""
 
 
 FLAX = Conventions("flax", "tanh", True, False, 1e-6, False, False)
-"""lindermanlab/S5 and NicolasZucchet/minimal-LRU."""
+"""The conventions of lindermanlab/S5 and NicolasZucchet/minimal-LRU."""
+
 TORCH = Conventions("torch", "exact", False, True, 1e-5, True, True)
-"""state-spaces/s4 V4."""
+"""The conventions of state-spaces/s4, version 4."""
 
 
 @dataclass(frozen=True)
 class DataShape:
-    """What the model must know of the data: steps L, classes, documents per example, whether true lengths differ."""
+    """The facts about the data that a network depends on."""
 
     length: int
+    """The length L of a padded document."""
     classes: int
     documents: Literal[1, 2]
+    """The number of documents in an example."""
     variable_length: bool
+    """Whether true lengths differ."""
 
 
+@runtime_checkable
 class SequenceLayer(Protocol):
-    """Maps (L, b, H) to (L, b, H). Its state space parameters are `ssm_parameter`s, so each has a role."""
+    """A layer from (L, b, H) to (L, b, H). Its state space parameters are `ssm_parameter`s, so each has a role."""
 
-    def __call__(self, u: Array, /) -> Array: ...
+    def __call__(self, u: Features, /) -> Features:
+        """Apply the layer."""
 
 
 @runtime_checkable
 class RecurrentLayer(SequenceLayer, Protocol):
-    """A layer whose causal form also runs step by step: from `initial_state`, the y_t of the steps are the call's
-    y."""
+    """A layer whose causal form also runs step by step. From `initial_state`, `step` gives the same y_t as a call."""
 
     def initial_state(self, batch: int, /) -> Any:
-        """Before the first step; its first line is `refuse_steps_if`."""
+        """The state of `batch` documents before the first step. Raises UserError through `refuse_steps_if`."""
 
-    def step(self, state: Any, u_t: Array, /) -> tuple[Any, Array]:
+    def step(self, state: Any, u_t: FeaturesAt, /) -> tuple[Any, FeaturesAt]:
         """The next state and y_t (b, H) from u_t (b, H)."""
 
 
 @runtime_checkable
 class FoldingLayer(SequenceLayer, Protocol):
-    """A layer that takes an affine map before it into its own weights."""
+    """A layer that can fold an affine map of its input into its own weights."""
 
-    def folded(self, x: Array, scale: Array, shift: Array, /) -> Array:
-        """The call's value at scale · x + shift, for x (L, b, H) and (H,) each, without that array."""
+    def folded(self, x: Features, scale: PerFeature, shift: PerFeature, /) -> Features:
+        """Apply the layer to scale · x + shift, for x (L, b, H) and (H,) each, without that array in memory."""
 
 
 def refuse_steps_if(bidirectional: bool) -> None:
-    """Raises UserError: a layer that looks ahead has no step."""
+    """Check that a layer can run step by step. Raises UserError for a bidirectional one, which reads the future."""
     if bidirectional:
         raise UserError("a bidirectional network cannot run step by step. Type --set bidirectional=false.")
 
 
 def ssm_parameter(value: Array, role: Role) -> nnx.Param:
-    """A parameter that knows which letter of the papers it is; the recipe's `groups` map the role to an optimizer
-    group."""
+    """Make a parameter with a role: its letter in the papers. The recipe's `groups` map roles to optimizer groups."""
     return nnx.Param(jnp.asarray(value), role=role)
 
 
 def as_pair(z: Array | np.ndarray) -> Array:
-    """A complex array as a float32 one with a last axis (re, im), because optimizers see real numbers only."""
+    """Convert a complex array to a float32 one with a last axis (re, im), because optimizers take real numbers only."""
     return jnp.stack([jnp.asarray(z.real, jnp.float32), jnp.asarray(z.imag, jnp.float32)], axis=-1)
 
 
 def as_complex(pair: nnx.Param) -> Array:
-    """The complex array that a parameter made by `as_pair` holds."""
+    """Convert a parameter made by `as_pair` back to a complex array."""
     return jax.lax.complex(pair[..., 0], pair[..., 1])
 
 
-def gelu(x: Array, conventions: Conventions) -> Array:
+def gelu(x: AnyFeatures, conventions: Conventions) -> AnyFeatures:
+    """Apply GELU by the formula of the conventions."""
     return jax.nn.gelu(x, approximate=conventions.gelu == "tanh")
 
 
 def dropout_masks(key: Array | None, rate: float, shape: tuple[int, ...], dtype: DTypeLike) -> list[Array] | None:
-    """The factors of features, 0 or 1/(1 − rate), for each block of `shape` (blocks, masks, b, H).
+    """Draw the factors of features, 0 or 1/(1 − rate): for each block an array (masks, b, H).
 
-    None where nothing is dropped, as in evaluation, which has no key.
+    `shape` is (blocks, masks, b, H). Returns None where nothing is dropped, as in evaluation, which has no key.
     """
     if key is None or rate == 0.0:
         return None
 
     def draw(key: Array) -> list[Array]:
-        # One row for all: as many axes, the same numbers cost the compiler half a second; a draw for each mask, one.
+        # All numbers are drawn as one row. With all axes, drawing them takes the compiler half a second longer, and
+        # with one draw for each mask, one second.
         kept = jax.random.bernoulli(key, 1.0 - rate, (math.prod(shape),))
         return list(kept.astype(dtype).reshape(shape) / (1.0 - rate))
 
     return computed_once(draw, key, shape, dtype)
 
 
-def dropout(x: Array, masks: Array | None, number: int) -> Array:
-    """Features of (L, b, H) dropped by one of the block's masks (masks, b, H), the same at all steps."""
+def dropout(x: AnyFeatures, masks: DropoutMasks | None, number: int) -> AnyFeatures:
+    """Drop features of (L, b, H) by one of the block's masks (masks, b, H), the same ones at all steps."""
     return x if masks is None else x * masks[number]
 
 
 class Dense(nnx.Module):
-    """x W + b on the last axis, as a product of two-dimensional tokens: XLA's gradient of W is far faster so
-    (docs/references.md, "Two-dimensional tokens")."""
+    """A dense layer x W + b on the last axis.
+
+    It is computed on two-dimensional tokens, because XLA's gradient of W is then far faster (docs/references.md,
+    "Two-dimensional tokens").
+    """
 
     def __init__(self, inputs: int, outputs: int, conventions: Conventions, *, rngs: nnx.Rngs):
         shape, key = (inputs, outputs), rngs.params()
@@ -141,14 +156,17 @@ class Dense(nnx.Module):
             self.kernel = nnx.Param(jax.random.uniform(key, shape, minval=-bound, maxval=bound))
             self.bias = nnx.Param(jax.random.uniform(rngs.params(), (outputs,), minval=-bound, maxval=bound))
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: DenseInput) -> DenseOutput:
+        """Apply the layer to (…, inputs); returns (…, outputs)."""
         y = x.reshape(-1, x.shape[-1]) @ self.kernel[...] + self.bias[...]
         return y.reshape(*x.shape[:-1], -1)
 
 
 class BatchNorm(nnx.Module):
-    """Over batch and length, ε = 1e-5. Own code because torch keeps the unbiased running variance and flax the biased
-    one."""
+    """Batch normalization over batch and length, with ε = 1e-5.
+
+    It is code of our own because torch keeps the unbiased running variance and flax the biased one.
+    """
 
     def __init__(self, features: int, decay: float, unbiased: bool):
         self.scale = nnx.Param(jnp.ones(features))
@@ -158,10 +176,12 @@ class BatchNorm(nnx.Module):
         self.decay = decay
         self.unbiased = unbiased
 
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: AnyFeatures, train: bool) -> AnyFeatures:
+        """Normalize (L, b, H) or, at one step, (b, H). Training uses batch moments, evaluation running ones."""
         tokens = x.reshape(-1, x.shape[-1])
         if train:
             mean = tokens.mean(0)
+            # Both moments come from one pass over memory. Rounding can make this difference negative.
             var = jnp.maximum((tokens * tokens).mean(0) - mean * mean, 0.0)
             n = tokens.shape[0]
             kept_var = var * (n / (n - 1)) if self.unbiased else var
@@ -173,32 +193,36 @@ class BatchNorm(nnx.Module):
         return (tokens * scale + shift).reshape(x.shape)
 
     def scale_and_shift(self, mean: Array | None = None, var: Array | None = None) -> tuple[Array, Array]:
-        """The affine map, each (H,), that normalizes by these moments; by the running ones as in evaluation."""
+        """The scale and the shift, each (H,), that normalize by these moments; None means the running ones."""
         mean, var = self.mean[...] if mean is None else mean, self.var[...] if var is None else var
         scale = self.scale[...] * jax.lax.rsqrt(var + 1e-5)
         return scale, self.bias[...] - mean * scale
 
 
 class LayerNorm(nnx.Module):
-    """Over the features of each step; a wrapper that takes `train` as BatchNorm does."""
+    """Layer normalization over the features of each step. It takes `train` as BatchNorm does."""
 
     def __init__(self, features: int, epsilon: float, *, rngs: nnx.Rngs):
         self.norm = nnx.LayerNorm(features, epsilon=epsilon, rngs=rngs)
 
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: AnyFeatures, train: bool) -> AnyFeatures:
+        """Normalize (L, b, H), or (b, H) at one step, in the same way in training and evaluation."""
+        del train
         return self.norm(x)
 
 
 def make_norm(recipe: Recipe, conventions: Conventions, *, rngs: nnx.Rngs) -> BatchNorm | LayerNorm:
+    """Make the norm that the recipe names."""
     if recipe.norm == "batch":
         return BatchNorm(recipe.d_model, recipe.norm_decay, conventions.unbiased_running_variance)
     return LayerNorm(recipe.d_model, conventions.layer_norm_epsilon, rngs=rngs)
 
 
 class Gate(nnx.Module):
-    """The nonlinearity of the S5 layer (lindermanlab/S5 s5/layers.py); LRU uses `full_glu`."""
+    """The nonlinearity of the S5 block (lindermanlab/S5 s5/layers.py); the LRU uses `full_glu`."""
 
     masks: ClassVar[int] = 2
+    """The number of dropout masks that a call takes."""
 
     def __init__(self, kind: GateKind, features: int, conventions: Conventions, *, rngs: nnx.Rngs):
         self.kind = kind
@@ -208,7 +232,8 @@ class Gate(nnx.Module):
         if kind != "gelu":
             self.gate = Dense(features, features, conventions, rngs=rngs)
 
-    def __call__(self, x: Array, masks: Array | None) -> Array:
+    def __call__(self, x: AnyFeatures, masks: DropoutMasks | None) -> AnyFeatures:
+        """Apply the gate to (L, b, H), or (b, H) at one step; `masks` (2, b, H) are the dropout's."""
         activated = dropout(gelu(x, self.conventions), masks, 0)
         match self.kind:
             case "full_glu":
@@ -223,23 +248,27 @@ class Gate(nnx.Module):
 
 
 class GLUOutput(nnx.Module):
-    """The output side of the S4 block: drop → GELU → drop → Linear(2H) and GLU → drop (state-spaces/s4
-    modules/s4block.py)."""
+    """The nonlinearity of the S4 block: dropout → GELU → dropout → Linear(2H) and GLU → dropout.
+
+    The source is state-spaces/s4 modules/s4block.py.
+    """
 
     masks: ClassVar[int] = 3
+    """The number of dropout masks that a call takes."""
 
     def __init__(self, features: int, conventions: Conventions, *, rngs: nnx.Rngs):
         self.conventions = conventions
         self.linear = Dense(features, 2 * features, conventions, rngs=rngs)
 
-    def __call__(self, x: Array, masks: Array | None) -> Array:
+    def __call__(self, x: AnyFeatures, masks: DropoutMasks | None) -> AnyFeatures:
+        """Apply the gate to (L, b, H), or (b, H) at one step; `masks` (3, b, H) are the dropout's."""
         x = dropout(gelu(dropout(x, masks, 0), self.conventions), masks, 1)
         value, gate = jnp.split(self.linear(x), 2, axis=-1)
         return dropout(value * jax.nn.sigmoid(gate), masks, 2)
 
 
 class Block(nnx.Module):
-    """norm → sequence layer → gate → + skip, or with the norm last."""
+    """A residual block: norm → sequence layer → gate → + skip, or with the norm last."""
 
     def __init__(
         self,
@@ -256,16 +285,17 @@ class Block(nnx.Module):
         self.prenorm = recipe.prenorm
         self.mask_before_layer = conventions.mask_before_layer
 
-    def __call__(self, x: Array, mask: Array | None, train: bool, masks: Array | None) -> Array:
-        """x (L, b, H); `mask` (L, b, 1) is zero on padding, `masks` (n, b, H) are the dropout's."""
+    def __call__(self, x: Features, mask: Mask | None, train: bool, masks: DropoutMasks | None) -> Features:
+        """Apply the block to (L, b, H); `mask` (L, b, 1) is zero on padding, `masks` (n, b, H) are the dropout's."""
         x = x + self.gate(self._sequence(x, mask, train), masks)
         return x if self.prenorm else self.norm(x, train)
 
     def _sequence(self, x: Array, mask: Array | None, train: bool) -> Array:
         hidden = mask if self.mask_before_layer else None
         fixed = self.prenorm and not train and hidden is None
-        # In training, where the map depends on x, folding it makes a step 5–15 % slower (docs/references.md,
-        # "BatchNorm folded in evaluation").
+        # BatchNorm is an affine map in evaluation, so the layer can fold it into its weights. In training the map
+        # depends on x, and folding it makes a step 5–15 % slower (docs/references.md, "BatchNorm folded in
+        # evaluation").
         if fixed and isinstance(self.norm, BatchNorm) and isinstance(self.layer, FoldingLayer):
             return self.layer.folded(x, *self.norm.scale_and_shift())
         if self.prenorm:
@@ -273,12 +303,13 @@ class Block(nnx.Module):
         return self.layer(x if hidden is None else x * hidden)
 
     def initial_state(self, batch: int) -> Any:
+        """The layer's state before the first step. Raises UserError where the layer has no step."""
         if not isinstance(self.layer, RecurrentLayer):
             raise UserError(f"{type(self.layer).__name__} has no step, so it cannot run step by step.")
         return self.layer.initial_state(batch)
 
-    def step(self, state: Any, x_t: Array) -> tuple[Any, Array]:
-        """The block in evaluation on one time step (b, H)."""
+    def step(self, state: Any, x_t: FeaturesAt) -> tuple[Any, FeaturesAt]:
+        """Apply the block, as in evaluation, to one step (b, H): the layer's next state and the output (b, H)."""
         assert isinstance(self.layer, RecurrentLayer)
         state, y_t = self.layer.step(state, self.norm(x_t, False) if self.prenorm else x_t)
         x_t = x_t + self.gate(y_t, None)

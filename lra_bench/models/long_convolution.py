@@ -1,4 +1,4 @@
-"""What S4, S4D and S4-PTD share: a state space per channel computed as one long convolution, and its block."""
+"""The base of S4, S4D and S4-PTD: a state space for each feature, computed as a long convolution, and its block."""
 
 from __future__ import annotations
 
@@ -16,16 +16,22 @@ from lra_bench.recipes.s4 import Config
 from lra_bench.spec import Discretization, Recipe
 from lra_bench.ssm.convolution import channel_major, convolve
 from lra_bench.ssm.discretization import DISCRETIZATIONS
+from lra_bench.ssm.shapes import Features, FeaturesAt, Kernels, ModeWeights, SharedModes
 from lra_bench.ssm.vandermonde import diagonal_kernel
 
 CONVENTIONS = TORCH
+"""The conventions of the S4 family."""
 
 SMALLEST = 1e-4
-"""−Re Λ and −Im Λ start no smaller (state-spaces/s4 kernels/ssm.py): S4D-Lin's first mode turns, slowly."""
+"""The smallest initial −Re Λ and −Im Λ (state-spaces/s4 kernels/ssm.py). S4D-Lin's first mode, with Im Λ = 0 in the
+paper, then oscillates slowly."""
 
 
 class LongConvolution(nnx.Module):
-    """y = k * u + k' * u over the strict future + D u for (L, b, H); what S4, S4D and S4-PTD share: Λ, Δ, C, D."""
+    """The layer y = k * u + k' * u over the strict future + D u for (L, b, H), with parameters for Λ, dt and D.
+
+    A subclass has B and C, and computes the kernels. Raises UserError where `n_ssm` does not divide the features.
+    """
 
     def __init__(self, recipe: Recipe, config: Config, Lambda: np.ndarray, *, rngs: nnx.Rngs):
         H = recipe.d_model
@@ -39,40 +45,42 @@ class LongConvolution(nnx.Module):
         low, high = np.log(config.dt_min), np.log(config.dt_max)
         log_dt = jax.random.uniform(rngs.params(), (H,), minval=low, maxval=high)
         if config.dt_transform == "softplus":
+            # The inverse of softplus at dt = exp(log_dt), in a form that does not overflow.
             log_dt = jnp.exp(log_dt) + jnp.log(-jnp.expm1(-jnp.exp(log_dt)))
         self.inv_dt = ssm_parameter(log_dt, "dt")
         self.D = ssm_parameter(jax.random.normal(rngs.params(), (H,)), "skip")
 
     def _copies(self, values: np.ndarray | Array) -> Array:
-        """The same values for each of the S systems, stacked."""
+        """The same values for each of the S systems, stacked: (S, …)."""
         return jnp.stack([jnp.asarray(values, jnp.float32)] * self.n_ssm)
 
     def _per_channel(self, x: Array) -> Array:
-        """(S, N) → (H, N), or (1, N) left to broadcast."""
+        """Repeat (S, N) to (H, N). With S = 1 it stays (1, N) and broadcasts."""
         return x if len(x) == 1 else jnp.tile(x, (self.D.shape[0] // len(x), 1))
 
     def Lambda(self) -> Array:
-        """Complex (H or 1, N')."""
+        """The eigenvalues Λ, complex (H or 1, N'), where N' is the number of stored states."""
         return self._per_channel(jax.lax.complex(-jnp.exp(self.A_real[...]), -self.A_imag[...]))
 
     def dt(self) -> Array:
-        """Δ (H,)."""
+        """The step size dt (H,)."""
         transform = jax.nn.softplus if self.config.dt_transform == "softplus" else jnp.exp
         return transform(self.inv_dt[...])
 
-    def kernel(self, L: int) -> Array:
-        """(c, H, L)."""
-        raise AssertionError("a layer computes its own kernel")
+    def kernel(self, L: int) -> Kernels:
+        """The kernels (c, H, L) of every direction."""
+        raise NotImplementedError("a layer computes its own kernel")
 
-    def __call__(self, u: Array) -> Array:
+    def __call__(self, u: Features) -> Features:
+        """Apply the layer to (L, b, H)."""
         kernels = self.kernel(len(u))
-        now = kernels[0].at[:, 0].add(self.D[...])  # D u is one more tap at lag 0
+        now = kernels[0].at[:, 0].add(self.D[...])  # D u is a convolution with D at lag 0
         future = kernels[1] if self.channels == 2 else None
         return channel_major(convolve(channel_major(u), now, future))
 
 
 class ModalState(NamedTuple):
-    """Ā, B̄ (H or 1, N'), made once, and the states x (b, H, N') of each document."""
+    """The discretized Ā and B̄ (H or 1, N'), made once, and the states x (b, H, N')."""
 
     A_bar: Array
     B_bar: Array
@@ -80,20 +88,22 @@ class ModalState(NamedTuple):
 
 
 class DiagonalConvolution(LongConvolution):
-    """Any diagonal Λ by its Vandermonde product; `inputs` is B."""
+    """A long convolution whose Λ is diagonal, so that its kernel is a Vandermonde product."""
 
     discretization: Discretization
     C: nnx.Param
 
-    def inputs(self) -> Array:
-        """B, complex (H or 1, N')."""
-        raise AssertionError("a layer has its own B")
+    def inputs(self) -> SharedModes:
+        """The input matrix B, (H or 1, N' or 1)."""
+        raise NotImplementedError("a layer has its own B")
 
-    def kernel(self, L: int) -> Array:
+    def kernel(self, L: int) -> Kernels:
+        """The kernels (c, H, L) of every direction."""
         C = as_complex(self.C)
         return diagonal_kernel(self.Lambda(), self.inputs(), C, self.dt(), L, self.discretization)
 
     def initial_state(self, batch: int) -> ModalState:
+        """The states before the first step. Raises UserError for a bidirectional layer."""
         refuse_steps_if(self.channels == 2)
         Lambda = self.Lambda()
         rule = DISCRETIZATIONS[self.discretization]
@@ -105,19 +115,20 @@ class DiagonalConvolution(LongConvolution):
             jnp.zeros((batch, *B_bar.shape), B_bar.dtype),
         )
 
-    def step(self, state: ModalState, u_t: Array) -> tuple[ModalState, Array]:
+    def step(self, state: ModalState, u_t: FeaturesAt) -> tuple[ModalState, FeaturesAt]:
+        """The next states and y_t (b, H) from the inputs u_t (b, H)."""
         x = state.A_bar * state.x + state.B_bar * u_t[..., None]
         y_t = 2.0 * (as_complex(self.C)[0] * x).real.sum(-1)
         return state._replace(x=x), y_t + self.D[...] * u_t
 
 
-def normal_C(key: Array, channels: int, H: int, N: int) -> Array:
-    """Complex standard normal, (c, H, N)."""
+def normal_C(key: Array, channels: int, H: int, N: int) -> ModeWeights:
+    """Draw C (c, H, N) from the complex standard normal law."""
     re, im = jax.random.normal(key, (2, channels, H, N)) * 0.5**0.5
     return jax.lax.complex(re, im)
 
 
 def block_around(recipe: Recipe, layer: Any, *, rngs: nnx.Rngs) -> Block:
-    """The S4 block around a layer: GELU, GLU and three dropouts after it."""
+    """Make the S4 block around a layer, with `GLUOutput` after it."""
     gate = GLUOutput(recipe.d_model, CONVENTIONS, rngs=rngs)
     return Block(recipe, layer, gate, CONVENTIONS, rngs=rngs)

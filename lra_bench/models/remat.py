@@ -1,7 +1,7 @@
-"""Rematerialization: a block keeps its input alone for the backward pass, which computes the rest again.
+"""Rematerialization: a block keeps only its input for the backward pass, which computes the rest again.
 
-`jax.checkpoint` does the same on a GPU, but has no effect on a CPU, where XLA drops its barriers before it merges what
-is computed twice.
+`jax.checkpoint` does the same on a GPU but has no effect on a CPU. There XLA drops its barriers and then merges equal
+computations.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from lra_bench.machine.xla import not_before
 
 
 def rematerialized(block: nnx.Module, x: Array, *rest: Any) -> Array:
-    """block(x, *rest), the same values and gradients; statistics of the block are updated as by the call.
+    """Compute block(x, *rest) with rematerialization; x and the result are (L, b, H).
 
-    x, y: (L, b, H). `rest` is not differentiated.
+    Values and gradients are those of the call, and it updates the block's statistics likewise. `rest` is not
+    differentiated.
     """
     graph, (params, state) = nnx.graphdef(block), nnx.state(block, nnx.Param, ...)
 
@@ -37,11 +38,12 @@ def rematerialized(block: nnx.Module, x: Array, *rest: Any) -> Array:
         (params, x), (dy, _) = kept, cotangents
         _, pullback, _ = jax.vjp(plain, params, not_before(dy[0], x), has_aux=True)
         dparams, dx = pullback(dy)
-        # Else the compiler puts products off that make dparams, and keeps what they need of all blocks.
+        # Without this, the compiler delays the products that make dparams and keeps the arguments of all blocks' ones.
         return dparams, not_before(dparams, dx)
 
     call.defvjp(forward, backward)
     y, stats = call(params, x)
-    # Without stop_gradient JAX 0.10 makes arguments of their zero tangents, and then misses them when it is called.
+    # Without stop_gradient, JAX 0.10 turns the zero tangents of `stats` into arguments of the compiled program, and
+    # calling it fails because they are missing.
     nnx.update(block, lax.stop_gradient(stats))
     return y

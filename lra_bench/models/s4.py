@@ -1,8 +1,8 @@
-"""S4: a diagonal plus rank one state space per channel, computed as one long convolution (Gu, Goel & Ré 2022;
-state-spaces/s4 @ e757cef5, its fourth version).
+"""S4: a diagonal plus rank one state space for each feature, computed as a long convolution.
 
-The stored C is C̃ = C (I − Āᴸ) for the length L of the data, as there. Padded positions are zeroed on entering each
-block and left out of the mean; BatchNorm sees them.
+The sources are Gu, Goel & Ré 2022 and state-spaces/s4 @ e757cef5, its fourth version. As there, the stored C is
+C̃ = C (I − Āᴸ) for the length L of the data. Padded positions are set to zero before each layer and left out of the
+mean; BatchNorm includes them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from lra_bench.recipes.s4 import Config
 from lra_bench.spec import Recipe
 from lra_bench.ssm import dplr, hippo
 from lra_bench.ssm.cauchy import dplr_kernel
+from lra_bench.ssm.shapes import FeaturesAt, Kernels
 
 
 class DenseState(NamedTuple):
-    """The dense system, made once, and the states x (b, H, N) of each document."""
+    """The dense system, made once, and the states x (b, H, N)."""
 
     system: dplr.Dense
     x: Array
 
 
 class S4Layer(LongConvolution):
-    """HiPPO-LegS as Λ − P Pᴴ, bilinear, by Cauchy sums."""
+    """The S4 layer: HiPPO-LegS as Λ − P Pᴴ, the bilinear rule, and the kernel by Cauchy sums (`ssm/cauchy.py`)."""
 
     def __init__(self, recipe: Recipe, config: Config, length: int, *, rngs: nnx.Rngs):
         part, half = hippo.normal_part(config.d_state), config.d_state // 2
@@ -47,29 +48,32 @@ class S4Layer(LongConvolution):
     def _dense(self, C: Array) -> dplr.Dense:
         return dplr.discretize(self.Lambda(), *self._low_rank_and_input(), C, self.dt())
 
-    def kernel(self, L: int) -> Array:
-        """For inputs longer than the stored length, C̃ is folded on by doubling."""
+    def kernel(self, L: int) -> Kernels:
+        """The kernels (c, H, L) of every direction. For an L above the stored length, C̃ is folded for twice as much."""
         C_tilde, length = as_complex(self.C), self.length
         while length < L:
             C_tilde, length = dplr.double(self._dense(C_tilde), length), 2 * length
         return dplr_kernel(self.Lambda(), *self._low_rank_and_input(), C_tilde, self.dt(), length)[..., :L]
 
     def initial_state(self, batch: int) -> DenseState:
+        """The states before the first step. Raises UserError for a bidirectional layer."""
         refuse_steps_if(self.channels == 2)
         system = self._dense(as_complex(self.C))
         system = system._replace(C=dplr.output_row(dplr.unfold(system, self.length)))
         return DenseState(system, jnp.zeros((batch, *system.B_bar.shape), system.B_bar.dtype))
 
-    def step(self, state: DenseState, u_t: Array) -> tuple[DenseState, Array]:
+    def step(self, state: DenseState, u_t: FeaturesAt) -> tuple[DenseState, FeaturesAt]:
+        """The next states and y_t (b, H) from the inputs u_t (b, H)."""
         x, y_t = dplr.advance(state.system, state.x, u_t)
         return DenseState(state.system, x), y_t + self.D[...] * u_t
 
 
 def block(recipe: Recipe, config: Config, length: int, *, rngs: nnx.Rngs) -> Block:
-    """One residual block for data of this length, because C is folded for it."""
+    """Make one residual block for data of this length, for which C is folded."""
     return block_around(recipe, S4Layer(recipe, config, length, rngs=rngs), rngs=rngs)
 
 
 def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs) -> Classifier:
+    """Make the network of the recipe for data of this shape."""
     blocks = [block(recipe, config, shape.length, rngs=rngs) for _ in range(recipe.n_layers)]
     return Classifier(recipe, shape, blocks, CONVENTIONS, rngs=rngs)

@@ -1,11 +1,13 @@
-"""S4D: S4 with a diagonal state matrix, so that its kernel is a Vandermonde product (Gu, Gupta, Goel & Ré 2022;
-state-spaces/s4 @ e757cef5 `src/models/sequence/kernels/ssm.py`, `mode: diag`)."""
+"""S4D: S4 with a diagonal state matrix, so that its kernel is a Vandermonde product.
+
+The sources are Gu, Gupta, Goel & Ré 2022 and state-spaces/s4 @ e757cef5 `src/models/sequence/kernels/ssm.py`, with
+`mode: diag`.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from flax import nnx
-from jax import Array
 
 from lra_bench.models.classifier import Classifier
 from lra_bench.models.layers import Block, DataShape, as_complex, as_pair, ssm_parameter
@@ -13,10 +15,11 @@ from lra_bench.models.long_convolution import CONVENTIONS, SMALLEST, DiagonalCon
 from lra_bench.recipes.s4d import Config
 from lra_bench.spec import Recipe
 from lra_bench.ssm import hippo
+from lra_bench.ssm.shapes import SharedModes
 
 
 class S4DLayer(DiagonalConvolution):
-    """Trained B beside C, both complex, one of each conjugate pair."""
+    """The S4D layer: B and C are trained, both complex, and hold one state of each conjugate pair."""
 
     def __init__(self, recipe: Recipe, config: Config, *, rngs: nnx.Rngs):
         Lambda, B = hippo.diagonal(config.init, config.d_state)
@@ -27,14 +30,17 @@ class S4DLayer(DiagonalConvolution):
         C = normal_C(rngs.params(), self.channels, recipe.d_model, len(Lambda))
         self.C = ssm_parameter(as_pair(C), "output")
 
-    def inputs(self) -> Array:
+    def inputs(self) -> SharedModes:
+        """The input matrix B, complex (H or 1, N')."""
         return self._per_channel(as_complex(self.B))
 
 
 def block(recipe: Recipe, config: Config, *, rngs: nnx.Rngs) -> Block:
+    """Make one residual block of the recipe."""
     return block_around(recipe, S4DLayer(recipe, config, rngs=rngs), rngs=rngs)
 
 
 def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs) -> Classifier:
+    """Make the network of the recipe for data of this shape."""
     blocks = [block(recipe, config, rngs=rngs) for _ in range(recipe.n_layers)]
     return Classifier(recipe, shape, blocks, CONVENTIONS, rngs=rngs)

@@ -1,5 +1,7 @@
-"""S5: a diagonal, multi-input multi-output state space layer (Smith, Warrington & Linderman 2023; lindermanlab/S5 @
-3c18fdb6)."""
+"""S5: a diagonal state space layer with many inputs and outputs.
+
+The sources are Smith, Warrington & Linderman 2023 and lindermanlab/S5 @ 3c18fdb6.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,15 @@ from lra_bench.models.diagonal import DiagonalSSM
 from lra_bench.models.layers import FLAX, Block, DataShape, Gate, as_pair, ssm_parameter
 from lra_bench.recipes.s5 import Config
 from lra_bench.spec import Recipe
-from lra_bench.ssm import discretization, hippo, scan
+from lra_bench.ssm import discretization, hippo
+from lra_bench.ssm.shapes import Pair
 
 CONVENTIONS = FLAX
+"""The conventions of the reference code."""
 
 
 class Modes(NamedTuple):
-    """Eigenvalues and vectors that Λ, B and C start from: Λ (P',), V (P, P'), V⁻¹ (P', P)."""
+    """The eigenvalues and eigenvectors that Λ, B and C start from: Λ (P',), V (P, P'), V⁻¹ (P', P)."""
 
     Lambda: np.ndarray
     V: np.ndarray
@@ -30,15 +34,15 @@ class Modes(NamedTuple):
 
 
 def repeat_blocks(Lambda: np.ndarray, V: np.ndarray, Vinv: np.ndarray, blocks: int) -> Modes:
-    """`blocks` copies of one block's modes, block-diagonal."""
+    """Put so many copies of one block's modes on the diagonal of a larger system."""
     eye = np.eye(blocks)
     return Modes(np.tile(Lambda, blocks), np.kron(eye, V), np.kron(eye, Vinv))
 
 
 def sample_C(key: Array, kind: str, H: int, V: np.ndarray, directions: int) -> list[Array]:
-    """One complex (H, P') matrix per direction, with the three laws of the reference's `--C_init`.
+    """Draw one complex (H, P') matrix for each direction by one of the three laws of the reference's `--C_init`.
 
-    `lecun_normal` has deviation 1/√(P·H), not 1/√P: the reference's initializer counts H as receptive field
+    `lecun_normal` has deviation 1/√(P·H), not 1/√P: the reference's initializer counts H as the receptive field
     (lindermanlab/S5 @ 3c18fdb6 s5/ssm_init.py; docs/references.md, "S5: laws of the initial B and C").
     """
     P, stored = V.shape
@@ -52,9 +56,10 @@ def sample_C(key: Array, kind: str, H: int, V: np.ndarray, directions: int) -> l
 
 
 class S5Layer(DiagonalSSM):
-    """Λ, B, C and Δ trained; two directions share all but C."""
+    """The S5 layer: Λ, B, C, D and dt are trained, and two directions share all but C."""
 
     conjugate_symmetry: ClassVar[bool] = True
+    """Whether only one state of each conjugate pair is stored."""
 
     def __init__(self, recipe: Recipe, config: Config, *, rngs: nnx.Rngs):
         self.config = config
@@ -73,21 +78,23 @@ class S5Layer(DiagonalSSM):
         self.log_dt = ssm_parameter(jax.random.uniform(rngs.params(), (P,), minval=low, maxval=high), "dt")
 
     def initial_modes(self, config: Config) -> Modes:
-        """HiPPO-LegS's normal part, the half with Im Λ < 0."""
+        """The half with Im Λ < 0 of HiPPO-LegS's normal part."""
         block = config.d_state // config.blocks
         Lambda, V, *_ = hippo.normal_part(block)
         half = block // 2
         return repeat_blocks(Lambda[:half], V[:, :half], V[:, :half].conj().T, config.blocks)
 
     def initial_B(self, key: Array, config: Config, H: int) -> Array:
-        """B₀ (P, H), before the change of basis."""
+        """Draw B₀ (P, H), the input matrix before the change of basis."""
         return jax.nn.initializers.lecun_normal()(key, (config.d_state, H))
 
     def eigenvalues(self) -> tuple[Array, Array]:
+        """The eigenvalues of the continuous system as Re Λ and Im Λ, each (P',)."""
         real = self.Lambda_re[...]
         return jnp.minimum(real, -1e-4) if self.config.clip_eigs else real, self.Lambda_im[...]
 
-    def discretized(self) -> tuple[scan.Pair, Array, Array, Array | None]:
+    def discretized(self) -> tuple[Pair, Array, Array, Array | None]:
+        """The system as `scan.diagonal_ssm` takes it."""
         rule = discretization.DISCRETIZATIONS[self.config.discretization]
         bar_re, bar_im, factor_re, factor_im = rule(*self.eigenvalues(), jnp.exp(self.log_dt[...]))
         B_re, B_im = self.B[..., 0], self.B[..., 1]
@@ -106,10 +113,12 @@ class S5Layer(DiagonalSSM):
 
 
 def block(recipe: Recipe, config: Config, *, rngs: nnx.Rngs) -> Block:
+    """Make one residual block of the recipe."""
     gate = Gate(config.activation, recipe.d_model, CONVENTIONS, rngs=rngs)
     return Block(recipe, S5Layer(recipe, config, rngs=rngs), gate, CONVENTIONS, rngs=rngs)
 
 
 def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs) -> Classifier:
+    """Make the network of the recipe for data of this shape."""
     blocks = [block(recipe, config, rngs=rngs) for _ in range(recipe.n_layers)]
     return Classifier(recipe, shape, blocks, CONVENTIONS, rngs=rngs)

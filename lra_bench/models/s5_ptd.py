@@ -1,8 +1,7 @@
-"""S5-PTD: S5 whose Λ, V start from a perturbed HiPPO matrix, so well conditioned and without conjugate symmetry (Yu
-et al. 2024).
+"""S5-PTD: S5 whose Λ and V start from a perturbed HiPPO matrix (Yu et al. 2024, arXiv 2310.01698).
 
-PTD changes the initialization only (arXiv 2310.01698): A_HiPPO + E = V Λ V⁻¹ with V⁻¹ ≠ Vᴴ, all P
-modes stored and y = Re(C x). The perturbation E is our own (`ssm/ptd.py`).
+PTD changes the initialization only. A_HiPPO + E = V Λ V⁻¹ is well conditioned, but V⁻¹ ≠ Vᴴ. There is no conjugate
+symmetry: all P modes are stored, and y = Re(C x). The perturbation E is our own (`ssm/ptd.py`).
 """
 
 from __future__ import annotations
@@ -23,18 +22,23 @@ from lra_bench.spec import Recipe
 from lra_bench.ssm import hippo, ptd
 
 CONVENTIONS = s5.CONVENTIONS
+"""The conventions of S5."""
 
 
 class S5PTDLayer(s5.S5Layer):
+    """The S5-PTD layer: an S5 layer with other initial values and without conjugate symmetry."""
+
     conjugate_symmetry: ClassVar[bool] = False
 
     def initial_modes(self, config: S5Config) -> s5.Modes:
+        """All modes of the perturbed HiPPO matrix. Blocks of size 2 need no perturbation."""
         assert isinstance(config, Config)
         block = config.d_state // config.blocks
         solved = ptd.ptd(block, config.gamma if block > 2 else None)
         return s5.repeat_blocks(solved.Lambda, solved.V, solved.Vinv, config.blocks)
 
     def initial_B(self, key: Array, config: S5Config, H: int) -> Array:
+        """The input matrix B₀ (P, H) before the change of basis: drawn, or HiPPO-LegS's own B for every feature."""
         assert isinstance(config, Config)
         if config.b_init == "lecun_normal":
             return super().initial_B(key, config, H)
@@ -42,16 +46,19 @@ class S5PTDLayer(s5.S5Layer):
         return jnp.asarray(np.tile(B, config.blocks)[:, None].repeat(H, axis=1), jnp.float32)
 
     def eigenvalues(self) -> tuple[Array, Array]:
+        """The eigenvalues as Re Λ and Im Λ, each (P',), with Re Λ made negative where the recipe asks for it."""
         assert isinstance(self.config, Config)
         real, imag = super().eigenvalues()
         return (-jnp.abs(real) if self.config.force_negative else real), imag
 
 
 def block(recipe: Recipe, config: Config, *, rngs: nnx.Rngs) -> Block:
+    """Make one residual block of the recipe."""
     gate = Gate(config.activation, recipe.d_model, CONVENTIONS, rngs=rngs)
     return Block(recipe, S5PTDLayer(recipe, config, rngs=rngs), gate, CONVENTIONS, rngs=rngs)
 
 
 def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs) -> Classifier:
+    """Make the network of the recipe for data of this shape."""
     blocks = [block(recipe, config, rngs=rngs) for _ in range(recipe.n_layers)]
     return Classifier(recipe, shape, blocks, CONVENTIONS, rngs=rngs)

@@ -1,9 +1,9 @@
-"""The Transformer encoder of the LRA paper, the tables' reference row (Tay et al. 2021;
-google-research/long-range-arena @ cd31e5c6 models/transformer, models/layers).
+"""The Transformer encoder of the LRA paper, the reference row of the tables.
 
-Its own network, not a layer in the S5 block: pixels are 256 tokens, a class token is read out, positions are added,
-and dropout draws a mask per step. Attention goes through the queries in groups and recomputes their weights for the
-gradient, so that Path-X's 16,384² weights per head need not exist at once; the numbers are the same.
+The sources are Tay et al. 2021 and google-research/long-range-arena @ cd31e5c6 models/transformer, models/layers. It is
+a network of its own, not a layer in the S5 block: pixels are 256 tokens, the head reads a class token, positions are
+added, and dropout draws a mask at each position. Attention takes the queries in groups and computes their weights again
+for the gradient, so that Path-X's 16,384² weights per head are never in memory at once. The numbers are the same.
 """
 
 from __future__ import annotations
@@ -21,19 +21,34 @@ from lra_bench.errors import UserError
 from lra_bench.models.classifier import as_one_batch
 from lra_bench.models.layers import DataShape
 from lra_bench.models.remat import rematerialized
+from lra_bench.models.shapes import (
+    DocumentLengths,
+    DocumentTokens,
+    HeadFeatures,
+    Lengths,
+    Logits,
+    Pooled,
+    RealPositions,
+    Tokens,
+)
 from lra_bench.recipes.transformer import Config
 from lra_bench.spec import Recipe
+from lra_bench.ssm.shapes import Features
 
 QUERIES_AT_ONCE = 256
+"""The number of queries in a group."""
+
 MASKED = -1e10
-"""Added score of what must not be seen. Not −∞: a row in which nothing may be seen then looks at everything alike."""
+"""The score of a masked pair of positions. It is not −∞, so that a row with masked scores only has equal weights."""
 
 
-def attend(q: Array, k: Array, v: Array, real: Array | None, rate: float, key: Array | None) -> Array:
-    """softmax(q kᵀ / √d) v with dropout on the weights; q, k, v and the result: (L, b, heads, d).
+def attend(
+    q: HeadFeatures, k: HeadFeatures, v: HeadFeatures, real: RealPositions | None, rate: float, key: Array | None
+) -> HeadFeatures:
+    """Compute softmax(q kᵀ / √d) v with dropout on the weights; q, k, v and the result are (L, b, heads, d).
 
-    `real` (L, b) tells true steps from padding. Only true steps see, and only true steps are seen; the LRA code lets a
-    padded step see everything alike, which nothing but mean pooling over padding can notice.
+    `real` (L, b) is True where a position is not padding. A pair of positions is masked unless both are real. In the
+    LRA code padding attends to all positions equally, which changes nothing except in mean pooling over padding.
     """
 
     @jax.checkpoint
@@ -49,18 +64,19 @@ def attend(q: Array, k: Array, v: Array, real: Array | None, rate: float, key: A
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Zero single numbers of x; `key` None means evaluation."""
+    """Set single numbers of x to zero at random. `key` None means evaluation, where nothing changes."""
     if key is None or rate == 0.0:
         return x
     return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0.0)
 
 
 def split_key(key: Array | None, n: int) -> list[Array | None]:
+    """Split a key into n; None stays None, n times."""
     return [None] * n if key is None else list(jax.random.split(key, n))
 
 
 def sinusoids(length: int, features: int) -> np.ndarray:
-    """(L, H): sines of falling frequency at even features, cosines at odd ones."""
+    """The table (L, H) of positions: sines of falling frequency at even features, cosines at odd ones."""
     angle = np.arange(length)[:, None] * 10_000.0 ** (-np.arange(0, features, 2) / features)
     table = np.zeros((length, features), np.float32)
     table[:, 0::2], table[:, 1::2] = np.sin(angle), np.cos(angle)[:, : features // 2]
@@ -68,12 +84,13 @@ def sinusoids(length: int, features: int) -> np.ndarray:
 
 
 def xavier(inputs: int, outputs: int, bias: bool, rngs: nnx.Rngs) -> nnx.Linear:
+    """Make a dense layer with Xavier's uniform initialization and, if any, a bias of deviation 1e-6."""
     kernel, offset = jax.nn.initializers.xavier_uniform(), jax.nn.initializers.normal(1e-6)
     return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=kernel, bias_init=offset, rngs=rngs)
 
 
 class TransformerBlock(nnx.Module):
-    """x + attention(norm x), then + MLP(norm x); over (L, b, H)."""
+    """A block over (L, b, H): x + attention(norm x), then x + MLP(norm x)."""
 
     def __init__(self, recipe: Recipe, config: Config, *, rngs: nnx.Rngs):
         H = recipe.d_model
@@ -87,7 +104,8 @@ class TransformerBlock(nnx.Module):
         self.back = xavier(config.mlp_dim, H, True, rngs)
         self.heads, self.rate, self.attention_rate = config.heads, recipe.dropout, config.attention_dropout
 
-    def __call__(self, x: Array, real: Array | None, key: Array | None) -> Array:
+    def __call__(self, x: Features, real: RealPositions | None, key: Array | None) -> Features:
+        """Apply the block to (L, b, H); `real` (L, b) is True where a position is not padding."""
         keys = split_key(key, 4)
         tokens = x.reshape(-1, x.shape[-1])
         normed = self.norm_attention(tokens)
@@ -101,7 +119,10 @@ class TransformerBlock(nnx.Module):
 
 
 class Head(nnx.Module):
-    """Pooled features, of a pair side by side, through one hidden layer (a pair: two) of ReLUs to logits."""
+    """The head: pooled features → one hidden layer of ReLUs → logits.
+
+    For pairs, the features of both documents stand side by side, and there are two hidden layers.
+    """
 
     def __init__(self, recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs):
         widths = [recipe.d_model * shape.documents, config.mlp_dim]
@@ -110,7 +131,9 @@ class Head(nnx.Module):
         self.output = nnx.Linear(widths[-1], shape.classes, rngs=rngs)
         self.documents = shape.documents
 
-    def __call__(self, pooled: Array) -> Array:
+    def __call__(self, pooled: Pooled) -> Logits:
+        """Compute logits (b, classes) from pooled features (b, H), or (2b, H) with all first documents before all
+        second ones."""
         x = jnp.concatenate(jnp.split(pooled, self.documents), axis=-1)
         for layer in self.hidden:
             x = jax.nn.relu(layer(x))
@@ -121,8 +144,11 @@ class Transformer(nnx.Module):
     """The whole network, called as a `Classifier`: inputs (b, L) or (b, 2, L) uint8 → logits (b, classes)."""
 
     batched_products: ClassVar[bool] = True
+    """Whether most of the time goes into products of many small matrices, as in attention."""
     remat: bool = False
+    """Whether training keeps only the inputs of blocks and computes the rest again in the backward pass."""
     ignores_padding = True
+    """Whether, in evaluation, padding changes nothing."""
 
     def __init__(self, recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs):
         H = recipe.d_model
@@ -137,7 +163,8 @@ class Transformer(nnx.Module):
         self.head = Head(recipe, config, shape, rngs=rngs)
         self.rate, self.pooling, self.shape = recipe.dropout, recipe.pooling, shape
 
-    def __call__(self, inputs: Array, lengths: Array, *, train: bool, key: Array | None) -> Array:
+    def __call__(self, inputs: Tokens, lengths: Lengths, *, train: bool, key: Array | None) -> Logits:
+        """Compute the logits of a batch. `key` draws the dropout; None means none."""
         if self.shape.documents == 2:
             inputs, lengths = as_one_batch(inputs, lengths)
         first, *keys = split_key(key, 1 + len(self.blocks))
@@ -153,16 +180,19 @@ class Transformer(nnx.Module):
         x = self.norm(x)
         return self.head(x.mean(0) if self.class_token is None else x[0])
 
-    def true_steps(self, inputs: Array, lengths: Array) -> Array:
-        """(L, b): of texts, what is not padding; of images, every pixel that is not black. That is the LRA code's rule,
-        under which 0 is padding wherever it stands; the class token takes after the first step."""
+    def true_steps(self, inputs: DocumentTokens, lengths: DocumentLengths) -> RealPositions:
+        """The mask (L, b) of real positions: those below the length in texts, and those that are not black in images.
+
+        That is the LRA code's rule, by which 0 is padding at any place. The class token is real if the first position
+        is.
+        """
         if self.shape.variable_length:
             return jnp.arange(inputs.shape[1])[:, None] < lengths[None]
         return inputs.T > 0
 
 
 def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs) -> Transformer:
-    """Raises UserError for settings of the recipe that this encoder has no form of."""
+    """Make the network of the recipe for data of this shape. Raises UserError for settings that this encoder lacks."""
     fixed = {"norm": "layer", "prenorm": True, "bidirectional": True, "pixels": None}
     for name, value in fixed.items():
         if getattr(recipe, name) != value:

@@ -1,7 +1,7 @@
 """The published recipes, one file per model: its title, its paper, the settings of its layer, and a recipe per task.
 
-A file here is found by its name. It defines TITLE, PAPER, `Config` (a frozen spec.Frozen) and RECIPES, a dictionary
-from the name of a task to its Recipe. `models/` has a file of the same name with the layer itself. No JAX.
+A file here is found by its name. It defines TITLE, PAPER, `Config` (a spec.Frozen) and RECIPES, a dictionary from the
+name of a task to its Recipe. `models/` has a file of the same name with the layer itself. JAX is not imported here.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ PATHX_SEEDS = (
 
 
 class Input(NamedTuple):
-    """How the examples of a task enter a network: as tokens with a table of so many rows, or as scaled pixels."""
+    """The form in which a task's examples enter a network: tokens with so many rows of a table, or scaled pixels."""
 
     embedding: int | None
     pixels: Literal["unit", "signed", "standard"] | None
 
 
 def steps_per_epoch(task: str, batch_size: int) -> int:
-    """The updates in one epoch of the full training split of `task`. A last, smaller batch is dropped."""
+    """The number of steps in one epoch of the full training split of `task`. A last, smaller batch is dropped."""
     described: Task = importlib.import_module(f"lra_bench.tasks.{task}").TASK
     return described.splits["train"] // batch_size
 
 
 def notes(*parts: str) -> str:
-    """The parts that are not empty, as one text."""
+    """Join the parts that are not empty to one text."""
     return " ".join(part for part in parts if part)

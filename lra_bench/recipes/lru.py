@@ -1,4 +1,4 @@
-"""LRU: the settings of its layer, and the recipes of its paper."""
+"""The LRU: the settings of its layer, and the recipes of its paper."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ REFERENCE = "Orvieto et al. 2023 (arXiv 2303.06349), tables 8 and 9; NicolasZucc
 
 
 class Config(Frozen):
-    """Settings of the LRU layer, in the paper's letters."""
+    """The settings of the LRU layer, in the paper's letters."""
 
-    d_state: int = Field(ge=1, le=WIDEST, description="N, complex states; none implied by symmetry")
-    r_min: float = Field(ge=0, lt=1, description="inner radius of the ring in which |λ| starts")
-    r_max: float = Field(gt=0, lt=1, description="outer radius")
-    max_phase: float = Field(gt=0, le=2 * math.pi, description="arg λ starts uniform in [0, max_phase]")
+    d_state: int = Field(ge=1, le=WIDEST, description="the number N of complex states; there is no conjugate symmetry")
+    r_min: float = Field(ge=0, lt=1, description="the inner radius of the ring in which λ starts")
+    r_max: float = Field(gt=0, lt=1, description="the outer radius of the ring in which λ starts")
+    max_phase: float = Field(
+        gt=0, le=2 * math.pi, description="the largest initial arg λ; it starts uniform between 0 and this"
+    )
     activation: Literal["full_glu", "half_glu1"]
 
     @model_validator(mode="after")
@@ -32,7 +34,11 @@ class Config(Frozen):
 
 
 GROUPS: dict[Role, Group] = {"eigenvalues": "ssm", "input": "ssm"}
+"""The optimizer groups of minimal-LRU by role."""
+
 LR = 1e-3
+"""The base learning rate: minimal-LRU's default, because the paper lists none."""
+
 NOTES = (
     "The paper tunes the base learning rate on a grid and does not list it; 0.001 here is minimal-LRU's default. "
     "Warm-up and cosine there begin and end at 1e-7, here at 0. BatchNorm's decay is minimal-LRU's."
@@ -55,7 +61,7 @@ def row(
     lr_factor: float,
     note: str = "",
 ) -> tuple[str, Recipe]:
-    """The task and its recipe: six prenorm blocks, a cosine over the paper's number of iterations, inputs as in S5."""
+    """A task and its recipe: six prenorm blocks, a cosine over the paper's number of iterations, inputs as in S5."""
     config = Config(d_state=d_state, r_min=ring[0], r_max=ring[1], max_phase=max_phase, activation=activation)
     epochs = iterations / steps_per_epoch(task, batch_size)
     return task, Recipe(

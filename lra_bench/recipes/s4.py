@@ -1,4 +1,4 @@
-"""S4: the settings of its layer, the recipes of its repository, and what the whole S4 family shares."""
+"""S4: the settings of its layer, the recipes of its repository, and the settings that the S4 family shares."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ REFERENCE = "state-spaces/s4 @ e757cef5 configs/experiment/lra; accuracy as stat
 
 
 class Config(Frozen):
-    """Settings of the S4 layer, named as the reference's."""
+    """The settings of the S4 layer, with the reference's names. Raises ValueError where dt_min exceeds dt_max."""
 
-    d_state: int = Field(ge=2, le=WIDEST, multiple_of=2, description="N, states of each channel; N/2 are stored")
-    n_ssm: int | None = Field(
-        ge=1, description="S, different Λ, P, B; channel h uses number h modulo S. None: one for each channel"
+    d_state: int = Field(
+        ge=2, le=WIDEST, multiple_of=2, description="the number N of states of each feature; N/2 are stored"
     )
-    dt_min: float = Field(gt=0, description="smallest initial Δ")
-    dt_max: float = Field(gt=0, description="largest initial Δ")
-    dt_transform: Literal["softplus", "exp"] = Field(description="from the parameter to Δ")
+    n_ssm: int | None = Field(
+        ge=1,
+        description="the number S of different Λ, P and B; feature h uses number h modulo S; None means one for each",
+    )
+    dt_min: float = Field(gt=0, description="the smallest initial step size dt")
+    dt_max: float = Field(gt=0, description="the largest initial step size dt")
+    dt_transform: Literal["softplus", "exp"] = Field(description="the function from the parameter to dt")
 
     @model_validator(mode="after")
     def _order(self) -> Config:
@@ -33,8 +36,10 @@ class Config(Frozen):
 
 
 GROUPS: dict[Role, Group] = {"eigenvalues": "ssm", "input": "ssm", "low_rank": "ssm", "dt": "ssm"}
+"""The optimizer groups of the reference's `lr: 0.001`. C, D, norms and biases are regular."""
+
 GROUPS_DT_GLOBAL: dict[Role, Group] = {**GROUPS, "dt": "regular_no_decay"}
-"""The reference's `lr: 0.001`, and `lr: {dt: null, A: 0.001, B: 0.001}`. C, D, norms and biases are regular."""
+"""The optimizer groups of the reference's `lr: {dt: null, A: 0.001, B: 0.001}`. C, D, norms and biases are regular."""
 
 INPUTS: dict[str, Input] = {
     "listops": Input(embedding=18, pixels=None),
@@ -44,7 +49,7 @@ INPUTS: dict[str, Input] = {
     "pathfinder": Input(embedding=None, pixels="unit"),
     "pathx": Input(embedding=None, pixels="unit"),
 }
-"""How the reference pipelines each task to its networks."""
+"""The form in which the reference gives each task to its networks."""
 
 
 def family_row(
@@ -69,7 +74,7 @@ def family_row(
     weight_decay: float,
     groups: dict[Role, Group],
 ) -> tuple[str, Recipe]:
-    """The task and a recipe of S4, S4D or S4-PTD: bidirectional, torch's BatchNorm, AdamW, a cosine over `steps`."""
+    """A task and a recipe of S4, S4D or S4-PTD: bidirectional, torch's BatchNorm, AdamW, a cosine over `steps`."""
     per_epoch = steps_per_epoch(task, batch_size)
     return task, Recipe(
         reference=reference,
@@ -116,8 +121,7 @@ def row(
     groups: dict[Role, Group],
     notes: str = "",
 ) -> tuple[str, Recipe]:
-    """The task and its recipe as the repository recommends it now: LegS, six layers, a tenth of the steps as
-    warm-up."""
+    """A task and its recipe as the repository recommends it now: LegS, six layers, a tenth of the steps as warm-up."""
     config = Config(d_state=d_state, n_ssm=n_ssm, dt_min=dt_min, dt_max=0.1, dt_transform="softplus")
     return family_row(
         task,

@@ -1,4 +1,4 @@
-"""S4-PTD: S4's settings, of which all states are stored here, and the recipes of the PTD authors."""
+"""S4-PTD: S4's settings and one of its own, and the recipes of the PTD authors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ REFERENCE = "AnnanYu/Approximate_Diagonal @ ec98d6a6 S4-PTD/configs/experiment/l
 
 
 class Config(s4.Config):
-    """S4's settings, of which d_state are all stored here, and one of its own."""
+    """The settings of S4 and one more. All d_state states are stored, not half of them."""
 
-    gamma: float = Field(gt=0, description="weight of ‖E‖ against the condition number (`ssm/ptd.py`)")
+    gamma: float = Field(gt=0, description="the weight of ‖E‖ against the condition number (`ssm/ptd.py`)")
 
 
 NOTES = (
@@ -48,8 +48,10 @@ def row(
     groups: dict[Role, Group],
     note: str = "",
 ) -> tuple[str, Recipe]:
-    """The task and its recipe: 64 complex states, all stored. γ is ours: it gives ‖E‖ about the size of the
-    authors'."""
+    """A task and its recipe: 64 complex states, all stored.
+
+    γ is our own: it makes ‖E‖ about as large as the authors'.
+    """
     config = Config(d_state=64, n_ssm=1, dt_min=dt_min, dt_max=dt_max, dt_transform="softplus", gamma=0.02)
     return s4.family_row(
         task,

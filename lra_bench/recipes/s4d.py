@@ -18,9 +18,9 @@ REFERENCE = (
 
 
 class Config(s4.Config):
-    """S4's settings and two of its own."""
+    """The settings of S4 and two more."""
 
-    init: DiagonalInit = Field(description="Λ and B at the start: S4D-LegS, -Inv, -Lin or -Real")
+    init: DiagonalInit = Field(description="the initial Λ and B: S4D-LegS, S4D-Inv, S4D-Lin or S4D-Real")
     discretization: Discretization
 
 
@@ -57,7 +57,7 @@ def row(
     groups: dict[Role, Group],
     note: str = "",
 ) -> tuple[str, Recipe]:
-    """The task and its recipe for S4D-LegS on the third version's settings: 64 states, zero-order hold."""
+    """A task and its recipe for S4D-LegS, with the settings of the third version: 64 states, zero-order hold."""
     config = Config(
         d_state=64, n_ssm=n_ssm, dt_min=dt_min, dt_max=0.1, dt_transform="exp", init="legs", discretization="zoh"
     )

@@ -1,4 +1,4 @@
-"""S5: the settings of its layer, and the recipes that its authors ran."""
+"""S5: the settings of its layer, and the recipes that its authors used."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ REFERENCE = f"{CODE} bin/run_experiments; Smith, Warrington & Linderman 2023, ta
 
 
 class Config(Frozen):
-    """Settings of the S5 layer, named as the reference's where it has a name."""
+    """The settings of the S5 layer, with the reference's names where it has them.
 
-    d_state: int = Field(ge=2, le=WIDEST, description="P, nominal states; with conjugate symmetry P/2 are stored")
-    blocks: int = Field(ge=1, description="J, copies of a HiPPO block of size P/J that Λ starts from")
+    Raises ValueError where 2·blocks does not divide d_state, or dt_min exceeds dt_max.
+    """
+
+    d_state: int = Field(ge=2, le=WIDEST, description="the number P of states; with conjugate symmetry P/2 are stored")
+    blocks: int = Field(ge=1, description="the number J of copies of a HiPPO block of size P/J that Λ starts from")
     activation: GateKind
     c_init: Literal["lecun_normal", "trunc_standard_normal", "complex_normal"]
     discretization: Discretization
-    dt_min: float = Field(gt=0, description="smallest initial Δ")
-    dt_max: float = Field(gt=0, description="largest initial Δ")
-    clip_eigs: bool = Field(description="Re Λ ≤ −1e-4 at every step")
+    dt_min: float = Field(gt=0, description="the smallest initial step size dt")
+    dt_max: float = Field(gt=0, description="the largest initial step size dt")
+    clip_eigs: bool = Field(description="whether Re Λ is clipped to at most −1e-4")
 
     @model_validator(mode="after")
     def _blocks_divide_states(self) -> Config:
@@ -37,11 +40,16 @@ class Config(Frozen):
 
 
 STANDARD: dict[Role, Group] = {"eigenvalues": "ssm", "dt": "ssm", "input": "ssm"}
+"""The optimizer groups of the reference's `--opt_config` by role.
+
+Norms, D, C and biases are always regular there, although the code seems to say otherwise: its key "norm" matches no
+leaf (lindermanlab/S5#10). The three dictionaries below are the groups of other values of `--opt_config`, and of
+`--dt_global`.
+"""
+
 STANDARD_DT_GLOBAL: dict[Role, Group] = {"eigenvalues": "ssm", "input": "ssm"}
 B_AND_C_DECAY: dict[Role, Group] = {"eigenvalues": "ssm", "dt": "ssm", "input": "ssm_decay"}
 B_FAST_AND_C_DECAY: dict[Role, Group] = {"eigenvalues": "ssm", "dt": "ssm"}
-"""The reference's `--opt_config` (and `--dt_global`) by role. Norms, D, C and biases are always regular there, whatever
-the code seems to say: its key "norm" matches no leaf (lindermanlab/S5#10)."""
 
 INPUTS: dict[str, Input] = {
     "listops": Input(embedding=20, pixels=None),
@@ -51,7 +59,7 @@ INPUTS: dict[str, Input] = {
     "pathfinder": Input(embedding=None, pixels="signed"),
     "pathx": Input(embedding=None, pixels="signed"),
 }
-"""How the reference pipelines each task to its networks."""
+"""The form in which the reference gives each task to its networks."""
 
 
 def row(
@@ -77,8 +85,7 @@ def row(
     groups: dict[Role, Group],
     notes: str = "",
 ) -> tuple[str, Recipe]:
-    """The task and its recipe: bidirectional, prenorm BatchNorm, zero-order hold, mean pooling, the reference's
-    schedule."""
+    """A task and its recipe: bidirectional, prenorm BatchNorm, zero-order hold, mean pooling, S5's own schedule."""
     config = Config(
         d_state=d_state,
         blocks=blocks,

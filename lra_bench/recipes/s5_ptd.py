@@ -1,4 +1,4 @@
-"""S5-PTD: S5's settings and recipes with what the PTD authors changed."""
+"""S5-PTD: the settings and recipes of S5 with the changes of the PTD authors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ REFERENCE = "AnnanYu/Approximate_Diagonal @ ec98d6a6 S5-PTD/bin/run_experiments;
 
 
 class Config(s5.Config):
-    """S5's settings and three of its own."""
+    """The settings of S5 and three more."""
 
     gamma: float = Field(
-        gt=0, description="weight of ‖E‖ against the condition number; unused for blocks of size 2, where E = 0"
+        gt=0, description="the weight of ‖E‖ against the condition number; unused for blocks of size 2, where E = 0"
     )
-    force_negative: bool = Field(description="Re Λ ← −|Re Λ| at every step (Path-X)")
+    force_negative: bool = Field(description="whether Re Λ is replaced by −|Re Λ| (Path-X)")
     b_init: Literal["lecun_normal", "hippo"] = Field(
-        description="B₀ random, or HiPPO-LegS's own B for every feature (Image)"
+        description="the initial B₀: random, or HiPPO-LegS's own B for every feature (Image)"
     )
 
 
@@ -39,9 +39,9 @@ def row(
     weight_decay: float | None = None,
     notes: str = "",
 ) -> tuple[str, Recipe]:
-    """The task and S5's recipe for it with these changes; None keeps S5's value.
+    """A task and S5's recipe for it with these changes; None keeps S5's value.
 
-    γ is ours: it gives ‖E‖ about the size of the authors' (`ssm/ptd.py`).
+    γ is our own: it makes ‖E‖ about as large as the authors' (`ssm/ptd.py`).
     """
     like = s5.RECIPES[task]
     config = Config(**like.layer, gamma=gamma, force_negative=force_negative, b_init=b_init)

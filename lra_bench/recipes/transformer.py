@@ -15,12 +15,14 @@ REFERENCE = "google-research/long-range-arena @ cd31e5c6 lra_benchmarks; Tay et 
 
 
 class Config(Frozen):
-    """Settings of the encoder. The recipe's `d_model` is the width of the embedding, its `dropout` is that outside
-    attention."""
+    """The settings of the encoder. Raises ValueError where `heads` does not divide `qkv_dim`.
+
+    The recipe's `d_model` is the width of the embedding, and its `dropout` is that outside attention.
+    """
 
     heads: int = Field(ge=1, le=WIDEST)
-    qkv_dim: int = Field(ge=1, le=WIDEST, description="width of queries, keys and values, all heads together")
-    mlp_dim: int = Field(ge=2, le=WIDEST, description="hidden width of each block's MLP and of the classifier's")
+    qkv_dim: int = Field(ge=1, le=WIDEST, description="the width of queries, keys and values, all heads together")
+    mlp_dim: int = Field(ge=2, le=WIDEST, description="the hidden width of each block's MLP and of the head")
     attention_dropout: float = Field(ge=0, lt=1)
     positions: Literal["sinusoidal", "learned"]
 
@@ -54,7 +56,7 @@ def row(
     schedule: Literal["rsqrt", "cosine"],
     note: str,
 ) -> tuple[str, Recipe]:
-    """The task and its recipe: prenorm LayerNorm, AdamW with β₂ = 0.98 for all parameters."""
+    """A task and its recipe: prenorm LayerNorm, AdamW with β₂ = 0.98 for all parameters."""
     return task, Recipe(
         reference=REFERENCE,
         published=published,
@@ -95,7 +97,7 @@ def text_row(
     warmup_steps: int,
     note: str = "",
 ) -> tuple[str, Recipe]:
-    """ListOps, Text and Retrieval: four layers as wide as their queries, batches of 32, rate 0.05 / √step."""
+    """A task of tokens and its recipe: four layers as wide as their queries, batches of 32, rate 0.05 / √step."""
     per_epoch = steps_per_epoch(task, 32)
     config = Config(heads=heads, qkv_dim=width, mlp_dim=mlp_dim, attention_dropout=0.1, positions="sinusoidal")
     return row(
@@ -135,7 +137,7 @@ def pixel_row(
     lr: float,
     note: str = "",
 ) -> tuple[str, Recipe]:
-    """Images: pixels are 256 tokens, 200 epochs, one of them warm-up, then a cosine over 200 more."""
+    """A task of pixels and its recipe: 256 tokens, 200 epochs, a warm-up of one, a cosine over the next 200."""
     config = Config(
         heads=heads, qkv_dim=qkv_dim, mlp_dim=mlp_dim, attention_dropout=attention_dropout, positions=positions
     )

@@ -1,4 +1,4 @@
-"""Where result records lie, and how they are written once and read again. No JAX."""
+"""The files of result records: their paths, writing each once, and reading them. This module imports no JAX."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from pydantic import ValidationError
 
 from lra_bench.errors import UserError
 from lra_bench.paths import write_atomically
-from lra_bench.records.schema import SCHEMA_VERSION, AnyRecord, BenchRecord, Record, RobustnessRecord, any_record
+from lra_bench.records.schema import SCHEMA_VERSION, AnyRecord, Record, RobustnessRecord, any_record
 from lra_bench.spec import explain
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""From each older schema version to the next. A record is lifted step by step, in memory; its file stays as written."""
+"""Functions by schema version, each of which changes a record's JSON into that of the next version.
+
+`parse_record` applies them in turn to an older record in memory; the file stays as written.
+"""
 
 
 def record_path(results_dir: Path, task: str, model: str, digest: str, seed: int) -> Path:
-    """Where a training record lies."""
+    """Return the path of a training record. Raises UserError where a name cannot be a folder or file name."""
     return results_dir / _folder(task) / _folder(model) / f"{_folder(digest)}-s{seed}.json"
 
 
 def path_of(results_dir: Path, record: AnyRecord) -> Path:
-    """Where this record lies, whatever its kind."""
+    """Return the path of a record of any kind. Raises UserError where a name cannot be a folder or file name."""
     if isinstance(record, Record):
         return record_path(results_dir, record.data.task, record.model, record.digest, record.seed)
     if isinstance(record, RobustnessRecord):
@@ -35,7 +38,10 @@ def path_of(results_dir: Path, record: AnyRecord) -> Path:
 
 
 def _folder(name: str) -> str:
-    """`name`, if it can be one folder or file name: a record from elsewhere must not write outside results/."""
+    """Return `name` if it can be one folder or file name; otherwise raise UserError.
+
+    The check keeps a record from elsewhere from being written outside of results/.
+    """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:+-]*", name):
         raise UserError(
             f"{name!r} cannot name a results folder: legal are letters, digits and _ . : + -, at first no . : + -."
@@ -44,12 +50,15 @@ def _folder(name: str) -> str:
 
 
 def record_text(record: AnyRecord) -> str:
-    """The record as its file holds it."""
+    """Return the content of the record's file."""
     return json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
 
 
 def write_record(results_dir: Path, record: AnyRecord) -> Path:
-    """Write the record once; a file with the same content is left alone, one with other content is an error."""
+    """Write the record's file and return its path; a file with the same content is left alone.
+
+    Raises UserError where the file exists with other content.
+    """
     path = path_of(results_dir, record)
     text = record_text(record)
     if path.exists() and path.read_text(encoding="utf-8") == text:
@@ -60,8 +69,11 @@ def write_record(results_dir: Path, record: AnyRecord) -> Path:
     return path
 
 
-def parse_record(text: str, name: str) -> Record | BenchRecord | RobustnessRecord:
-    """The record in `text`, lifted to this schema version. Raises UserError naming `name` and what is wrong in it."""
+def parse_record(text: str, name: str) -> AnyRecord:
+    """Return the record that the JSON `text` holds, migrated to this schema version.
+
+    Raises UserError with `name` and the mistake where the text is no record.
+    """
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
@@ -70,7 +82,7 @@ def parse_record(text: str, name: str) -> Record | BenchRecord | RobustnessRecor
     while isinstance(found, int) and found in MIGRATIONS:
         data = MIGRATIONS[found](data)
         found = data["schema_version"]
-    if found != SCHEMA_VERSION or isinstance(found, bool):
+    if found != SCHEMA_VERSION or isinstance(found, bool):  # JSON's true equals 1 in Python
         raise UserError(
             f"{name} has schema version {found!r}; this lra-bench reads version {SCHEMA_VERSION}. "
             "Use the lra-bench that wrote it, or remove it."
@@ -81,8 +93,8 @@ def parse_record(text: str, name: str) -> Record | BenchRecord | RobustnessRecor
         raise UserError(f"{name} is not a result record: {explain(error)}") from None
 
 
-def load_any(path: Path) -> Record | BenchRecord | RobustnessRecord:
-    """Read one record of any kind. Raises UserError naming the file and what is wrong in it."""
+def load_any(path: Path) -> AnyRecord:
+    """Read one record of any kind. Raises UserError with the file's path and the mistake in it."""
     try:
         return parse_record(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError:
@@ -90,7 +102,7 @@ def load_any(path: Path) -> Record | BenchRecord | RobustnessRecord:
 
 
 def load_record(path: Path) -> Record:
-    """Read one training record. Raises UserError naming the file and what is wrong in it."""
+    """Read one training record. Raises UserError with the file's path and the mistake in it."""
     record = load_any(path)
     if not isinstance(record, Record):
         raise UserError(f"{path} is a {record.kind} record; a training record (kind train) is wanted here.")
@@ -98,10 +110,13 @@ def load_record(path: Path) -> Record:
 
 
 def record_files(results_dir: Path) -> list[Path]:
-    """The files of all records below `results_dir`, in path order."""
+    """Return the paths of all records below `results_dir`, sorted."""
     return sorted(path for path in results_dir.glob("*/*/*.json") if not path.name.startswith("."))
 
 
 def load_records(results_dir: Path) -> list[Record]:
-    """All training records below `results_dir`, in path order."""
+    """Read all training records below `results_dir`, in the order of their paths.
+
+    Raises UserError for a file that is no record.
+    """
     return [record for record in map(load_any, record_files(results_dir)) if isinstance(record, Record)]

@@ -1,6 +1,6 @@
-"""The result records: one immutable JSON per finished run, benchmark or robustness measurement.
+"""The schema of the result records: one immutable JSON file per finished run, benchmark or robustness measurement.
 
-These models are the truth; `results/schema.json` is made from them. No JAX.
+`results/schema.json` is generated from these models. This module imports no JAX.
 """
 
 from __future__ import annotations
@@ -12,25 +12,31 @@ from pydantic import Field, TypeAdapter
 from lra_bench.spec import DataInfo, Frozen, Recipe
 
 SCHEMA_VERSION = 1
+"""The `schema_version` of the records that this lra-bench writes and reads."""
+
+MemorySource = Literal["device", "compiler estimate"]
+"""The origin of a peak of memory: a measurement on the device, or the compiler's estimate for the program."""
+
+REMAT = "whether blocks kept their input only, and the backward pass computed the rest again"
+"""The description of the field `remat`, which two kinds of record have."""
 
 
 class Accuracies(Frozen):
-    """Accuracies in [0, 1].
+    """The accuracies of a run, as shares in [0, 1]."""
 
-    `test` is of the checkpoint that was best on `selection`, scored once from that restored checkpoint.
-    """
-
-    selection: Literal["val", "test", "last"]
-    best_val: float | None
-    best_epoch: float | None
-    test: float | None
-    test_loss: float | None
-    last_val: float | None
+    selection: Literal["val", "test"] = Field(description="split on which the best checkpoint was chosen")
+    best_val: float | None = Field(description="highest validation accuracy of the run")
+    best_epoch: float | None = Field(description="epochs after which the best checkpoint was saved")
+    test: float | None = Field(description="test accuracy of the best checkpoint, scored once after restoring it")
+    test_loss: float | None = Field(description="mean test loss of the best checkpoint")
+    last_val: float | None = Field(description="validation accuracy of the final step's parameters")
     last_test: float | None = Field(description="test accuracy of the final step's parameters")
     majority: float = Field(description="share of the most frequent class in the test split used")
 
 
 class CurvePoint(Frozen):
+    """One point of a learning curve: losses, and accuracies in [0, 1], after `epoch` epochs of training."""
+
     epoch: float
     step: int
     train_loss: float
@@ -39,29 +45,29 @@ class CurvePoint(Frozen):
     val_accuracy: float
 
 
-REMAT = "blocks kept their input only, and the backward pass computed the rest again"
-
-
 class Throughput(Frozen):
-    """What the training run itself measured, after compilation. `bench` measures with more care."""
+    """The speed and memory that a run measured while it trained.
+
+    `lra-bench bench` measures the same with warm-up and repeated windows.
+    """
 
     steps: int
     train_seconds: float = Field(
-        description="in training steps, over all sessions; evaluation and compilation excluded"
+        description="seconds spent in training steps, over all sessions; evaluation and compilation excluded"
     )
     examples_per_second: float
     examples_per_second_per_device: float
     tokens_per_second: float
     compile_seconds: float
     peak_memory_bytes: int | None
-    peak_memory_source: Literal["device", "compiler estimate", "not measured"]
+    peak_memory_source: MemorySource
     remat: bool = Field(default=False, description=REMAT)
 
 
 class System(Frozen):
-    """Hardware and software, without host or user names."""
+    """The hardware and software of a measurement, without host or user names."""
 
-    platform: str = Field(description="cpu, gpu or tpu")
+    platform: str = Field(description="platform of JAX: cpu, gpu or tpu")
     device_kind: str
     devices: int
     processes: int
@@ -76,23 +82,27 @@ class System(Frozen):
 
 
 class Provenance(Frozen):
+    """The origin of a record: the code, the time and the command."""
+
     lra_bench_version: str
     git_commit: str | None
     git_dirty: bool | None
-    finished: str = Field(description="UTC date and time, ISO 8601")
-    command: str = Field(description="what repeats the run")
+    finished: str = Field(description="UTC date and time of the end, ISO 8601")
+    command: str = Field(description="command that repeats the run")
 
 
 class Record(Frozen):
-    """One training run."""
+    """The record of one training run."""
 
     schema_version: Literal[1]
     kind: Literal["train"]
     model: str
-    digest: str = Field(description="over everything that changes the numbers but the seed")
+    digest: str = Field(description="hash of everything that changes the numbers, except the seed")
     seed: int
-    status: Literal["completed", "diverged", "interrupted"]
-    published_recipe: bool = Field(description="as published, on the full data, nothing overridden, nothing cut short")
+    status: Literal["completed", "diverged"]
+    published_recipe: bool = Field(
+        description="whether the recipe was used as published: full data, nothing overridden, nothing cut short"
+    )
     data: DataInfo
     recipe: Recipe
     overrides: dict[str, Any]
@@ -106,46 +116,50 @@ class Record(Frozen):
 
 
 class Timing(Frozen):
-    """Seconds of one call, from timed windows after warm-up; compilation is apart."""
+    """The seconds of one call: median and quartiles over timed windows after warm-up, without compilation."""
 
     median: float = Field(gt=0)
-    q1: float = Field(gt=0)
-    q3: float = Field(gt=0)
-    windows: int = Field(ge=1)
-    calls: int = Field(ge=1, description="calls in each window")
-    warmup: int = Field(ge=0, description="calls before the first window")
+    q1: float = Field(gt=0, description="first quartile")
+    q3: float = Field(gt=0, description="third quartile")
+    windows: int = Field(ge=1, description="number of timed windows")
+    calls: int = Field(ge=1, description="number of calls in each window")
+    warmup: int = Field(ge=0, description="number of calls before the first window")
 
 
 class Measurement(Frozen):
-    """One kind of call at one fixed shape. Rates are per device: global batch / (median seconds x devices)."""
+    """The measurement of one kind of call at one fixed shape.
+
+    Rates are per device: global batch / (median seconds x devices).
+    """
 
     call: Literal["train", "forward", "recurrent"]
     input: Literal["synthetic", "data"]
     seconds: Timing
     examples_per_second_per_device: float | None = Field(
-        description="None for the recurrent step: it sees no whole example"
+        description="examples per second per device; None for the recurrent step, which sees no whole example"
     )
     tokens_per_second_per_device: float
     compile_seconds: float
-    peak_memory_bytes: int | None = Field(description="per device")
-    peak_memory_source: Literal["device", "compiler estimate", "not measured"]
-    flops: float | None = Field(description="of one call, from the compiler's cost analysis")
-    bytes_accessed: float | None = Field(description="of one call, from the compiler's cost analysis")
+    peak_memory_bytes: int | None = Field(description="peak memory per device, in bytes")
+    peak_memory_source: MemorySource
+    flops: float | None = Field(description="operations of one call, from the compiler's cost analysis")
+    bytes_accessed: float | None = Field(description="bytes that one call accesses, from the compiler's cost analysis")
     roofline_fraction: float | None = Field(
-        description="least seconds by the best rates measured on the device / median seconds; None if not measured"
+        description="least possible seconds by the best rates measured on the device / median seconds; "
+        "None where those rates were not measured"
     )
 
 
 class BenchRecord(Frozen):
-    """Speed and memory of one model at one fixed shape on one kind of device."""
+    """The record of a benchmark: speed and memory of one model at one fixed shape on one kind of device."""
 
     schema_version: Literal[1]
     kind: Literal["bench"]
     model: str
-    digest: str = Field(description="over recipe, shape, precision and device kind")
-    task: str = Field(description="whose shape this is")
-    length: int = Field(ge=1, description="L, steps of each document")
-    batch_size: int = Field(ge=1, description="global batch")
+    digest: str = Field(description="hash of recipe, shape, precision and device kind")
+    task: str = Field(description="task that the shape is taken from")
+    length: int = Field(ge=1, description="L, the number of steps of each document")
+    batch_size: int = Field(ge=1, description="global batch size")
     parameters: int
     recipe: Recipe
     overrides: dict[str, Any]
@@ -157,26 +171,26 @@ class BenchRecord(Frozen):
 
 
 class NoisePoint(Frozen):
-    """Test accuracy with one Fourier mode added to the input of every state space layer."""
+    """The test accuracy with one Fourier mode added to the input of every state space layer."""
 
-    frequency: float = Field(description="ω of cos(ω·Δ·t), in the continuous time of each channel")
+    frequency: float = Field(description="ω of the added mode cos(ω·Δ·t), in the continuous time of each channel")
     amplitude: float = Field(ge=0)
     accuracy: float = Field(ge=0, le=1)
 
 
 class RobustnessRecord(Frozen):
-    """One trained run, tested under Fourier-mode noise (Yu et al. 2024, arXiv 2310.01698, section 3)."""
+    """The record of a run tested under Fourier-mode noise (Yu et al. 2024, arXiv 2310.01698, section 3)."""
 
     schema_version: Literal[1]
     kind: Literal["robustness"]
     model: str
-    digest: str = Field(description="of the training run")
-    seed: int = Field(description="of the training run")
+    digest: str = Field(description="digest of the training run")
+    seed: int = Field(description="seed of the training run")
     published_recipe: bool
     data: DataInfo
-    clean: float = Field(ge=0, le=1, description="test accuracy without noise, same checkpoint and examples")
-    majority: float = Field(ge=0, le=1)
-    examples: int = Field(ge=1, description="test examples scored at each point")
+    clean: float = Field(ge=0, le=1, description="test accuracy without noise, of the same checkpoint and examples")
+    majority: float = Field(ge=0, le=1, description="share of the most frequent class in the test split")
+    examples: int = Field(ge=1, description="number of test examples scored at each point")
     noise_seed: int
     points: list[NoisePoint]
     system: System
@@ -185,10 +199,13 @@ class RobustnessRecord(Frozen):
 
 
 AnyRecord = Annotated[Record | BenchRecord | RobustnessRecord, Field(discriminator="kind")]
+"""A record of any kind; its field `kind` tells which."""
+
 any_record: TypeAdapter[Record | BenchRecord | RobustnessRecord] = TypeAdapter(AnyRecord)
+"""The validator of a record of any kind."""
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of every record kind, as `results/schema.json` holds it."""
+    """Return the JSON schema of every kind of record, the content of `results/schema.json`."""
     dialect = "https://json-schema.org/draft/2020-12/schema"
     return {"$schema": dialect, "title": "lra-bench result record", **any_record.json_schema()}

@@ -1,4 +1,7 @@
-"""What a results folder can be held to without training anything again. Too good is as suspect as too bad. No JAX."""
+"""Checks of a results folder that need no training: consistency, plausible accuracies, and privacy.
+
+An accuracy far above the published one is reported like one far below it. This module imports no JAX.
+"""
 
 from __future__ import annotations
 
@@ -14,43 +17,54 @@ from typing import Literal
 
 from lra_bench.errors import UserError
 from lra_bench.records.files import load_any, path_of, record_files
-from lra_bench.records.schema import BenchRecord, Record, RobustnessRecord
+from lra_bench.records.schema import AnyRecord, BenchRecord, Record
 from lra_bench.registry import task_module, task_names
 from lra_bench.spec import TEXT_FIELDS
 
 Severity = Literal["error", "warning"]
-AnyOf = Record | BenchRecord | RobustnessRecord
+"""`error`: the record cannot be trusted or shared as it is. `warning`: somebody should look at it."""
 
 POINTS = 1.0
-"""So far, beside sampling error, a full run of a published recipe may be from its published accuracy, in points."""
+"""The accepted difference between a full run of a published recipe and the published accuracy, in percentage points.
+
+`SIGMAS` times the sampling error is accepted in addition.
+"""
 
 SIGMAS = 3.0
-"""Sampling error of a test set that a difference must exceed to be reported."""
+"""The number of standard errors of sampling that a difference must exceed to be reported."""
+
+SLACK = 0.02
+"""The accepted difference between test and validation accuracy, as a share in [0, 1].
+
+`SIGMAS` times the sampling error is accepted in addition.
+"""
 
 _PRIVATE = re.compile(r"/home/|/Users/|/root/|[A-Za-z]:\\Users\\")
+"""The beginnings of paths that name a user's folder."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """`error`: the record cannot be trusted or shared as it is. `warning`: somebody should look at it."""
+    """One problem of one record. `file` is the record's path relative to the results folder."""
 
     file: str
     severity: Severity
     message: str
 
     def __str__(self) -> str:
+        """Return the problem as one line of text."""
         return f"{self.severity}: {self.file}: {self.message}"
 
 
 def validate(results_dir: Path) -> list[Problem]:
-    """Every problem of the records below `results_dir`, errors first.
+    """Return every problem of the records below `results_dir`, errors first.
 
-    Raises UserError where there is no such folder; files that are no records are problems, not exceptions.
+    A file that is no record is a problem. Raises UserError where there is no such folder.
     """
     if not results_dir.is_dir():
         raise UserError(f"There is no results folder {results_dir}. Name it as in `lra-bench validate results`.")
     problems: list[Problem] = []
-    found: dict[str, AnyOf] = {}
+    found: dict[str, AnyRecord] = {}
     for path in record_files(results_dir):
         name = path.relative_to(results_dir).as_posix()
         try:
@@ -65,8 +79,8 @@ def validate(results_dir: Path) -> list[Problem]:
     return sorted(problems, key=lambda problem: (problem.severity != "error", problem.file, problem.message))
 
 
-def check_record(record: AnyOf) -> Iterator[tuple[Severity, str]]:
-    """The problems of one record alone."""
+def check_record(record: AnyRecord) -> Iterator[tuple[Severity, str]]:
+    """Yield severity and message of each problem that shows in the record alone."""
     yield from _provenance(record)
     if isinstance(record, Record):
         for check in _TRAINING:
@@ -75,7 +89,8 @@ def check_record(record: AnyOf) -> Iterator[tuple[Severity, str]]:
         yield from _bench(record)
 
 
-def _place(results_dir: Path, path: Path, name: str, record: AnyOf) -> Iterator[Problem]:
+def _place(results_dir: Path, path: Path, name: str, record: AnyRecord) -> Iterator[Problem]:
+    """Check that the record lies in the file that its content belongs into."""
     try:
         right = path_of(results_dir, record)
     except UserError as error:
@@ -85,7 +100,8 @@ def _place(results_dir: Path, path: Path, name: str, record: AnyOf) -> Iterator[
         yield Problem(name, "error", f"its content belongs into {right.relative_to(results_dir).as_posix()}")
 
 
-def _provenance(record: AnyOf) -> Iterator[tuple[Severity, str]]:
+def _provenance(record: AnyRecord) -> Iterator[tuple[Severity, str]]:
+    """Check the time, the commit, and that no text names a user's folder."""
     origin = record.provenance
     try:
         datetime.fromisoformat(origin.finished)
@@ -98,7 +114,7 @@ def _provenance(record: AnyOf) -> Iterator[tuple[Severity, str]]:
 
 
 def _counts(record: Record) -> Iterator[tuple[Severity, str]]:
-    """A full set has the published number of examples; every accuracy is a whole number of them."""
+    """Check that a full set has the published number of examples, and that accuracies are whole numbers of examples."""
     data, accuracy = record.data, record.accuracy
     if data.size == "full" and data.task in task_names():
         expected = task_module(data.task).TASK.splits["test"]
@@ -111,6 +127,7 @@ def _counts(record: Record) -> Iterator[tuple[Severity, str]]:
 
 
 def _ranges(record: Record) -> Iterator[tuple[Severity, str]]:
+    """Check that accuracies are shares, that a completed run has one, and that the selection fits the data."""
     accuracy = record.accuracy
     shares = {**accuracy.model_dump(include={"best_val", "test", "last_val", "last_test", "majority"})}
     for name, share in shares.items():
@@ -123,11 +140,11 @@ def _ranges(record: Record) -> Iterator[tuple[Severity, str]]:
 
 
 def _curve(record: Record) -> Iterator[tuple[Severity, str]]:
-    """The curve goes forward, and the best validation accuracy is on it."""
+    """Check that the curve's steps increase, that it reaches the end, and that the best accuracy is on it."""
     curve, accuracy = record.curve, record.accuracy
     if any(after.step <= before.step for before, after in pairwise(curve)):
         yield "error", "the steps of its curve do not increase"
-    if curve and accuracy.best_val is not None and accuracy.selection != "last":
+    if curve and accuracy.best_val is not None:
         best = max(point.val_accuracy for point in curve)
         if not math.isclose(best, accuracy.best_val, abs_tol=1e-6):
             yield "error", f"best_val {accuracy.best_val:.4f} is not the best of its curve, {best:.4f}"
@@ -136,7 +153,7 @@ def _curve(record: Record) -> Iterator[tuple[Severity, str]]:
 
 
 def _speed(record: Record) -> Iterator[tuple[Severity, str]]:
-    """Steps, seconds, batch and rates agree."""
+    """Check that steps, seconds, batch size and rates agree."""
     speed = record.throughput
     if speed.steps == 0 or speed.train_seconds <= 0:
         return
@@ -150,7 +167,10 @@ def _speed(record: Record) -> Iterator[tuple[Severity, str]]:
 
 
 def _plausible(record: Record) -> Iterator[tuple[Severity, str]]:
-    """Chance and the published number bound a full run of a published recipe from both sides."""
+    """Check the test accuracy against the majority class, the validation accuracy and the published accuracy.
+
+    Only a full run of a published recipe is compared with the published accuracy, which bounds it from both sides.
+    """
     test, n = record.accuracy.test, record.data.counts.get("test", 0)
     if test is None or not n or record.status != "completed":
         return
@@ -160,7 +180,7 @@ def _plausible(record: Record) -> Iterator[tuple[Severity, str]]:
     n_val = record.data.counts.get("val", 0)
     if val is not None and n_val and not record.data.validation_is_test:
         error = math.hypot(_sampling(test, n), _sampling(val, n_val))
-        if abs(test - val) > SIGMAS * error + 0.02:
+        if abs(test - val) > SIGMAS * error + SLACK:
             yield "warning", f"test {test:.2%} and validation {val:.2%} are further apart than their samples explain"
     published = record.recipe.published
     if published is None or not record.published_recipe:
@@ -176,14 +196,16 @@ def _plausible(record: Record) -> Iterator[tuple[Severity, str]]:
 
 
 def _sampling(share: float, n: int) -> float:
-    """Standard error of an accuracy on n examples; never below that of one example."""
+    """Return the standard error of the accuracy `share` on n examples, at least 1 / n."""
     return max(math.sqrt(max(share * (1 - share), 0.0) / n), 1 / n)
 
 
 _TRAINING: Sequence[Callable[[Record], Iterator[tuple[Severity, str]]]] = (_ranges, _counts, _curve, _speed, _plausible)
+"""The checks of a training record."""
 
 
 def _bench(record: BenchRecord) -> Iterator[tuple[Severity, str]]:
+    """Check that times and rates agree, and that no call is faster than the device's best measured rates."""
     for measured in record.measurements:
         seconds = measured.seconds
         if not seconds.q1 <= seconds.median <= seconds.q3:
@@ -196,8 +218,9 @@ def _bench(record: BenchRecord) -> Iterator[tuple[Severity, str]]:
             yield "warning", f"{measured.call}: too good, faster than the device's best measured rates"
 
 
-def _between(found: dict[str, AnyOf]) -> Iterator[Problem]:
-    """Duplicate seeds, digests with two contents, and fingerprints that contradict each other."""
+def _between(found: dict[str, AnyRecord]) -> Iterator[Problem]:
+    """Find duplicate seeds, digests with two contents, and fingerprints that contradict each other."""
+    # Each dictionary maps what should be unique to the different contents found for it, with the first file of each.
     seeds: dict[tuple[str, str, str, int], list[str]] = defaultdict(list)
     contents: dict[tuple[str, str, str], dict[str, str]] = defaultdict(dict)
     examples: dict[str, dict[str, str]] = defaultdict(dict)

@@ -1,4 +1,4 @@
-"""The leaderboard: tables, pictures and a page made from the records in `results/` alone, offline and without JAX."""
+"""The report: tables, pictures and an HTML page, made from the records in `results/` alone, offline and without JAX."""
 
 from __future__ import annotations
 
@@ -24,36 +24,28 @@ from lra_bench.report.published import published
 from lra_bench.report.seeds import CellStatistics, cell_statistics, cells_table, paired_table
 from lra_bench.report.select import LeftOut, Loaded, SelectedRecords, load, select_records
 from lra_bench.report.speed import throughput_table, training_speed_table
-from lra_bench.report.table import Table
+from lra_bench.report.table import Table, tables_with
 from lra_bench.report.terminal import show
 from lra_bench.spec import Protocol
 
 __all__ = ["Report", "report", "tables_of"]
 
 GENERATED = "Made by `lra-bench report` from the records in this folder; do not edit."
-ON_TERMINAL = (
-    "accuracy-paper",
-    "accuracy-holdout",
-    "reduced",
-    "throughput",
-    "training-speed",
-    "robustness",
-    "left-out",
-)
-IN_LATEX = ("accuracy-paper", "accuracy-holdout", "cells", "paired", "throughput", "training-speed", "robustness")
-OWN_CSV = ("accuracy-holdout", "reduced", "cells", "paired", "throughput", "training-speed", "robustness")
 
 
 @dataclass(frozen=True)
 class Report:
-    """Tables that have rows, in reading order; content of each file by its name; models with an accuracy."""
+    """The report: the tables that have rows, in reading order, and the content of each file by its name.
+
+    `models` are the models that have an accuracy in a table.
+    """
 
     tables: tuple[Table, ...]
     files: dict[str, str | bytes]
     models: frozenset[str]
 
     def table(self, name: str) -> Table:
-        """The table of this name. Raises KeyError where it has no rows."""
+        """Return the table of this name. Raises KeyError for a table without rows."""
         return {table.name: table for table in self.tables}[name]
 
 
@@ -67,13 +59,13 @@ def report(
     check: bool = False,
     console: Console | None = None,
 ) -> Report:
-    """Make tables, pictures and page from the records below `results_dir`, write them to `out_dir` (default: there).
+    """Make the report from the records below `results_dir` and write its files into `out_dir`.
 
-    With `check` nothing is drawn or written, and WorkError says which tables there are not what the records give. With
-    `console` the main tables are printed. Pictures are left out where matplotlib is not installed.
+    `out_dir` defaults to `results_dir`. With `console` the main tables are printed. There are no pictures where
+    matplotlib is not installed. With `check` nothing is drawn or written.
 
-    Raises UserError where there is no such folder and, unless `skip_unreadable`, for a file that is no record of
-    this schema.
+    Raises UserError where there is no such folder and, unless `skip_unreadable`, for a file that is no record of this
+    schema. With `check`, raises WorkError with the names of the files that differ from what the records give.
     """
     folder = out_dir or results_dir
     loaded, unreadable = load(results_dir, skip_unreadable=skip_unreadable)
@@ -87,7 +79,7 @@ def report(
     if console is not None:
         quoted = frozenset(row.name for row in published().rows if row.model in made.models)
         for table in made.tables:
-            if table.name in ON_TERMINAL and (table.measured or not loaded):
+            if table.name in tables_with("terminal") and (table.measured or not loaded):
                 show(table, console, models=quoted)
         if pictures and not check and not have_matplotlib():
             console.print(
@@ -99,7 +91,7 @@ def report(
 def tables_of(
     loaded: Sequence[Loaded], unreadable: Sequence[LeftOut] = (), *, protocol: Protocol = "s4", pictures: bool = False
 ) -> Report:
-    """The report of these records, nothing written."""
+    """Make the report of these records without writing it. `unreadable` files appear in the table left-out."""
     paper = select_records(loaded, protocol=protocol)
     holdout = select_records(loaded, protocol=protocol, selection="holdout")
     chosen = {"paper": paper, "holdout": holdout} if _differs(paper, holdout) else {"paper": paper}
@@ -127,20 +119,21 @@ def tables_of(
 
 
 def _differs(paper: SelectedRecords, holdout: SelectedRecords) -> bool:
-    """Whether the holdout table shows a record that the paper table does not: else it would say nothing new."""
+    """Whether the holdout table shows a record that the paper table does not show. Otherwise it is left out."""
     shown = {run.id for runs in paper.cells.values() for run in runs}
     return any(run.id not in shown for runs in holdout.cells.values() for run in runs)
 
 
 def _in_neither(paper: SelectedRecords, holdout: SelectedRecords) -> list[LeftOut]:
-    """The records that are in no table of either selection."""
+    """Return the records that no accuracy table shows, under either selection protocol."""
     shown = {run.id for runs in holdout.cells.values() for run in runs}
     return [item for item in paper.left_out if item.id not in shown]
 
 
 def _files(tables: Sequence[Table], loaded: Sequence[Loaded], drawn: Sequence[Picture]) -> dict[str, str | bytes]:
+    """Return the content of each file by its name relative to the output folder, without leaderboard.json."""
     accuracy = next(table for table in tables if table.name == "accuracy-paper")
-    in_latex = [latex(table) for table in tables if table.name in IN_LATEX]
+    in_latex = [latex(table) for table in tables if table.name in tables_with("latex")]
     files: dict[str, str | bytes] = {
         "README.md": _readme(loaded),
         "schema.json": json.dumps(schema(), indent=1, ensure_ascii=False) + "\n",
@@ -149,13 +142,14 @@ def _files(tables: Sequence[Table], loaded: Sequence[Loaded], drawn: Sequence[Pi
         "leaderboard.tex": "\n".join([f"% {GENERATED}\n{PACKAGES}", *in_latex]),
         "report.html": page(tables, loaded, drawn),
     }
-    files |= {f"{table.name}.csv": wide_csv(table) for table in tables if table.name in OWN_CSV}
+    files |= {f"{table.name}.csv": wide_csv(table) for table in tables if table.name in tables_with("csv")}
     for picture in drawn:
         files |= picture.files
     return files
 
 
 def _readme(loaded: Sequence[Loaded]) -> str:
+    """Return the README.md of the results folder."""
     kinds = Counter(item.record.kind for item in loaded)
     counts = ", ".join(f"{kinds[kind]} {kind}" for kind in ("train", "bench", "robustness"))
     return (
@@ -174,20 +168,24 @@ def _readme(loaded: Sequence[Loaded]) -> str:
 
 
 def _compare(files: dict[str, str | bytes], folder: Path) -> None:
-    """Raises WorkError naming the tables in `folder` that differ from `files`, are missing, or should not be there."""
+    """Compare the files in `folder` with `files`.
+
+    Raises WorkError with the names of those that differ, are missing, or belong to a table without rows.
+    """
     wrong = []
     for name, content in files.items():
         path = folder / name
         found = path.read_text(encoding="utf-8") if path.is_file() else None
         if name == "report.html" and isinstance(content, str):
+            # The page may be absent, and the bytes of its pictures depend on the version of matplotlib.
             if found is not None and without_pictures(found) != without_pictures(content):
                 wrong.append(f"{name} differs")
         elif found is None:
             wrong.append(f"{name} is missing")
         elif found != content:
             wrong.append(f"{name} differs")
-    stale = [f"{name}.csv" for name in OWN_CSV if f"{name}.csv" not in files and (folder / f"{name}.csv").exists()]
-    wrong += [f"{name} has no records" for name in stale]
+    without_rows = [f"{name}.csv" for name in tables_with("csv") if f"{name}.csv" not in files]
+    wrong += [f"{name} has no records" for name in without_rows if (folder / name).exists()]
     if wrong:
         raise WorkError(
             f"The tables in {folder} are not what its records give: {'; '.join(wrong)}. Run `lra-bench report`."

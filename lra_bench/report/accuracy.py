@@ -1,4 +1,4 @@
-"""The accuracy tables: measured rows with mean and deviation over seeds, quoted rows apart from them."""
+"""The accuracy tables: measured rows with mean and deviation over seeds, and quoted rows in a block of their own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from statistics import fmean
 from lra_bench.registry import task_title
 from lra_bench.report.published import published
 from lra_bench.report.select import (
+    HEADINGS,
     LRA,
     Entry,
     RowKey,
@@ -20,9 +21,10 @@ from lra_bench.report.select import (
     threshold,
 )
 from lra_bench.report.statistics import summarize
-from lra_bench.report.table import Block, Cell, Column, Rank, Table, ranks
+from lra_bench.report.table import ABSENT, Block, Cell, Column, Rank, Table, ranks
 
 FIVE = LRA[:5]
+"""The tasks of Avg(5): all but Path-X, which is the last column."""
 
 AVERAGES = (
     "Avg(5) is the mean of the five tasks without Path-X (LRA paper), Avg(6) of all six (state space papers); each is "
@@ -44,7 +46,10 @@ QUOTED = "Quoted rows were not measured here; a standard deviation in brackets i
 
 
 def accuracy_table(chosen: SelectedRecords) -> Table:
-    """Three blocks: rows measured with the published recipes, rows with other settings, and the quoted rows."""
+    """Return the accuracy table of one selection protocol.
+
+    It has three blocks: rows measured with published recipes, rows measured with other settings, and quoted rows.
+    """
     sections: tuple[Section, ...] = ("published", "settings")
     tasks = chosen.tasks(sections)
     measured = _rows(chosen, "published", tasks)
@@ -69,7 +74,7 @@ def accuracy_table(chosen: SelectedRecords) -> Table:
 
 
 def reduced_table(chosen: SelectedRecords) -> Table:
-    """Runs on less than the full data: a check that things work, never the benchmark."""
+    """Return the table of runs on less than the full data, which show that training works and are not the benchmark."""
     tasks = [
         task
         for task in chosen.tasks(["reduced"])
@@ -77,7 +82,7 @@ def reduced_table(chosen: SelectedRecords) -> Table:
     ]
     return Table(
         "reduced",
-        "Reduced data (not the benchmark)",
+        HEADINGS["reduced"],
         (
             Column("Model", numeric=False),
             *(Column(task_title(task)) for task in tasks),
@@ -93,7 +98,10 @@ def reduced_table(chosen: SelectedRecords) -> Table:
 
 
 def accuracy_cell(runs: Sequence[Entry]) -> Cell:
-    """Mean ± deviation (solved/seeds); ✗ where no seed solved the task. Diverged seeds are in no mean."""
+    """Return the cell "mean ± standard deviation (solved/seeds)" in %, with ✗ where no seed solved the task.
+
+    The mean leaves out diverged seeds.
+    """
     marks = "".join(sorted(_marks(runs)))
     values = [run.accuracy * 100 for run in runs if run.accuracy is not None]
     solved = sum(run.solved for run in runs)
@@ -109,7 +117,7 @@ def accuracy_cell(runs: Sequence[Entry]) -> Cell:
 
 
 def counted(runs: Sequence[Entry]) -> float:
-    """What the cell counts for in an average, in %: its mean, or the majority class where no seed solved the task."""
+    """Return the cell's part in an average, in %: its mean, or the majority class where no seed solved the task."""
     values = [run.accuracy for run in runs if run.accuracy is not None]
     if not any(run.solved for run in runs):
         return 100 * runs[0].record.accuracy.majority
@@ -117,48 +125,53 @@ def counted(runs: Sequence[Entry]) -> float:
 
 
 def average(chosen: SelectedRecords, key: RowKey, tasks: Sequence[str]) -> float | None:
-    """Mean over the tasks; None unless the row has a cell for every one of them."""
+    """Return the row's mean over the tasks in %, or None where the row has no cell for one of them."""
     if any((key, task) not in chosen.cells for task in tasks):
         return None
-    # fmean, not sum: Python 3.12 adds floats otherwise than 3.11, and the tables are compared byte by byte
+    # fmean, because Python 3.12's sum() rounds differently from 3.11's, and the tables are compared byte by byte.
     return fmean(counted(chosen.cells[key, task]) for task in tasks)
 
 
 def _rows(chosen: SelectedRecords, section: Section, tasks: Sequence[str]) -> list[tuple[Cell, ...]]:
+    """Return the measured rows of a section, unranked."""
     rows = []
     for key in chosen.rows(section):
-        cells = [accuracy_cell(chosen.cells[key, task]) if (key, task) in chosen.cells else Cell("–") for task in tasks]
+        cells = [
+            accuracy_cell(chosen.cells[key, task]) if (key, task) in chosen.cells else Cell(ABSENT) for task in tasks
+        ]
         averages = [_average_cell(average(chosen, key, group)) for group in (FIVE, LRA)]
         rows.append((Cell(row_label(key)), *cells, *averages, Cell(_source(chosen, key))))
     return rows
 
 
 def _reduced_rows(chosen: SelectedRecords, tasks: Sequence[str]) -> list[tuple[Cell, ...]]:
+    """Return the rows of reduced data, with the majority class of each task beside its accuracy."""
     rows = []
     for key in chosen.rows("reduced"):
         found = [chosen.cells.get((key, task), []) for task in tasks]
-        cells = [accuracy_cell(runs) if runs else Cell("–") for task, runs in zip(tasks, found, strict=True)]
+        cells = [accuracy_cell(runs) if runs else Cell(ABSENT) for runs in found]
         majority = [_average_cell(100 * runs[0].record.accuracy.majority if runs else None) for runs in found]
         rows.append((Cell(row_label(key)), *cells, *majority, Cell(_source(chosen, key))))
     return rows
 
 
 def _average_cell(value: float | None) -> Cell:
-    return Cell("–") if value is None else Cell(f"{value:.2f}", value)
+    return Cell(ABSENT) if value is None else Cell(f"{value:.2f}", value)
 
 
 def _quoted_rows(tasks: Sequence[str]) -> tuple[tuple[Cell, ...], ...]:
+    """Return the rows of published numbers."""
     book = published()
     rows = []
     for row in book.rows:
-        cells = [row.cells[task].cell(book.sources) if task in row.cells else Cell("–") for task in tasks]
+        cells = [row.cells[task].cell(book.sources) if task in row.cells else Cell(ABSENT) for task in tasks]
         averages = [_average_cell(row.average_of(group)) for group in (FIVE, LRA)]
         rows.append((Cell(row.name), *cells, *averages, Cell(book.labels(row), note=row.note)))
     return tuple(rows)
 
 
 def _ranked(rows: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
-    """The same rows with best and second marked in each numeric column; a failed cell has no rank."""
+    """Return the same rows with best and second marked in each numeric column; a failed cell has no rank."""
     if not rows:
         return []
     columns = []
@@ -173,6 +186,7 @@ def _with_rank(cell: Cell, rank: Rank) -> Cell:
 
 
 def _marks(runs: Sequence[Entry]) -> set[str]:
+    """Return the footnote letters of a cell: the data's source, selection on the test set, diverged seeds."""
     letters = {"generated": "g", "user": "u", "mirror": "m", "official": ""}
     found = {letters[run.record.data.source] for run in runs}
     found |= {"t" for run in runs if selected_on_test(run.record)}
@@ -181,7 +195,7 @@ def _marks(runs: Sequence[Entry]) -> set[str]:
 
 
 def _thresholds(chosen: SelectedRecords, tasks: Sequence[str], sections: Sequence[Section]) -> str:
-    """Where "solved" begins, per column: a tenth of the way from the majority class to 100 %."""
+    """Return the note with the accuracy in each column from which a task counts as solved."""
     parts = []
     for task in tasks:
         found = [
@@ -195,6 +209,7 @@ def _thresholds(chosen: SelectedRecords, tasks: Sequence[str], sections: Sequenc
 
 
 def _source(chosen: SelectedRecords, key: RowKey) -> str:
+    """Return the number of the row's runs and their device kinds."""
     runs = [run for (place, _), cell in chosen.cells.items() if place == key for run in cell]
     kinds = sorted({run.record.system.device_kind for run in runs})
     return f"{len(runs)} run{'s' if len(runs) != 1 else ''}, {', '.join(kinds)}"

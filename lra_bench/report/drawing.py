@@ -1,4 +1,4 @@
-"""What all pictures share: colors that a color-blind reader can tell apart, sizes for a paper, and rendering."""
+"""The common part of all pictures: colors that a color-blind reader can distinguish, sizes, axes and rendering."""
 
 from __future__ import annotations
 
@@ -22,24 +22,29 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 COLUMN, PAGE = 3.4, 7.0
-"""Widths in inches of one and of both columns of a two-column paper."""
+"""The widths in inches of one column and of both columns of a two-column paper."""
 
 FEATURED = 8
-"""So many models have a color of their own in one picture; the others are gray."""
+"""The number of models that have a color of their own in a picture; the others are gray."""
 
-# Okabe and Ito's colors without black and yellow, which vanish on a dark or on a white page.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Okabe and Ito's colors without black and yellow, which are invisible on a dark or on a white page."""
+
 MARKERS = "os^Dv*XP"
 LINES = ("-", "--", "-.", (0, (1, 1)))
 PNG_DPI = 160
 
+HIDDEN = "_other"
+"""The label of lines that the legend leaves out: matplotlib ignores labels that begin with an underscore."""
 
 Cells = dict[tuple[str, str], list[Entry]]
-"""Runs by row label and task, as the pictures want them."""
+"""The entries of each cell by row label and task."""
 
 
 @dataclass(frozen=True)
 class Theme:
+    """The colors of text and lines, of secondary lines, and of the background."""
+
     ink: str
     muted: str
     paper: str
@@ -51,7 +56,7 @@ DARK = Theme("#e6e9ee", "#98a2ad", "#12161c")
 
 @dataclass(frozen=True)
 class Picture:
-    """`svg` follows the reader's light or dark mode by itself; a PNG cannot, so there are two."""
+    """One picture in all its formats. The SVG follows the reader's light or dark mode; a PNG is made for each mode."""
 
     name: str
     title: str
@@ -62,6 +67,7 @@ class Picture:
 
     @property
     def files(self) -> dict[str, str | bytes]:
+        """The content of each file by its name relative to the output folder."""
         return {
             f"figures/{self.name}.svg": self.svg,
             f"figures/{self.name}.png": self.png,
@@ -71,6 +77,8 @@ class Picture:
 
 @dataclass(frozen=True)
 class Style:
+    """The color, marker and line style of one model; `featured` where the color is its own."""
+
     color: str
     marker: str
     line: Any
@@ -78,25 +86,27 @@ class Style:
 
     @property
     def points(self) -> dict[str, Any]:
-        """Keywords of a line with a marker at each point."""
+        """The keyword arguments of matplotlib for a line with a marker at each point."""
         look = {"color": self.color, "marker": self.marker, "linestyle": self.line}
         return {**look, "markersize": 3, "linewidth": 1}
 
 
 def have_matplotlib() -> bool:
+    """Whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
 def styles(models: Sequence[str], featured: Sequence[str]) -> dict[str, Style]:
-    """Color, marker and line of each model: the same in every picture made with the same featured models."""
+    """Return the style of each model, which is the same in every picture made with the same featured models."""
     found = {model: Style(LIGHT.muted, "o", "-", False) for model in models}
     for i, model in enumerate(sorted(featured)):
-        found[model] = Style(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], LINES[(i // len(COLORS)) % 4], True)
+        line = LINES[(i // len(COLORS)) % len(LINES)]
+        found[model] = Style(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], line, True)
     return found
 
 
 def panels(width: float, height: float, rows: int, columns: int, **sharing: Any) -> tuple[Figure, list[Axes]]:
-    """An empty figure and its axes, row by row, without boxes and with a light grid."""
+    """Return an empty figure, `width` by `height` inches, and its axes row by row, with a light grid and no boxes."""
     from matplotlib.figure import Figure
 
     made = Figure(figsize=(width, height), dpi=PNG_DPI, layout="constrained", facecolor=LIGHT.paper)
@@ -111,13 +121,13 @@ def panels(width: float, height: float, rows: int, columns: int, **sharing: Any)
 
 
 def plain(name: str) -> str:
-    """A name from a record as one short line."""
+    """Return a name from a record as one line of at most 32 characters."""
     line = one_line(name)
     return line if len(line) <= 32 else line[:31] + "…"
 
 
 def length_axis(axis: Axis) -> None:
-    """Lengths in powers of two: 512, 1k = 1,024, 1M = 1,048,576."""
+    """Write the ticks of an axis of lengths in powers of two: 512, 1k = 1,024, 1M = 1,048,576."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(base=2, numticks=7))
@@ -126,7 +136,7 @@ def length_axis(axis: Axis) -> None:
 
 
 def log_axis(axis: Axis) -> None:
-    """Logarithmic ticks at 1, 2 and 5 of each decade, written as 0.5, 500, 2k, 5M."""
+    """Put the ticks of a logarithmic axis at 1, 2 and 5 of each decade, written as 0.5, 500, 2k, 5M."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=5))
@@ -135,6 +145,7 @@ def log_axis(axis: Axis) -> None:
 
 
 def _short(value: float, kilo: int) -> str:
+    """Return `value` with a letter for a power of `kilo`, as in 2k."""
     for letter, unit in (("G", kilo**3), ("M", kilo**2), ("k", kilo)):
         if value >= unit:
             return f"{value / unit:g}{letter}"
@@ -142,7 +153,7 @@ def _short(value: float, kilo: int) -> str:
 
 
 def legend(made: Figure, axes: Sequence[Axes], columns: int = 6) -> None:
-    """One legend under all panels, each label once, in alphabetical order."""
+    """Draw one legend under all panels, with each label once, in alphabetical order."""
     entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     if entries:
         labels = sorted(entries)
@@ -151,13 +162,16 @@ def legend(made: Figure, axes: Sequence[Axes], columns: int = 6) -> None:
 
 
 def thinned(points: Sequence[T], most: int = 60) -> list[T]:
-    """At most about `most` of the points, evenly chosen, the last always among them."""
+    """Return at most `most` of the points, evenly spaced, always with the last one."""
     step = max(1, math.ceil(len(points) / most))
     return list(points[len(points) - 1 :: -step])[::-1] if points else []
 
 
 def render(name: str, title: str, caption: str, draw: Callable[[], Figure]) -> Picture:
-    """The picture in every form; the same input gives the same bytes (fixed ids, no dates, no version stamps)."""
+    """Return the picture that `draw` makes, in every format.
+
+    The same input gives the same bytes with the same version of matplotlib: the files have fixed ids and no dates.
+    """
     import matplotlib
 
     settings: dict[Any, Any] = {
@@ -165,7 +179,7 @@ def render(name: str, title: str, caption: str, draw: Callable[[], Figure]) -> P
         "font.family": "DejaVu Sans",
         "font.size": 7.5,
         "text.hinting": "none",
-        "text.parse_math": False,  # a model's name may hold a $
+        "text.parse_math": False,  # a model's name may contain a $
         "axes.titlesize": 8,
         "axes.labelsize": 7.5,
         "legend.fontsize": 7,
@@ -174,15 +188,15 @@ def render(name: str, title: str, caption: str, draw: Callable[[], Figure]) -> P
     with matplotlib.rc_context(settings):
         made = draw()
         made.draw_without_rendering()
-        made.draw_without_rendering()  # the room for long tick labels is known only after the first pass
-        made.set_layout_engine("none")  # laid out once for all three files
+        made.draw_without_rendering()  # the first pass measures long tick labels, the second makes room for them
+        made.set_layout_engine("none")  # keeps the same layout for all three files
         svg, png = _svg(made, title), _png(made)
         darken(made)
         return Picture(name, title, caption, svg, png, _png(made))
 
 
 def darken(made: Figure) -> None:
-    """Turn ink, grays and paper of everything drawn into those of dark mode; the models' colors stay."""
+    """Change the theme colors of everything drawn to those of dark mode, and leave the models' colors."""
     from matplotlib.collections import Collection
     from matplotlib.colors import to_hex, to_rgba
     from matplotlib.lines import Line2D
@@ -196,7 +210,8 @@ def darken(made: Figure) -> None:
         return to_rgba(dark.get(to_hex(color), to_hex(color)), alpha) if alpha > 0 else "none"
 
     artists = made.findobj()
-    behind = [artist.get_bbox_patch() for artist in artists if isinstance(artist, Text)]  # findobj does not find these
+    # findobj does not find the boxes behind texts.
+    behind = [artist.get_bbox_patch() for artist in artists if isinstance(artist, Text)]
     for artist in [*artists, *(patch for patch in behind if patch is not None)]:
         if isinstance(artist, Text | Line2D):
             artist.set_color(turned(artist.get_color()))
@@ -209,18 +224,19 @@ def darken(made: Figure) -> None:
 
 
 def _png(made: Figure) -> bytes:
+    """Return the figure as PNG without a version stamp."""
     out = io.BytesIO()
     made.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()
 
 
 def _svg(made: Figure, title: str) -> str:
-    """The figure as SVG whose ink, grays and paper change where the page around it is dark."""
+    """Return the figure as SVG whose theme colors change in dark mode."""
     out = io.StringIO()
     made.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     rules = "".join(
         f'[style*="{kind}: {light}"]{{{kind}:{dark} !important}}'
-        for light, dark in zip((LIGHT.ink, LIGHT.muted, LIGHT.paper), (DARK.ink, DARK.muted, DARK.paper), strict=True)
+        for light, dark in zip(astuple(LIGHT), astuple(DARK), strict=True)
         for kind in ("fill", "stroke")
     )
     head = f"<title>{escape(title)}</title><style>@media (prefers-color-scheme: dark){{{rules}}}</style>"

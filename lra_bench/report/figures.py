@@ -1,4 +1,4 @@
-"""The pictures of the leaderboard, each from the same cells and records as the tables."""
+"""The pictures of the report, made from the same cells and records as the tables."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lra_bench.registry import cli_name, task_title
 from lra_bench.report.drawing import (
     COLUMN,
     FEATURED,
+    HIDDEN,
     LIGHT,
     PAGE,
     Cells,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def pictures(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Picture]:
-    """Every picture there are records for."""
+    """Draw every picture that there are records for. Needs matplotlib."""
     published = [(place, runs) for place, runs in chosen.cells.items() if place[0].section == "published"]
     cells: Cells = {(plain(row_label(key)), task): runs for (key, task), runs in published}
     tasks = [task for task in chosen.tasks(("published",)) if any(place == task for _, place in cells)]
@@ -72,7 +73,7 @@ ROBUSTNESS = (
 
 
 def _featured(cells: Cells, others: Sequence[str]) -> list[str]:
-    """The models that get a color: those with most cells, then with the highest mean accuracy, then the others."""
+    """Return the models that get a color: those with most cells, then with the highest mean accuracy, then `others`."""
     merit: dict[str, list[float]] = defaultdict(list)
     for (model, _), runs in cells.items():
         values = [run.accuracy for run in runs if run.accuracy is not None]
@@ -81,10 +82,11 @@ def _featured(cells: Cells, others: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*ranked, *sorted(others)]))[:FEATURED]
 
 
-# Every seed of every cell
+# The picture "seeds"
 
 
 def _draw_seeds(cells: Cells, tasks: Sequence[str], featured: Sequence[str]) -> Figure:
+    """Draw a panel per task, a line per model, and a dot per seed."""
     models = sorted({model for model, _ in cells}, reverse=True)
     made, axes = panels(PAGE, 0.9 + 0.19 * len(models), 1, len(tasks), sharey=True)
     look = styles(models, featured)
@@ -104,6 +106,7 @@ def _draw_seeds(cells: Cells, tasks: Sequence[str], featured: Sequence[str]) -> 
 
 
 def _draw_cell(ax: Axes, y: int, runs: Sequence[Entry], style: Style) -> None:
+    """Draw one cell at height `y`: dots on up to three levels so that fewer of them overlap, mean, published number."""
     finished = [run for run in runs if run.accuracy is not None]
     rows = min(3, len(finished))
     spread = [y + 0.22 * (i % rows - (rows - 1) / 2) for i in range(len(finished))]
@@ -118,10 +121,11 @@ def _draw_cell(ax: Axes, y: int, runs: Sequence[Entry], style: Style) -> None:
         ax.scatter(published, y, s=20, marker="D", facecolor="none", edgecolor=LIGHT.ink, linewidth=0.7, zorder=2)
 
 
-# Learning curves
+# The picture "curves"
 
 
 def _draw_curves(cells: Cells, tasks: Sequence[str], featured: Sequence[str]) -> Figure:
+    """Draw the validation accuracy against the epoch, a panel per task; featured models are drawn last, on top."""
     columns = min(3, len(tasks))
     rows = math.ceil(len(tasks) / columns)
     made, axes = panels(PAGE if columns > 1 else COLUMN, 2.0 * rows + 0.5, rows, columns)
@@ -141,8 +145,8 @@ def _draw_curves(cells: Cells, tasks: Sequence[str], featured: Sequence[str]) ->
 
 
 def _draw_curve(ax: Axes, model: str, runs: Sequence[Entry], style: Style) -> None:
-    """A line per seed for a featured model, the first seed in gray for another."""
-    width, label = (0.8, model) if style.featured else (0.5, "_other")
+    """Draw a line per seed for a featured model, and the first seed in gray for another."""
+    width, label = (0.8, model) if style.featured else (0.5, HIDDEN)
     for run in runs if style.featured else runs[:1]:
         points = thinned(run.record.curve)
         epochs, values = [point.epoch for point in points], [100 * point.val_accuracy for point in points]
@@ -153,13 +157,14 @@ def _draw_curve(ax: Axes, model: str, runs: Sequence[Entry], style: Style) -> No
         ax.axhline(published, color=style.color, linewidth=0.7, linestyle=":", zorder=1)
 
 
-# Robustness
+# The picture "robustness"
 
 Noise = dict[tuple[str, float], dict[str, list[RobustnessRecord]]]
-"""By task and amplitude: the records of each model."""
+"""The records of each model, by task and amplitude."""
 
 
 def _noise(loaded: Sequence[Loaded]) -> Noise:
+    """Group the robustness records by task, amplitude and model."""
     found: Noise = defaultdict(lambda: defaultdict(list))
     for item in loaded:
         if isinstance(item.record, RobustnessRecord):
@@ -169,6 +174,7 @@ def _noise(loaded: Sequence[Loaded]) -> Noise:
 
 
 def _draw_robustness(series: Noise, featured: Sequence[str]) -> Figure:
+    """Draw the test accuracy against the frequency, a panel per task and amplitude."""
     columns = min(2, len(series))
     rows = math.ceil(len(series) / columns)
     made, axes = panels(PAGE if columns > 1 else COLUMN, 2.3 * rows + 0.4, rows, columns)
@@ -192,13 +198,14 @@ def _draw_robustness(series: Noise, featured: Sequence[str]) -> Figure:
 
 
 def _draw_noise(ax: Axes, model: str, records: Sequence[RobustnessRecord], amplitude: float, style: Style) -> None:
+    """Draw one model's mean and range over seeds, and its accuracy without noise as a dotted line."""
     by_frequency: dict[float, list[float]] = defaultdict(list)
     for record in records:
         for point in record.points:
             if point.amplitude == amplitude and point.frequency > 0:
                 by_frequency[point.frequency].append(100 * point.accuracy)
     frequencies = sorted(by_frequency)
-    label = model if style.featured else "_other"
+    label = model if style.featured else HIDDEN
     middle = [fmean(by_frequency[frequency]) for frequency in frequencies]
     ax.plot(frequencies, middle, label=label, **style.points)
     low, high = [min(by_frequency[f]) for f in frequencies], [max(by_frequency[f]) for f in frequencies]

@@ -1,4 +1,4 @@
-"""A table as Markdown, CSV and LaTeX. Text from records is escaped: a model's name cannot bring markup in."""
+"""Tables as Markdown, CSV and LaTeX. Text from records is escaped, so that a model's name cannot contain markup."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from lra_bench.report.table import Block, Cell, Column, Table, footnotes
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]|~$])")
+"""The characters that Markdown needs a backslash before; `<`, `>` and `&` become entities."""
+
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -19,29 +21,34 @@ _LATEX = {
     "✗": r"$\times$",
     "–": "--", "²": r"\textsuperscript{2}", "ω": r"$\omega$", "Δ": r"$\Delta$",
 }  # fmt: skip
+"""The letters that LaTeX cannot show as they are, and their LaTeX."""
+
 _PLAIN_LATEX = re.compile(r"[A-Za-z0-9 .,:;/()\[\]+=*@!?\-]")
+"""The ASCII letters that LaTeX shows as they are."""
+
 PACKAGES = (
     "% needs \\usepackage[T1]{fontenc}, \\usepackage{textcomp}, \\usepackage{booktabs} and \\usepackage{graphicx}"
 )
 
 
 def one_line(text: str) -> str:
-    """`text` without line breaks and other control characters."""
+    """Return `text` without line breaks and other control characters."""
     return " ".join("".join(c if unicodedata.category(c)[0] != "C" else " " for c in text).split())
 
 
 def markdown_text(text: str) -> str:
-    """Plain text as Markdown that shows it literally, in a table cell too."""
+    """Return plain text as Markdown that shows it literally, also in a table cell."""
     escaped = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(r"\\\1", escaped)
 
 
 def latex_text(text: str) -> str:
-    """Plain text as LaTeX that shows it literally; a letter pdflatex has no glyph for becomes ASCII or `?`."""
+    """Return plain text as LaTeX that shows it literally; a letter without a glyph in pdflatex becomes ASCII or `?`."""
     return "".join(_latex_letter(letter) for letter in one_line(text))
 
 
 def _latex_letter(letter: str) -> str:
+    """Return one letter as LaTeX."""
     if letter in _LATEX:
         return _LATEX[letter]
     if _PLAIN_LATEX.fullmatch(letter) or "À" <= letter <= "ÿ":
@@ -51,13 +58,13 @@ def _latex_letter(letter: str) -> str:
 
 
 def csv_text(text: str) -> str:
-    """Plain text that no spreadsheet takes for a formula."""
+    """Return plain text so that no spreadsheet evaluates it as a formula: a ' precedes an initial =, +, - or @."""
     flat = one_line(text)
     return f"'{flat}" if flat[:1] in ("=", "+", "-", "@") and flat != "-" else flat
 
 
 def markdown(table: Table) -> str:
-    """The table with its heading, notes and footnotes."""
+    """Return the table as Markdown, with its heading, notes and footnotes."""
     head = [markdown_text(column.title) for column in table.columns]
     rule = ["---:" if column.numeric else ":---" for column in table.columns]
     lines = [f"## {markdown_text(table.title)}", "", _line(head), _line(rule)]
@@ -65,8 +72,7 @@ def markdown(table: Table) -> str:
         lines.append(_line([f"**{markdown_text(block.title)}**", *[""] * (len(head) - 1)]))
         lines.extend(_line([_markdown_cell(cell, block.quoted) for cell in row]) for row in block.rows)
     lines.append("")
-    notes = [*table.notes, *(block.note for block in table.blocks if block.note and block.rows)]
-    lines.extend(f"{markdown_text(note)}\n" for note in notes)
+    lines.extend(f"{markdown_text(note)}\n" for note in table.notes_with(table.blocks))
     lines.extend(f"<sup>{mark}</sup> {markdown_text(meaning)}\n" for mark, meaning in table.footnotes)
     return "\n".join(lines)
 
@@ -89,7 +95,10 @@ def _superscript(marks: str) -> str:
 
 
 def wide_csv(table: Table) -> str:
-    """One line per row, its block first; numeric columns hold the bare number, empty where there is none."""
+    """Return the table as CSV, a line per row that begins with the title of its block.
+
+    Numeric columns contain the bare number, and are empty where there is none.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["block", *(csv_text(column.title) for column in table.columns)])
@@ -107,13 +116,14 @@ def _csv_cell(cell: Cell, column: Column) -> str:
 
 
 def latex(table: Table) -> str:
-    """Floats with booktabs rules, a separate one for quoted rows, at most as wide as the text."""
+    """Return the table as LaTeX floats no wider than the text: one of the measured rows and one of the quoted rows."""
     measured = tuple(block for block in table.blocks if block.rows and not block.quoted)
     quoted = tuple(block for block in table.blocks if block.rows and block.quoted)
     return "\n".join(_latex_float(table, blocks) for blocks in (measured, quoted) if blocks)
 
 
 def _latex_float(table: Table, blocks: Sequence[Block]) -> str:
+    """Return one float with booktabs rules; `blocks` are all quoted or all measured."""
     quoted = blocks[0].quoted
     kept = [i for i, column in enumerate(table.columns) if quoted or not column.quoted_only]
     align = "".join("r" if table.columns[i].numeric else "l" for i in kept)

@@ -1,4 +1,4 @@
-"""`leaderboard.json`: every table and every cell in full precision, for programs."""
+"""The file leaderboard.json: every table and every cell in full precision, for programs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from lra_bench.report.seeds import CellStatistics, as_json
 from lra_bench.report.table import Table
 
 FORMAT = 1
+"""The version of the file's format, its first field."""
 
 
 def json_text(tables: Sequence[Table], cells: Mapping[str, Sequence[CellStatistics]], protocol: str) -> str:
-    """Cells by selection protocol, tables as shown, and published numbers with their sources."""
+    """Return the file's content: cells by selection protocol, tables as shown, published numbers with their sources."""
     lines = [
         "{",
         f'"format": {FORMAT},',
@@ -29,7 +30,7 @@ def json_text(tables: Sequence[Table], cells: Mapping[str, Sequence[CellStatisti
 
 
 def _rows(table: Table) -> list[dict[str, Any]]:
-    """Each row with its block and its texts by column; `values` has the bare numbers of the columns that have them."""
+    """Return each row as an object: its block, and texts, numbers and marks by column where there are any."""
     columns = [column.title for column in table.columns]
     rows = []
     for block in table.blocks:
@@ -48,8 +49,8 @@ def _rows(table: Table) -> list[dict[str, Any]]:
 
 
 def _notes(table: Table) -> dict[str, Any]:
-    own = [*table.notes, *(block.note for block in table.blocks if block.note and block.rows)]
-    return {"title": table.title, "notes": own, "footnotes": dict(table.footnotes)}
+    notes = table.notes_with(table.blocks)
+    return {"title": table.title, "notes": notes, "footnotes": dict(table.footnotes)}
 
 
 def _published() -> dict[str, Any]:
@@ -58,13 +59,13 @@ def _published() -> dict[str, Any]:
 
 
 def _lines(lists: dict[str, list[Any]]) -> str:
-    """An object of lists, an item to a line: readable, and a changed number is one changed line."""
+    """Return a JSON object of lists with one item per line, so that a changed number changes one line."""
     parts = [f"{_line(name)}: [\n" + ",\n".join(_line(item) for item in items) + "\n]" for name, items in lists.items()]
     return "{\n" + ",\n".join(parts) + "\n}"
 
 
 def _digits(value: Any) -> Any:
-    """Floats to 12 digits, which every platform agrees on."""
+    """Round all floats to 12 digits, which are the same on every platform."""
     if isinstance(value, dict):
         return {key: _digits(part) for key, part in value.items()}
     return float(f"{value:.12g}") if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""The tables about the records themselves: what is there, where it comes from, and what was left out and why."""
+"""The tables about the records themselves: coverage, provenance, robustness, and the records left out with reasons."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from statistics import fmean
 
 from lra_bench.records.schema import Record, RobustnessRecord
 from lra_bench.registry import cli_name, task_title
-from lra_bench.report.select import LeftOut, Loaded, RowKey, Section, SelectedRecords, row_label
-from lra_bench.report.table import Block, Cell, Column, Table
+from lra_bench.report.select import HEADINGS, LeftOut, Loaded, RowKey, Section, SelectedRecords, row_label
+from lra_bench.report.table import ABSENT, Block, Cell, Column, Table
 
 
 def left_out_table(left_out: Sequence[LeftOut]) -> Table:
-    """Every record that is in no accuracy table, with the reason."""
+    """Return the table of the records that are in no accuracy table, with the reason for each."""
     rows = tuple((Cell(item.id, runs=(item.id,)), Cell(item.reason)) for item in left_out)
     return Table(
         "left-out",
@@ -25,16 +25,16 @@ def left_out_table(left_out: Sequence[LeftOut]) -> Table:
 
 
 def coverage_table(chosen: SelectedRecords) -> Table:
-    """How many seeds each cell has, and how many of them solved the task."""
-    tasks = chosen.tasks(("published", "settings"))
-    headings: dict[Section, str] = {"published": "Published recipes", "settings": "Other settings"}
+    """Return the table of how many seeds each cell has, and how many of them solved the task or diverged."""
+    sections: tuple[Section, ...] = ("published", "settings")
+    tasks = chosen.tasks(sections)
     blocks = []
-    for section, heading in headings.items():
+    for section in sections:
         rows = [
             (Cell(row_label(key)), *(_coverage_cell(chosen, key, task) for task in tasks))
             for key in chosen.rows(section)
         ]
-        blocks.append(Block(heading, tuple(rows)))
+        blocks.append(Block(HEADINGS[section], tuple(rows)))
     return Table(
         "coverage",
         "Coverage",
@@ -47,7 +47,7 @@ def coverage_table(chosen: SelectedRecords) -> Table:
 def _coverage_cell(chosen: SelectedRecords, key: RowKey, task: str) -> Cell:
     runs = chosen.cells.get((key, task), [])
     if not runs:
-        return Cell("–", 0)
+        return Cell(ABSENT, 0)
     diverged = sum(run.record.status == "diverged" for run in runs)
     more = f", {diverged} diverged" if diverged else ""
     return Cell(
@@ -56,7 +56,7 @@ def _coverage_cell(chosen: SelectedRecords, key: RowKey, task: str) -> Cell:
 
 
 def provenance_table(chosen: SelectedRecords) -> Table:
-    """Per cell: examples, configuration, software, device, commit and the command that repeats its first seed."""
+    """Return the table of each cell's data, digest, devices, commits, and the command that repeats its first seed."""
     rows = []
     for (key, task), runs in chosen.cells.items():
         record = runs[0].record
@@ -95,13 +95,14 @@ def provenance_table(chosen: SelectedRecords) -> Table:
 
 
 def _commit(record: Record) -> str:
+    """Return the commit that made the record, or the version of lra-bench where the commit is unknown."""
     if record.provenance.git_commit is None:
         return f"lra-bench {record.provenance.lra_bench_version}"
     return record.provenance.git_commit[:12] + (" (modified)" if record.provenance.git_dirty else "")
 
 
 def robustness_table(loaded: Iterable[Loaded]) -> Table:
-    """Clean accuracy of each run and its accuracy at every noise frequency; mean over seeds."""
+    """Return the table of test accuracy without noise and at every noise frequency, as mean over seeds."""
     groups: dict[tuple[str, str, str, float], list[tuple[str, RobustnessRecord]]] = defaultdict(list)
     for item in loaded:
         if isinstance(item.record, RobustnessRecord):
@@ -125,6 +126,7 @@ def robustness_table(loaded: Iterable[Loaded]) -> Table:
 def _robustness_row(
     amplitude: float, group: Sequence[tuple[str, RobustnessRecord]], frequencies: Sequence[float]
 ) -> tuple[Cell, ...]:
+    """Return the row of one model, task, digest and amplitude."""
     record = group[0][1]
     ids = tuple(run for run, _ in group)
     clean = 100 * fmean(found.clean for _, found in group)
@@ -137,7 +139,7 @@ def _robustness_row(
             if point.frequency == frequency and point.amplitude == amplitude
         ]
         mean = fmean(values) if values else None
-        cells.append(Cell("–") if mean is None else Cell(f"{mean:.2f}", mean, runs=ids))
+        cells.append(Cell(ABSENT) if mean is None else Cell(f"{mean:.2f}", mean, runs=ids))
     settings = "" if record.published_recipe else f" [{record.digest}]"
     return (
         Cell(cli_name(record.model) + settings, runs=ids),

@@ -1,7 +1,7 @@
-"""One self-contained HTML page: tables that sort and filter, the pictures, and the runs behind every cell.
+"""The page report.html: tables that sort and filter, the pictures, and the details of the records behind every cell.
 
-It works from a file: no server, no request. A content security policy lets nothing run but our own script and style,
-by their hashes; text from records is escaped by jinja2 and put in by `textContent`.
+The page is one file that makes no request. Its content security policy allows only our own script and style, by their
+hashes. jinja2 escapes text from records, and the script inserts it with `textContent`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from lra_bench.records.schema import BenchRecord, Record, RobustnessRecord, Timing
+from lra_bench.records.schema import AnyRecord, BenchRecord, Record, RobustnessRecord, Timing
 from lra_bench.registry import cli_name, task_title
 from lra_bench.report.drawing import Picture, thinned
 from lra_bench.report.select import Loaded, settings_of
 from lra_bench.report.speed import number
-from lra_bench.report.table import Cell, Table
+from lra_bench.report.table import ABSENT, Cell, Table, tables_with
 
-FOLDED = ("cells", "paired", "training-speed", "coverage", "provenance", "left-out")
 _PICTURES = re.compile(r"<!-- pictures:.*?<!-- end of pictures -->", re.DOTALL)
 
 Facts = list[tuple[str, str]]
+"""Labels and values, in the order in which the page shows them."""
 
 
 def page(tables: Sequence[Table], loaded: Sequence[Loaded], pictures: Sequence[Picture]) -> str:
-    """The page as one text; the same records give the same bytes."""
+    """Return the page as HTML; the same records and pictures give the same bytes."""
     package = files("lra_bench.report")
     template, style, script = (
         package.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
@@ -42,7 +42,7 @@ def page(tables: Sequence[Table], loaded: Sequence[Loaded], pictures: Sequence[P
     return environment.from_string(template).render(
         tables=[_with_run_numbers(table, numbers) for table in tables],
         pictures=pictures,
-        folded=FOLDED,
+        folded=tables_with("folded"),
         summary=f"Made by lra-bench from {len(loaded)} records, and quoted numbers from papers.",
         style=style,
         script=script,
@@ -53,16 +53,17 @@ def page(tables: Sequence[Table], loaded: Sequence[Loaded], pictures: Sequence[P
 
 
 def without_pictures(text: str) -> str:
-    """The page's text but its pictures, which another version of matplotlib may draw with other bytes."""
+    """Return the page without its pictures, whose bytes depend on the version of matplotlib."""
     return _PICTURES.sub("", text)
 
 
 def _hash(text: str) -> str:
+    """Return the hash of a script or style as a content security policy names it."""
     return "sha256-" + b64encode(sha256(text.encode()).digest()).decode()
 
 
 def _json(value: object) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """Return JSON that cannot end the script element that contains it."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
@@ -70,7 +71,7 @@ def _json(value: object) -> str:
 
 
 def _with_run_numbers(table: Table, numbers: dict[str, int]) -> Table:
-    """The table whose cells name their runs by number; those in files that could not be read are dropped."""
+    """Return the table with numbers for the ids in `Cell.runs`; ids of files that could not be read are dropped."""
 
     def numbered(cell: Cell) -> Cell:
         runs = tuple(str(numbers[run]) for run in cell.runs if run in numbers)
@@ -81,7 +82,10 @@ def _with_run_numbers(table: Table, numbers: dict[str, int]) -> Table:
 
 
 def _page_data(loaded: Sequence[Loaded]) -> dict[str, Any]:
-    """The runs in order, and each recipe once."""
+    """Return the details of all records in order, and each recipe once.
+
+    The script page.js calls the details of a record a run, whatever the kind of the record.
+    """
     recipes: dict[str, int] = {}
     runs = []
     for item in loaded:
@@ -103,8 +107,9 @@ def _page_data(loaded: Sequence[Loaded]) -> dict[str, Any]:
 
 
 def _training(record: Record) -> dict[str, Any]:
+    """Return title, sections and curve of a training record."""
     accuracy, speed, data = record.accuracy, record.throughput, record.data
-    chosen = {"val": "best on validation", "test": "best on the test set", "last": "last step"}[accuracy.selection]
+    chosen = {"val": "best on validation", "test": "best on the test set"}[accuracy.selection]
     result: Facts = [
         ("Status", record.status),
         ("Test accuracy", f"{_percent(accuracy.test)} ({chosen}, epoch {number(accuracy.best_epoch)})"),
@@ -118,10 +123,7 @@ def _training(record: Record) -> dict[str, Any]:
             f"{speed.steps:,} steps in {number(speed.train_seconds)} s, compilation {number(speed.compile_seconds)} s",
         ),
         ("Throughput", f"{number(speed.examples_per_second_per_device)} examples/s/device"),
-        (
-            "Overrides",
-            settings_of(record.overrides) or "none",
-        ),
+        ("Overrides", settings_of(record.overrides) or "none"),
     ]
     examples: Facts = [
         ("Task", f"{task_title(data.task)} {data.version}, protocol {data.protocol}"),
@@ -138,6 +140,7 @@ def _training(record: Record) -> dict[str, Any]:
 
 
 def _bench(record: BenchRecord) -> dict[str, Any]:
+    """Return title and sections of a bench record."""
     rows: Facts = [
         (f"{measured.call}, {measured.input}", _timing(measured.seconds)) for measured in record.measurements
     ]
@@ -148,12 +151,14 @@ def _bench(record: BenchRecord) -> dict[str, Any]:
 
 
 def _timing(seconds: Timing) -> str:
+    """Return the median and interquartile range in milliseconds, and how they were measured."""
     spread = number(1000 * (seconds.q3 - seconds.q1))
     how = f"{seconds.windows} windows of {seconds.calls} calls after {seconds.warmup}"
     return f"{number(1000 * seconds.median)} ms, IQR {spread} ms ({how})"
 
 
 def _robustness(record: RobustnessRecord) -> dict[str, Any]:
+    """Return title and sections of a robustness record."""
     rows: Facts = [("Clean", _percent(record.clean)), ("Majority class", _percent(record.majority))]
     rows += [
         (f"ω = {point.frequency:g}, amplitude {point.amplitude:g}", _percent(point.accuracy)) for point in record.points
@@ -163,13 +168,14 @@ def _robustness(record: RobustnessRecord) -> dict[str, Any]:
 
 
 def _recipe_facts(record: Record | BenchRecord) -> Facts:
+    """Return the fields of the recipe that are not empty."""
     fields = record.recipe.model_dump(mode="json")
     return [
         (key, value if isinstance(value, str) else json.dumps(value)) for key, value in fields.items() if value != ""
     ]
 
 
-def _system(record: Record | BenchRecord | RobustnessRecord) -> Facts:
+def _system(record: AnyRecord) -> Facts:
     system = record.system
     versions = ", ".join(f"{name} {version}" for name, version in sorted(system.versions.items()))
     return [
@@ -180,7 +186,7 @@ def _system(record: Record | BenchRecord | RobustnessRecord) -> Facts:
     ]
 
 
-def _provenance(record: Record | BenchRecord | RobustnessRecord) -> Facts:
+def _provenance(record: AnyRecord) -> Facts:
     origin = record.provenance
     commit = origin.git_commit or "not known"
     return [
@@ -192,8 +198,9 @@ def _provenance(record: Record | BenchRecord | RobustnessRecord) -> Facts:
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.2f} %"
+    return ABSENT if share is None else f"{100 * share:.2f} %"
 
 
 def _short(value: float) -> float:
+    """Round to three decimals, which keeps the page's curves small."""
     return round(value, 3)

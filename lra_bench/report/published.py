@@ -1,4 +1,4 @@
-"""The published accuracies: quoted with their source, never mixed with measured ones."""
+"""The published accuracies of published.json, each with its source. Tables keep them apart from measured ones."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ from lra_bench.report.table import MARKS, Cell
 from lra_bench.spec import Frozen
 
 FAILED = 50.0
-"""What a failed Path-X counts for in an average, as in the papers that average all six tasks."""
+"""The accuracy in % of a failed Path-X in an average, as in the papers that average all six tasks."""
 
 
 class Reference(Frozen):
+    """A source of published numbers: a short label for tables, and the full reference."""
+
     label: str
     reference: str
 
 
 class Quoted(Frozen):
-    """One number in %. `value` None means the paper says the model failed the task."""
+    """One published accuracy in %."""
 
-    value: float | None = Field(gt=0, lt=100)
-    std: float | None
-    sources: list[str] = Field(min_length=1)
-    status: Literal["read", "secondary", "memory"]
-    marks: str
+    value: float | None = Field(gt=0, lt=100, description="accuracy in %; None where the paper says the model failed")
+    std: float | None = Field(description="standard deviation in points, where the paper gives one")
+    sources: list[str] = Field(min_length=1, description="keys of the sources that give the number")
+    status: Literal["read", "secondary", "memory"] = Field(
+        description="read in the sources; read in another work than the model's own paper; or read nowhere"
+    )
+    marks: str = Field(description="footnote letters of table.MARKS beside the one of the status")
 
     def cell(self, sources: dict[str, Reference]) -> Cell:
-        """As it stands in the table, with the full references as a hint."""
+        """Return the table's cell, with the full references as its hint."""
         marks = {"read": "", "secondary": "s", "memory": "n"}[self.status] + self.marks
         hint = "; ".join(sources[key].reference for key in self.sources)
         if self.value is None:
@@ -42,14 +46,19 @@ class Quoted(Frozen):
 
 
 class QuotedRow(Frozen):
+    """The published accuracies of one model by task."""
+
     name: str
-    model: str | None = Field(description="the lra-bench model these numbers are of, if there is one")
-    average: float | None = Field(description="as printed, by whatever rule the paper has")
+    model: str | None = Field(description="model of lra-bench that the numbers belong to, as typed on a command line")
+    average: float | None = Field(description="average printed in the paper, by the paper's own rule")
     note: str
     cells: dict[str, Quoted]
 
     def average_of(self, tasks: tuple[str, ...]) -> float | None:
-        """Our average, by our rule: of all these tasks or none, a failed one counting as chance."""
+        """Return the mean in % over the tasks by the rule of the measured rows, or None where one is missing.
+
+        A failed task counts as `FAILED`.
+        """
         if any(task not in self.cells for task in tasks):
             return None
         values = [self.cells[task].value for task in tasks]
@@ -57,6 +66,8 @@ class QuotedRow(Frozen):
 
 
 class Published(Frozen):
+    """The content of published.json: the sources by key, and the rows in the order of the table."""
+
     about: str
     sources: dict[str, Reference]
     rows: list[QuotedRow]
@@ -72,14 +83,14 @@ class Published(Frozen):
         return self
 
     def labels(self, row: QuotedRow) -> str:
-        """The short names of the row's sources, in order of appearance."""
+        """Return the labels of the row's sources, in order of appearance."""
         keys = dict.fromkeys(self.sources[key].label for quoted in row.cells.values() for key in quoted.sources)
         return ", ".join(keys)
 
 
 @cache
 def published() -> Published:
-    """The table of published numbers that comes with the package."""
+    """Read the published numbers that come with the package. Raises ValueError for a mistake in published.json."""
     return Published.model_validate_json(
         files("lra_bench.report").joinpath("published.json").read_text(encoding="utf-8")
     )

@@ -1,4 +1,4 @@
-"""What the seeds of each cell say: spread, interval, solved runs, and differences paired by seed."""
+"""The statistics over the seeds of each cell: spread, interval, solved runs, and differences paired by seed."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lra_bench.registry import task_title
-from lra_bench.report.select import Entry, RowKey, Section, SelectedRecords, row_label, threshold
+from lra_bench.report.select import HEADINGS, Entry, RowKey, SelectedRecords, row_label, threshold
 from lra_bench.report.statistics import CONFIDENCE, Interval, Paired, Summary, interval, paired, summarize
-from lra_bench.report.table import Block, Cell, Column, Table
-
-HEADINGS: dict[Section, str] = {
-    "published": "Published recipes",
-    "settings": "Other settings",
-    "reduced": "Reduced data (not the benchmark)",
-}
+from lra_bench.report.table import ABSENT, Block, Cell, Column, Table
 
 
 @dataclass(frozen=True)
 class CellStatistics:
-    """One cell in full; accuracies are shares in [0, 1]. `summary` is None where every seed diverged."""
+    """The statistics of one cell; accuracies are shares in [0, 1].
+
+    `summary` and `interval` are of the seeds that finished, None where none did. `last` is the summary of the test
+    accuracies of the final step's parameters, None where a finished seed has none. `solved` and `diverged` are numbers
+    of seeds, and `threshold` is the accuracy from which a seed has solved the task.
+    """
 
     key: RowKey
     task: str
@@ -34,12 +33,12 @@ class CellStatistics:
 
     @property
     def accuracies(self) -> dict[int, float]:
-        """Test accuracy by seed, of the seeds that finished."""
+        """The test accuracy by seed of the seeds that finished."""
         return {run.record.seed: run.accuracy for run in self.runs if run.accuracy is not None}
 
 
 def cell_statistics(chosen: SelectedRecords) -> list[CellStatistics]:
-    """Every cell of the accuracy tables, in the tables' order."""
+    """Return the statistics of every cell of the accuracy tables, in the order of the tables."""
     found = []
     for (key, task), runs in chosen.cells.items():
         values = [run.accuracy for run in runs if run.accuracy is not None]
@@ -62,7 +61,7 @@ def cell_statistics(chosen: SelectedRecords) -> list[CellStatistics]:
 
 
 def as_json(cell: CellStatistics) -> dict[str, Any]:
-    """The cell for programs: full precision, every number by its name."""
+    """Return the cell as an object of leaderboard.json, with numbers in full precision."""
     record = cell.runs[0].record
     return {
         "section": cell.key.section,
@@ -89,7 +88,7 @@ def as_json(cell: CellStatistics) -> dict[str, Any]:
 
 
 def cells_table(cells: Sequence[CellStatistics]) -> Table:
-    """n, mean, deviation, range, median, interval and solved runs of every cell."""
+    """Return the table of n, mean, standard deviation, range, median, interval and solved runs of every cell."""
     blocks = []
     for section, heading in HEADINGS.items():
         blocks.append(Block(heading, tuple(_statistics_row(cell) for cell in cells if cell.key.section == section)))
@@ -118,7 +117,10 @@ def cells_table(cells: Sequence[CellStatistics]) -> Table:
 
 
 def paired_table(cells: Sequence[CellStatistics]) -> Table:
-    """In each task, every published-recipe row against the one with the highest mean, by the seeds both have."""
+    """Return the table of differences to the best row of each task, over the seeds that both rows have.
+
+    It compares rows measured with published recipes; the best row has the highest mean.
+    """
     rows = []
     for task in dict.fromkeys(cell.task for cell in cells):
         there = [cell for cell in cells if cell.task == task and cell.key.section == "published" and cell.summary]
@@ -153,11 +155,12 @@ def paired_table(cells: Sequence[CellStatistics]) -> Table:
 
 
 def percent(value: float | None, runs: tuple[str, ...] = ()) -> Cell:
-    """A share as a cell in %, with two decimals."""
-    return Cell("–") if value is None else Cell(f"{100 * value:.2f}", 100 * value, runs=runs)
+    """Return the cell of a share, in % with two decimals."""
+    return Cell(ABSENT) if value is None else Cell(f"{100 * value:.2f}", 100 * value, runs=runs)
 
 
 def _statistics_row(cell: CellStatistics) -> tuple[Cell, ...]:
+    """Return the row of the table `cells` for one cell."""
     ids = tuple(run.id for run in cell.runs)
     found, bounds, n_test = cell.summary, cell.interval, cell.runs[0].record.data.counts["test"]
     spread = [None] * 5 if found is None else [found.mean, found.std, found.min, found.max, found.median]
@@ -167,7 +170,7 @@ def _statistics_row(cell: CellStatistics) -> tuple[Cell, ...]:
         Cell(task_title(cell.task)),
         Cell(str(len(cell.runs)), len(cell.runs)),
         *(percent(value, ids) for value in (*spread, *ends)),
-        Cell(bounds.kind if bounds else "–"),
+        Cell(bounds.kind if bounds else ABSENT),
         Cell(f"{cell.solved}/{len(cell.runs)}" + (f", {cell.diverged} diverged" if cell.diverged else "")),
         percent(cell.threshold),
         percent(cell.last.mean if cell.last else None),
@@ -176,6 +179,7 @@ def _statistics_row(cell: CellStatistics) -> tuple[Cell, ...]:
 
 
 def _paired_row(cell: CellStatistics, best: CellStatistics, found: Paired) -> tuple[Cell, ...]:
+    """Return the row of the table `paired` that compares one cell with the best."""
     bounds = found.interval
     shared = tuple(run.id for run in (*cell.runs, *best.runs) if run.record.seed in found.seeds)
     return (
@@ -185,8 +189,8 @@ def _paired_row(cell: CellStatistics, best: CellStatistics, found: Paired) -> tu
         Cell(str(len(found.seeds)), len(found.seeds)),
         Cell(f"{100 * found.mean:+.2f}", 100 * found.mean),
         percent(found.std),
-        Cell(f"{100 * bounds.low:+.2f}", 100 * bounds.low) if bounds else Cell("–"),
-        Cell(f"{100 * bounds.high:+.2f}", 100 * bounds.high) if bounds else Cell("–"),
-        Cell(bounds.kind if bounds else "–"),
+        Cell(f"{100 * bounds.low:+.2f}", 100 * bounds.low) if bounds else Cell(ABSENT),
+        Cell(f"{100 * bounds.high:+.2f}", 100 * bounds.high) if bounds else Cell(ABSENT),
+        Cell(bounds.kind if bounds else ABSENT),
         Cell(f"{found.wins}/{len(found.seeds)}", found.wins),
     )

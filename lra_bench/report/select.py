@@ -1,4 +1,7 @@
-"""Which records may stand in one table column together, and why the others may not. No JAX."""
+"""The selection of comparable training records for the accuracy tables, with a reason for each one left out.
+
+This module imports no JAX.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any, Literal
 
 from lra_bench.errors import UserError
 from lra_bench.records.files import load_any, record_files
-from lra_bench.records.schema import BenchRecord, Record, RobustnessRecord
+from lra_bench.records.schema import AnyRecord, Record
 from lra_bench.registry import cli_name, task_module, task_names
 from lra_bench.spec import Protocol, Source
 
@@ -22,23 +25,33 @@ SELECTED_ON_TEST = frozenset(name for name in LRA if task_module(name).TASK.sele
 """The tasks whose published protocol chooses the checkpoint on the test set (S5 `s5/train.py`: no validation split)."""
 
 SOLVED_MARGIN = 0.1
-"""A run has solved its task when it is at least this share of the way from the majority class to 100 %."""
+"""The share of the way from the majority class to 100 % from which on a run counts as having solved its task."""
 
 SelectionProtocol = Literal["paper", "holdout"]
+"""The split on which checkpoints were chosen: as published, or always held-out validation data."""
+
 Section = Literal["published", "settings", "reduced"]
+"""A part of the tables: runs of published recipes, runs with other settings, or runs on less than the full data."""
+
+HEADINGS: dict[Section, str] = {
+    "published": "Published recipes",
+    "settings": "Other settings",
+    "reduced": "Reduced data (not the benchmark)",
+}
+"""The heading of each section."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A record and its file, relative to results/, without `.json`: the run's id on every page."""
+    """A record and its id: the path of its file relative to the results folder, without `.json`."""
 
     id: str
-    record: Record | BenchRecord | RobustnessRecord
+    record: AnyRecord
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A training record that some table shows."""
+    """A training record that a table shows, and its id."""
 
     id: str
     record: Record
@@ -50,17 +63,22 @@ class Entry:
 
     @property
     def solved(self) -> bool:
+        """Whether the run completed and solved its task."""
         return self.accuracy is not None and self.accuracy >= threshold(self.record)
 
 
 @dataclass(frozen=True)
 class LeftOut:
+    """The id of a record that no table shows, and the reason."""
+
     id: str
     reason: str
 
 
 @dataclass(frozen=True, order=True)
 class RowKey:
+    """The key of a row of the accuracy tables; `settings` tells the rows of one model and section apart."""
+
     section: Section
     model: str
     settings: str = ""
@@ -68,28 +86,35 @@ class RowKey:
 
 @dataclass
 class SelectedRecords:
-    """The cells of the accuracy tables, one configuration each, and the records that are in none."""
+    """The cells of the accuracy tables by row and task, and the records that are in none.
+
+    All entries of a cell have the same digest.
+    """
 
     selection: SelectionProtocol
     cells: dict[tuple[RowKey, str], list[Entry]] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
 
     def rows(self, section: Section) -> list[RowKey]:
+        """Return the rows of a section in alphabetical order."""
         return sorted({key for key, _ in self.cells if key.section == section})
 
     def tasks(self, sections: Sequence[Section]) -> list[str]:
-        """The six of the benchmark, then any other task there are cells for."""
+        """Return the six tasks of the benchmark, then all other tasks that have a cell in these sections."""
         found = {task for key, task in self.cells if key.section in sections}
         return [*LRA, *sorted(found - set(LRA))]
 
 
 def threshold(record: Record) -> float:
-    """The test accuracy from which on this run counts as having solved its task."""
+    """Return the test accuracy in [0, 1] from which on this run counts as having solved its task."""
     return record.accuracy.majority + SOLVED_MARGIN * (1 - record.accuracy.majority)
 
 
 def load(results_dir: Path, *, skip_unreadable: bool = False) -> tuple[list[Loaded], list[LeftOut]]:
-    """Every record below `results_dir`. A file that is none is a UserError, or left out where `skip_unreadable`."""
+    """Read every record below `results_dir`; with `skip_unreadable`, also return the files that are no records.
+
+    Raises UserError where there is no such folder, and without `skip_unreadable` for a file that is no record.
+    """
     if not results_dir.is_dir():
         raise UserError(
             f"There is no results folder {results_dir}. Train something first, or name it with --results-dir."
@@ -109,7 +134,7 @@ def load(results_dir: Path, *, skip_unreadable: bool = False) -> tuple[list[Load
 def select_records(
     loaded: Iterable[Loaded], *, protocol: Protocol = "s4", selection: SelectionProtocol = "paper"
 ) -> SelectedRecords:
-    """Sort training records into cells of comparable runs; each one that fits nowhere is left out with the reason."""
+    """Sort the training records into cells of comparable runs, and leave out the others with a reason."""
     chosen = SelectedRecords(selection)
     fitting: list[Entry] = []
     for item in loaded:
@@ -141,20 +166,17 @@ def select_records(
 
 
 def selected_on_test(record: Record) -> bool:
+    """Whether the run's checkpoint was chosen on the test set."""
     return record.data.validation_is_test or record.accuracy.selection == "test"
 
 
 def _unfit(record: Record, protocol: Protocol, selection: SelectionProtocol) -> str:
-    """Why the record is in no accuracy table, whatever the other records are; empty if it may be."""
+    """Return the reason why no accuracy table may show the record, or "". Other records play no part in it."""
     task = record.data.task
-    if record.status == "interrupted":
-        return "incomplete: the run was interrupted"
     if record.status == "completed" and record.accuracy.test is None:
         return "incomplete: it has no test accuracy"
     if record.data.protocol != protocol:
         return f"other protocol: {record.data.protocol}, this table is of {protocol}"
-    if record.accuracy.selection == "last":
-        return "other selection: the last checkpoint was scored, not the best on validation"
     if selected_on_test(record) and task not in SELECTED_ON_TEST:
         return "the checkpoint was chosen on the test set, which the published protocol of this task does not do"
     if task in SELECTED_ON_TEST and selected_on_test(record) != (selection == "paper"):
@@ -164,6 +186,7 @@ def _unfit(record: Record, protocol: Protocol, selection: SelectionProtocol) -> 
 
 
 def row_key(record: Record) -> RowKey:
+    """Return the key of the row that the record belongs to."""
     settings = settings_of(record.overrides)
     if record.data.size != "full":
         return RowKey(
@@ -176,16 +199,20 @@ def row_key(record: Record) -> RowKey:
 
 
 def row_label(key: RowKey) -> str:
+    """Return the row's name in tables, such as `s5 [epochs=1]`."""
     return f"{cli_name(key.model)} [{key.settings}]" if key.settings else cli_name(key.model)
 
 
 def settings_of(overrides: Mapping[str, Any]) -> str:
-    """What was overridden, as it is typed after `--set`."""
+    """Return the overrides as they are typed after `--set`, such as `epochs=1, lr=0.01`."""
     return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(overrides.items()))
 
 
 def _references(runs: Sequence[Entry]) -> dict[tuple[str, str], tuple[str, str]]:
-    """For each task and size the column's version and fingerprint: official before other sources, then most runs."""
+    """Return the version and fingerprint of the data that each column shows, by task and size.
+
+    Official data and its mirror come before the user's files, and these before generated data; then most runs decide.
+    """
     order: dict[Source, int] = {"official": 0, "mirror": 0, "user": 1, "generated": 2}
     found: dict[tuple[str, str], dict[tuple[str, str], list[Entry]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
@@ -200,7 +227,10 @@ def _references(runs: Sequence[Entry]) -> dict[tuple[str, str], tuple[str, str]]
 
 
 def _one_configuration(runs: Sequence[Entry], left_out: list[LeftOut]) -> list[Entry]:
-    """The runs of the digest with most finished seeds (then the newest), one per seed; the others are left out."""
+    """Return the runs of one digest, one per seed in the order of seeds, and append the others to `left_out`.
+
+    The digest is the one with most finished seeds, among equals the one with the newest run.
+    """
     groups: dict[str, list[Entry]] = defaultdict(list)
     for run in runs:
         groups[run.record.digest].append(run)

@@ -1,6 +1,6 @@
-"""The throughput tables: what training runs measured themselves, and what `bench` measured on fixed shapes.
+"""The throughput tables: speeds that runs measured while training, and speeds that `bench` measured on fixed shapes.
 
-Rows of different device kinds stand in different blocks and are never ranked against each other.
+Each device kind has its own block. Rows of different device kinds are never ranked against each other.
 """
 
 from __future__ import annotations
@@ -13,23 +13,38 @@ from statistics import median
 from lra_bench.records.schema import BenchRecord, Measurement, Record
 from lra_bench.registry import task_title
 from lra_bench.report.select import LRA, Entry, Loaded, RowKey, row_key, row_label, settings_of
-from lra_bench.report.table import Block, Cell, Column, Rank, Table, ranks
+from lra_bench.report.table import ABSENT, Block, Cell, Column, Rank, Table, ranks
 
 GIB = 2**30
+"""The bytes of one GiB."""
+
 TRAINING = (
     "Model", "Task", "Data", "L", "Batch", "Devices", "Precision", "Runs", "Examples/s/device", "Tokens/s/device",
     "ms/step", "Compile s", "Peak GiB", "Parameters",
 )  # fmt: skip
+"""The columns of the table of training runs."""
+
 BENCH = (
     "Model", "Task", "L", "Batch", "Call", "Precision", "Examples/s/device", "Tokens/s/device", "ms", "IQR ms",
     "Compile s", "Peak GiB", "GFLOP", "of roofline", "Parameters",
 )  # fmt: skip
+"""The columns of the table of fixed shapes."""
+
 TEXT = frozenset({"Model", "Task", "Data", "Call", "Precision"})
+"""The columns of both tables that are not numeric."""
+
+RANKED = frozenset({"Examples/s/device", "Tokens/s/device"})
+"""The columns of the table of fixed shapes in which best and second are marked."""
+
 CALLS = {"train": "training step", "forward": "forward", "recurrent": "recurrent step"}
+"""The names of the kinds of call in tables."""
 
 
 def training_speed_table(loaded: Iterable[Loaded]) -> Table:
-    """Median over the seeds of one configuration on one device kind, from the training runs' own clocks."""
+    """Return the table of median speeds over the runs of each configuration on each device kind.
+
+    The runs measured them while training.
+    """
     groups: dict[tuple[str, int, str, str, bool], list[Entry]] = defaultdict(list)
     for item in loaded:
         record = item.record
@@ -52,7 +67,10 @@ def training_speed_table(loaded: Iterable[Loaded]) -> Table:
 
 
 def throughput_table(loaded: Iterable[Loaded]) -> Table:
-    """One row per model, shape and call; ranked among rows of the same device kind, shape, call and precision."""
+    """Return the table of bench records, with a row per model, shape and call.
+
+    Rows are ranked among those of the same device kind, shape, call, input and precision.
+    """
     groups: dict[tuple[str, int, int, int, str, str, str], list[tuple[str, BenchRecord, Measurement]]] = {}
     for item in loaded:
         record = item.record
@@ -67,7 +85,8 @@ def throughput_table(loaded: Iterable[Loaded]) -> Table:
         best = ranks([measured.tokens_per_second_per_device for _, _, measured in entries])
         for (run, record, measured), rank in zip(entries, best, strict=True):
             row = _bench_row(run, record, measured)
-            blocks[bench[0]].append(tuple(_ranked(cell, rank) if i in (6, 7) else cell for i, cell in enumerate(row)))
+            cells = zip(BENCH, row, strict=True)
+            blocks[bench[0]].append(tuple(_ranked(cell, rank) if name in RANKED else cell for name, cell in cells))
     return Table(
         "throughput",
         "Throughput on fixed shapes",
@@ -82,9 +101,9 @@ def throughput_table(loaded: Iterable[Loaded]) -> Table:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """`value` with about `digits` significant digits, thousands grouped, and no exponent."""
+    """Return `value` with about `digits` significant digits, grouped thousands and no exponent; – for None."""
     if value is None:
-        return "–"
+        return ABSENT
     if abs(value) >= 10 ** (digits - 1):
         return f"{value:,.0f}"
     rounded = f"{value:.{digits}g}"
@@ -92,10 +111,12 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def amount(value: float | None, runs: tuple[str, ...] = (), marks: str = "") -> Cell:
+    """Return the cell of a number, rounded by `number`."""
     return Cell(number(value), value, marks=marks, runs=runs)
 
 
 def whole(value: int) -> Cell:
+    """Return the cell of a whole number, with all its digits."""
     return Cell(f"{value:,}", value)
 
 
@@ -104,14 +125,17 @@ def _columns(names: Sequence[str]) -> tuple[Column, ...]:
 
 
 def _order(task: str) -> int:
+    """Return the task's place in the tables; tasks outside of the benchmark come last."""
     return LRA.index(task) if task in LRA else len(LRA)
 
 
 def _label(key: RowKey, remat: bool) -> str:
+    """Return the row's name, with `--remat` where the backward pass computed the blocks again."""
     return f"{row_label(key)} --remat" if remat else row_label(key)
 
 
 def _training_row(runs: Sequence[Entry]) -> tuple[Cell, ...]:
+    """Return the cells of `TRAINING` for the runs of one configuration on one device kind."""
     record = runs[0].record
     speeds = [run.record.throughput for run in runs]
     peaks = [speed.peak_memory_bytes for speed in speeds if speed.peak_memory_bytes is not None]
@@ -141,6 +165,7 @@ def _training_row(runs: Sequence[Entry]) -> tuple[Cell, ...]:
 
 
 def _bench_row(run: str, record: BenchRecord, measured: Measurement) -> tuple[Cell, ...]:
+    """Return the cells of `BENCH` for one measurement of the bench record with the id `run`."""
     seconds = measured.seconds
     peak = None if measured.peak_memory_bytes is None else measured.peak_memory_bytes / GIB
     call = CALLS[measured.call] + (", real data" if measured.input == "data" else "")

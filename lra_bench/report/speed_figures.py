@@ -1,4 +1,4 @@
-"""Pictures of speed: accuracy against throughput, and time and memory against length."""
+"""The pictures of speed: accuracy against throughput, and time and memory against length."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lra_bench.records.schema import BenchRecord
 from lra_bench.registry import cli_name, task_title
 from lra_bench.report.drawing import (
     COLUMN,
+    HIDDEN,
     LIGHT,
     LINES,
     PAGE,
@@ -42,7 +43,7 @@ SCALING = (
 
 @dataclass(frozen=True)
 class Point:
-    """One model on one task and one device kind. Speed in examples/s/device, memory in bytes."""
+    """One model on one task and one device kind: accuracy in %, speed in examples/s/device, peak memory in bytes."""
 
     model: str
     accuracy: float
@@ -53,6 +54,7 @@ class Point:
 def accuracy_speed_pictures(
     cells: Cells, tasks: Sequence[str], loaded: Sequence[Loaded], featured: Sequence[str]
 ) -> list[Picture]:
+    """Draw one picture per device kind of test accuracy against training throughput, with a panel per task."""
     kinds = sorted({run.record.system.device_kind for runs in cells.values() for run in runs})
     found = []
     for i, kind in enumerate(kinds):
@@ -72,7 +74,10 @@ def accuracy_speed_pictures(
 
 
 def _points(cells: Cells, task: str, kind: str, loaded: Sequence[Loaded]) -> list[Point]:
-    """Speeds of `bench` where every model of the panel has one, else of the training runs themselves."""
+    """Return the points of one panel.
+
+    Speeds are of `bench` where every model of the panel has a bench record, otherwise of the training runs.
+    """
     there: list[tuple[str, float, list[Entry]]] = []
     for (model, place), runs in cells.items():
         values = [run.accuracy for run in runs if run.accuracy is not None]
@@ -87,7 +92,7 @@ def _points(cells: Cells, task: str, kind: str, loaded: Sequence[Loaded]) -> lis
 
 
 def _benched(loaded: Sequence[Loaded], task: str, kind: str, lengths: set[int]) -> dict[str, tuple[float, int | None]]:
-    """Speed and memory of the training step of each model at the task's own length on this device kind."""
+    """Return speed and memory of each model's training step at the task's own length, measured by `bench`."""
     found = {}
     for item in loaded:
         record = item.record
@@ -102,18 +107,19 @@ def _benched(loaded: Sequence[Loaded], task: str, kind: str, lengths: set[int]) 
 
 
 def _as_published(record: BenchRecord) -> bool:
-    """Nothing but the batch is overridden, which a rate per example allows; nothing computed twice."""
+    """Whether the record is without --remat and overrides at most the batch size, which a rate per example allows."""
     return set(record.overrides) <= {"batch_size"} and not record.remat
 
 
 def _trained_speed(runs: Sequence[Entry]) -> tuple[float, int | None]:
+    """Return the median speed and peak memory that the runs measured while training."""
     speeds = [run.record.throughput for run in runs]
     peaks = [speed.peak_memory_bytes for speed in speeds if speed.peak_memory_bytes is not None]
     return median(speed.examples_per_second_per_device for speed in speeds), round(median(peaks)) if peaks else None
 
 
 def pareto(points: Iterable[Point]) -> list[Point]:
-    """The points that no other beats in both accuracy and speed, from the fastest to the most accurate."""
+    """Return the points that no other beats in both accuracy and speed, from the fastest to the most accurate."""
     front: list[Point] = []
     for point in sorted(points, key=lambda point: (-point.speed, -point.accuracy, point.model)):
         if not front or point.accuracy > front[-1].accuracy:
@@ -122,6 +128,7 @@ def pareto(points: Iterable[Point]) -> list[Point]:
 
 
 def _draw_speed(points: dict[str, list[Point]], featured: Sequence[str]) -> Figure:
+    """Draw a panel per task with a circle per model; featured models, then smaller circles, are drawn on top."""
     columns = min(3, len(points))
     rows = math.ceil(len(points) / columns)
     made, axes = panels(PAGE if columns > 1 else COLUMN, 2.3 * rows + 0.3, rows, columns)
@@ -158,26 +165,30 @@ def _draw_speed(points: dict[str, list[Point]], featured: Sequence[str]) -> Figu
 
 
 def _area(point: Point, largest: int) -> float:
-    """The area of a circle in square points, in proportion to the memory; small where it is not known."""
+    """Return the area of a circle in square points: 12, and a part in proportion to the memory where it is known."""
     return 12 + 240 * (point.memory or 0) / largest if largest else 12
 
 
 Box = tuple[float, float, float, float]
-"""Left, bottom, right, top, as shares of the axes."""
+"""The left, bottom, right and top edge of a rectangle, as shares of the axes' width and height."""
+
+PANEL_POINTS = (140, 120)
+"""The approximate width and height of a panel in points, by which a circle's radius becomes a share of the axes."""
 
 NAME_PLACES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-"""Where a name may stand beside its circle, to the right and up; the best place first."""
+"""The places of a name beside its circle, as steps to the right and up; the best place first."""
 
 
 def _name_points(ax: Axes, points: Sequence[Point], named: set[str], largest: int) -> None:
-    """Each name at the first place where it covers no other name or circle and stays inside; else at the first."""
+    """Write each name at the first place where it is inside and covers no other name or circle, else at the first."""
     ax.autoscale_view()
     to_axes = ax.transData + ax.transAxes.inverted()
     circles: dict[str, Box] = {}
     for point in points:
         x, y = to_axes.transform((point.speed, point.accuracy))
         radius = math.sqrt(_area(point, largest)) / 2
-        circles[point.model] = (x - radius / 140, y - radius / 120, x + radius / 140, y + radius / 120)
+        across, up = (radius / points for points in PANEL_POINTS)
+        circles[point.model] = (x - across, y - up, x + across, y + up)
     names: list[Box] = []
     for name in sorted(named, key=lambda name: (-circles[name][1], name)):
         others = [*names, *(circle for other, circle in circles.items() if other != name)]
@@ -192,18 +203,19 @@ def _name_points(ax: Axes, points: Sequence[Point], named: set[str], largest: in
 
 
 def _name_box(circle: Box, letters: int, right: int, up: int) -> Box:
-    """About the room the name takes beside its circle, at 6 points in a third of a page's width."""
+    """Return the approximate box of a name of 6-point letters beside its circle, in a panel a third of a page wide."""
     width, height, gap = 0.026 * letters, 0.055, 0.008
     x, y = (circle[0] + circle[2]) / 2, (circle[1] + circle[3]) / 2
     left = {1: circle[2] + gap, -1: circle[0] - gap - width, 0: x - width / 2}[right]
     bottom = {1: circle[3] + gap, -1: circle[1] - gap - height, 0: y - height / 2}[up]
-    if right and up:
+    if right and up:  # a corner of a circle's box is empty, so the name moves toward the circle
         left -= right * (circle[2] - circle[0]) / 4
         bottom -= up * (circle[3] - circle[1]) / 4
     return left, bottom, left + width, bottom + height
 
 
 def _inside(box: Box) -> bool:
+    """Whether the box is inside the axes, with a little room to the right of them."""
     return box[0] >= 0 and box[1] >= 0 and box[2] <= 1.02 and box[3] <= 1
 
 
@@ -212,11 +224,11 @@ def _overlap(a: Box, b: Box) -> bool:
 
 
 Series = dict[tuple[str, str], dict[int, tuple[float, float | None]]]
-"""By model and device kind: length → milliseconds per example and GiB."""
+"""The milliseconds per example and the GiB at each length, by model and device kind."""
 
 
 def scaling_pictures(loaded: Sequence[Loaded], featured: Sequence[str]) -> list[Picture]:
-    """One picture where bench records of some model have two lengths or more."""
+    """Draw one picture of time and memory against length, or none where no model has bench records of two lengths."""
     series = _scaling(loaded)
     if not series:
         return []
@@ -225,6 +237,7 @@ def scaling_pictures(loaded: Sequence[Loaded], featured: Sequence[str]) -> list[
 
 
 def _scaling(loaded: Sequence[Loaded]) -> Series:
+    """Return the training steps on synthetic data of each model and device kind that has two lengths or more."""
     found: Series = defaultdict(dict)
     for item in loaded:
         record = item.record
@@ -239,12 +252,13 @@ def _scaling(loaded: Sequence[Loaded]) -> Series:
 
 
 def _draw_scaling(series: Series, featured: Sequence[str]) -> Figure:
+    """Draw time and memory in a panel each; colors tell models apart, and line styles device kinds."""
     made, axes = panels(PAGE, 2.9, 1, 2)
     look = styles([model for model, _ in series], featured)
     kinds = sorted({kind for _, kind in series})
     for (model, kind), points in series.items():
         name = model if len(kinds) == 1 else f"{model}, {plain(kind)}"
-        label = name if look[model].featured else "_other"
+        label = name if look[model].featured else HIDDEN
         style = {**look[model].points, "linestyle": LINES[kinds.index(kind) % len(LINES)]}
         axes[0].plot(sorted(points), [points[length][0] for length in sorted(points)], label=label, **style)
         memory = [(length, gib) for length, (_, gib) in sorted(points.items()) if gib is not None]

@@ -1,7 +1,7 @@
-"""What a handful of seeds can say: summaries, intervals that fit the number of runs, comparisons paired by seed.
+"""Statistics of a few seeds: summaries, intervals that fit the number of runs, and comparisons paired by seed.
 
-Accuracies go in and come out as shares in [0, 1]. Intervals are at 95 %. There are no significance stars: with the
-three to five seeds usual here, unpaired tests find differences that are not there (arXiv 2511.19794, 2103.03098).
+Accuracies are shares in [0, 1], and intervals are at 95 %. There are no significance stars: with the usual three to
+five seeds, unpaired tests find differences that do not exist (arXiv 2511.19794, 2103.03098).
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ from typing import Literal
 import numpy as np
 
 CONFIDENCE = 0.95
+"""The confidence level of all intervals."""
+
 RESAMPLES = 9999
+"""The number of bootstrap resamples."""
 
 IntervalKind = Literal["Wilson", "t", "BCa"]
+"""The method that an interval comes from."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A summary of one cell's runs. `std` is the sample standard deviation (n − 1), None for a single run."""
+    """The summary of n values. `std` is the sample standard deviation (n − 1), None for a single value."""
 
     n: int
     mean: float
@@ -33,7 +37,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Interval:
-    """95 % interval and the method it comes from.
+    """An interval at 95 % and the method it comes from.
 
     Wilson covers the sampling of the test set for one run; t and BCa cover the choice of the seed.
     """
@@ -45,7 +49,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Paired:
-    """The difference a − b over the seeds both have."""
+    """The difference a − b of two models over the seeds that both have.
+
+    `wins` and `losses` are the numbers of seeds on which a is better or worse.
+    """
 
     seeds: tuple[int, ...]
     mean: float
@@ -56,14 +63,14 @@ class Paired:
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """n, mean, sample deviation, range and median of at least one value."""
+    """Return the summary of at least one value."""
     x = np.asarray(values, dtype=np.float64)
     std = float(x.std(ddof=1)) if x.size > 1 else None
     return Summary(x.size, float(x.mean()), std, float(x.min()), float(x.max()), float(np.median(x)))
 
 
 def wilson(accuracy: float, n_test: int) -> Interval:
-    """Wilson's score interval of one run's accuracy on `n_test` examples (Wilson 1927, by scipy)."""
+    """Return Wilson's score interval of one run's accuracy on `n_test` examples (Wilson 1927, computed by scipy)."""
     from scipy.stats import binomtest
 
     found = binomtest(round(accuracy * n_test), n_test).proportion_ci(CONFIDENCE, method="wilson")
@@ -71,7 +78,7 @@ def wilson(accuracy: float, n_test: int) -> Interval:
 
 
 def t_interval(values: Sequence[float]) -> Interval:
-    """Student's interval of the mean; needs three values or more."""
+    """Return Student's t interval of the mean. Raises ValueError for fewer than three values."""
     from scipy.stats import t
 
     if len(values) < 3:
@@ -82,16 +89,17 @@ def t_interval(values: Sequence[float]) -> Interval:
 
 
 def bca_interval(values: Sequence[float]) -> Interval:
-    """Bias-corrected and accelerated bootstrap of the mean (Efron 1987, by scipy); needs five values or more.
+    """Return the bias-corrected and accelerated bootstrap interval of the mean (Efron 1987, computed by scipy).
 
-    The resampling is seeded, so the same values always give the same interval.
+    The random generator is seeded, so that the same values always give the same interval. Raises ValueError for fewer
+    than five values.
     """
     from scipy.stats import bootstrap
 
     if len(values) < 5:
         raise ValueError("a BCa bootstrap is given from five seeds on")
     x = np.asarray(values, dtype=np.float64)
-    if np.ptp(x) == 0:  # scipy's acceleration is 0/0 here
+    if np.ptp(x) == 0:  # equal values, for which scipy's acceleration is 0/0
         return Interval("BCa", float(x[0]), float(x[0]))
     found = bootstrap(
         (x,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="BCa", rng=np.random.default_rng(0)
@@ -100,14 +108,14 @@ def bca_interval(values: Sequence[float]) -> Interval:
 
 
 def interval(values: Sequence[float], n_test: int) -> Interval | None:
-    """The interval this many runs allow: Wilson for one, none for two, t for three and four, BCa from five."""
+    """Return the interval that the number of runs allows: Wilson for one, None for two, t to four, BCa from five."""
     if len(values) == 1:
         return wilson(values[0], n_test)
     return _over_seeds(values)
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired | None:
-    """Compare two models by the seeds they share; None where they share none."""
+    """Compare the accuracies by seed of two models over the seeds that both have; None where there are none."""
     seeds = tuple(sorted(a.keys() & b.keys()))
     if not seeds:
         return None
@@ -119,6 +127,7 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired | None:
 
 
 def _over_seeds(values: Sequence[float]) -> Interval | None:
+    """Return the interval of the mean over the choice of the seed, None for fewer than three values."""
     if len(values) < 3:
         return None
     return t_interval(values) if len(values) < 5 else bca_interval(values)

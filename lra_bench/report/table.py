@@ -1,4 +1,4 @@
-"""What a table is before it is Markdown, LaTeX, CSV, HTML or a terminal: text, sort value and marks of every cell."""
+"""The tables of the report, independent of their output format: cells, columns, blocks, marks and ranks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,24 @@ from dataclasses import dataclass
 from typing import Literal
 
 Rank = Literal["", "best", "second"]
+
+Use = Literal["terminal", "latex", "csv", "folded"]
+"""A use of a table: on the terminal, in leaderboard.tex, in a CSV file of its own, or closed at first on the page."""
+
+USES: dict[str, tuple[Use, ...]] = {
+    "accuracy-paper": ("terminal", "latex"),
+    "accuracy-holdout": ("terminal", "latex", "csv"),
+    "reduced": ("terminal", "csv"),
+    "cells": ("latex", "csv", "folded"),
+    "paired": ("latex", "csv", "folded"),
+    "throughput": ("terminal", "latex", "csv"),
+    "training-speed": ("terminal", "latex", "csv", "folded"),
+    "robustness": ("terminal", "latex", "csv"),
+    "coverage": ("folded",),
+    "provenance": ("folded",),
+    "left-out": ("terminal", "folded"),
+}
+"""The uses of each table by its name. leaderboard.md and the page show all tables."""
 
 MARKS = {
     "g": "generated here with the task's own generator; not the official files",
@@ -20,15 +38,19 @@ MARKS = {
     "c": "color images, not the grayscale ones of the benchmark",
     "v": "reported as validation accuracy",
 }
-"""Footnote letters and what they say, the same in every table."""
+"""The meaning of each footnote letter, the same in every table."""
+
+ABSENT = "–"
+"""The text of a cell that has no value."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """`value` is what the column sorts by; `runs` are the ids of the records behind the cell.
+    """One cell of a table.
 
-    `note` stands in brackets after the text where there is room: not in LaTeX, not on a terminal. `hint` is told by the
-    HTML page to who points at the cell.
+    The column sorts by `value`. `marks` are letters of `MARKS`, and `runs` the ids of the records behind the cell.
+    `note` follows the text in brackets in Markdown, CSV, JSON and HTML, but not in LaTeX or on a terminal. The page
+    shows `hint` while the pointer is on the cell.
     """
 
     text: str
@@ -41,12 +63,13 @@ class Cell:
 
     @property
     def long(self) -> str:
+        """The text, with the note in brackets where there is one."""
         return f"{self.text} ({self.note})" if self.note else self.text
 
 
 @dataclass(frozen=True)
 class Column:
-    """`quoted_only`: in LaTeX the column is left out of the tables of measured rows."""
+    """One column of a table. LaTeX omits a `quoted_only` column where it shows measured rows."""
 
     title: str
     numeric: bool = True
@@ -55,7 +78,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows under one heading. Quoted rows were not measured here and look different everywhere."""
+    """The rows under one heading. `quoted` rows were not measured here, and every format shows them differently."""
 
     title: str
     rows: tuple[tuple[Cell, ...], ...]
@@ -64,11 +87,14 @@ class Block:
 
     @property
     def marks(self) -> set[str]:
+        """The footnote letters of all cells."""
         return {mark for row in self.rows for cell in row for mark in cell.marks}
 
 
 @dataclass(frozen=True)
 class Table:
+    """One table: its name in `USES`, title, columns, blocks of rows, and notes under it."""
+
     name: str
     title: str
     columns: tuple[Column, ...]
@@ -77,26 +103,40 @@ class Table:
 
     @property
     def footnotes(self) -> list[tuple[str, str]]:
+        """The footnote letters of all blocks with their meaning, in alphabetical order."""
         return footnotes(self.blocks)
 
     @property
     def measured(self) -> bool:
-        """Whether there is a row that is not quoted."""
+        """Whether the table has a row that is not quoted."""
         return any(block.rows for block in self.blocks if not block.quoted)
 
     @property
     def empty(self) -> bool:
+        """Whether the table has no rows."""
         return not any(block.rows for block in self.blocks)
+
+    def notes_with(self, blocks: Iterable[Block]) -> list[str]:
+        """Return the table's notes, then those of the given blocks that have rows."""
+        return [*self.notes, *(block.note for block in blocks if block.note and block.rows)]
+
+
+def tables_with(use: Use) -> list[str]:
+    """Return the names of the tables with this use, in the order of `USES`."""
+    return [name for name, uses in USES.items() if use in uses]
 
 
 def footnotes(blocks: Iterable[Block]) -> list[tuple[str, str]]:
-    """The marks these rows use, with their meaning, in alphabetical order."""
+    """Return the footnote letters in these blocks with their meaning, in alphabetical order."""
     used = {mark for block in blocks for mark in block.marks}
     return [(mark, MARKS[mark]) for mark in sorted(used)]
 
 
 def ranks(values: Iterable[float | None], *, smallest: bool = False) -> list[Rank]:
-    """Best and second best of the values, ties sharing their rank; nothing where fewer than two values are there."""
+    """Return the rank of each value: best, second or none; equal values share their rank.
+
+    All ranks are "" where fewer than two values are not None.
+    """
     values = list(values)
     present = sorted({value for value in values if value is not None}, reverse=not smallest)
     if len([value for value in values if value is not None]) < 2:

@@ -1,4 +1,4 @@
-"""Tables on a terminal, by rich. Text from records is printed as it is: no rich markup is read in it."""
+"""Printing tables on a terminal with rich. Text from records is printed as it is, without reading rich markup in it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from lra_bench.report.formats import one_line
-from lra_bench.report.table import Block, Cell, Table, footnotes
+from lra_bench.report.table import ABSENT, Block, Cell, Table, footnotes
 
 LONGEST_WORD = 16
-"""Letters of a text column that are kept on one line; a number is never broken."""
+"""The longest word of a text column that is kept on one line, in letters. A number is never broken."""
 
 
 def show(table: Table, console: Console, *, models: frozenset[str] | None = None) -> None:
-    """Print one table, a part per block. Quoted rows are dim; where `models` is given, only those of these names."""
+    """Print one table, a part per block, with quoted rows dim. With `models`, only quoted rows of these names."""
     console.print(Text(table.title, style="bold"))
     keep = _filled(table)
     shown = [_only(block, models) for block in table.blocks]
     for block in shown:
         if block.rows:
             _show_block(table, block, keep, console)
-    for note in (*table.notes, *(block.note for block in shown if block.note and block.rows)):
+    for note in table.notes_with(shown):
         console.print(Text(note, style="dim"))
     for mark, meaning in footnotes(shown):
         console.print(Text(f"{mark}: {meaning}", style="dim"))
@@ -37,20 +37,20 @@ def show(table: Table, console: Console, *, models: frozenset[str] | None = None
 
 
 def _only(block: Block, models: frozenset[str] | None) -> Block:
-    """The block with only the quoted rows of these models."""
+    """Return the block with only those quoted rows that have a name in `models`."""
     if not block.quoted or models is None:
         return block
     return replace(block, rows=tuple(row for row in block.rows if row[0].text in models))
 
 
 def _filled(table: Table) -> list[int]:
-    """The columns with something in a measured row: a terminal has no room for the rest."""
+    """Return the indices of the columns that have a value in a measured row, to save width."""
     measured = [row for block in table.blocks if not block.quoted for row in block.rows]
-    return [i for i in range(len(table.columns)) if not measured or any(row[i].text != "–" for row in measured)]
+    return [i for i in range(len(table.columns)) if not measured or any(row[i].text != ABSENT for row in measured)]
 
 
 def _show_block(table: Table, block: Block, keep: Sequence[int], console: Console) -> None:
-    """As a table where every number has room, else row by row as a list."""
+    """Print one block as a table if no number is broken, otherwise as a list with a line per row."""
     made = RichTable(title=Text(block.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for i in keep:
         column = table.columns[i]
@@ -66,6 +66,7 @@ def _show_block(table: Table, block: Block, keep: Sequence[int], console: Consol
         )
     for row in block.rows:
         made.add_row(*(_text(row[i], block.quoted) for i in keep))
+    # Measured with ample width, because rich caps the least width of a table at the width it is given.
     if Measurement.get(console, console.options.update(max_width=10_000), made).minimum <= console.width:
         console.print(made)
         return
@@ -78,6 +79,7 @@ def _show_block(table: Table, block: Block, keep: Sequence[int], console: Consol
 
 
 def _text(cell: Cell, quoted: bool) -> Text:
+    """Return the cell's text with the style of its rank and its footnote letters."""
     style = {"best": "bold", "second": "underline", "": "dim italic" if quoted else ""}[cell.rank]
     text = Text(one_line(cell.text), style=style)
     if cell.marks:

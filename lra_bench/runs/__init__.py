@@ -1,0 +1,1 @@
+"""Training runs: what identifies one, planning what to train, moving runs between machines. No JAX."""

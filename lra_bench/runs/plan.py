@@ -1,4 +1,4 @@
-"""What `train` is about to do: the runs it was asked for, each with its data."""
+"""Planning `train`: from a command line to the runs, each with its data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PlannedRun(NamedTuple):
 
     @property
     def state(self) -> str:
-        """`finished`, `started` or `new`."""
+        """The state of the run: `finished`, `started` or `new`."""
         if (self.run.folder / "result.json").exists():
             return "finished"
         return "started" if (self.run.folder / "checkpoints").exists() else "new"
@@ -40,10 +40,10 @@ def plan_runs(
     precision: Precision,
     smoke: bool,
 ) -> list[PlannedRun]:
-    """One run per task and seed. Without tasks, or with `all`: every prepared task that the model has a recipe for;
-    with `smoke`, all six.
+    """Plan one run for each task and seed.
 
-    Raises UserError for an unknown name, a repeated seed, a task that is not prepared, or a setting that is not legal.
+    No tasks, or `all`, means every prepared task that the model has a recipe for; with `smoke`, all six. Raises
+    UserError for an unknown name, a repeated seed, a task that is not prepared, or a setting that is not legal.
     """
     model = canonical_model(model)
     if len(set(seeds)) < len(seeds):
@@ -66,7 +66,10 @@ def plan_runs(
 
 
 def _check_vocabulary(run: Run, manifest: Manifest) -> None:
-    """Raises UserError for tokens without a row in the table: looked up, they would silently share the last one."""
+    """Check that every token has a row in the table. Raises UserError where one has none.
+
+    JAX would silently give such a token the last row.
+    """
     rows, tokens = run.recipe.embedding, len(manifest.vocabulary or ())
     if rows is not None and rows < tokens:
         raise UserError(

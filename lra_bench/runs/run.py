@@ -1,4 +1,4 @@
-"""One training run: what identifies it, where it lives, and how a command line becomes it."""
+"""A training run: its identity, its folder, and making it from the settings of a command line."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from lra_bench.spec import (
 )
 
 SEEDS = 2**32
-"""JAX keeps the last 32 bits of a seed only: 2³² would repeat run 0 under another name."""
+"""The number of different seeds. JAX keeps only the last 32 bits of a seed, so 2³² would repeat run 0."""
 
 SMOKE = {"n_layers": 2, "d_model": 32, "batch_size": 20, "epochs": 2.0, "warmup_epochs": 1.0, "decay_epochs": 2.0}
-"""What `--smoke` overrides: every stage of a run in seconds, on the tiny data."""
+"""The settings that `--smoke` overrides. On the tiny data every stage of a run then takes seconds."""
 
 
 class Run(Frozen):
@@ -42,32 +42,34 @@ class Run(Frozen):
     overrides: dict[str, Any]
     precision: Precision
     code: str | None = Field(
-        default=None, description="of a user's own layer: first digits of the SHA-256 of the file it is defined in"
+        default=None, description="the first digits of the SHA-256 of the file that defines a user's own layer"
     )
 
-    data_name: str | None = Field(default=None, description="of the prepared folder, where it was asked for by name")
+    data_name: str | None = Field(
+        default=None, description="the name of the prepared folder, where the user chose it by name"
+    )
 
     @property
     def digest(self) -> str:
-        """A digest over all that changes the numbers but the seed."""
+        """The digest of everything that changes the numbers, except the seed."""
         fields = self.model_dump(mode="json", include={"model", "data", "precision", "code"}, exclude_none=True)
         return digest_of({**fields, "recipe": self.recipe.model_dump(mode="json", exclude=TEXT_FIELDS)})
 
     @property
     def name(self) -> str:
-        """The run's name, which is its folder below the runs folder as well."""
+        """The name of the run, which is also its folder below the runs folder."""
         return f"{self.data.task}/{self.model}/{self.digest}-s{self.seed}"
 
     @property
     def folder(self) -> Path:
-        """Where the run keeps its settings, checkpoints and metrics."""
+        """The folder of the run's settings, checkpoints and metrics."""
         return runs_folder() / self.name
 
     @property
     def is_published_recipe(self) -> bool:
-        """Whether this is the recipe as published, on the full data in its published split.
+        """Whether this is the recipe as published, on the full data with its published splits.
 
-        A comparison with the paper needs that.
+        Only then can the result be compared with the paper's.
         """
         whole = self.data.size == "full" and self.data.counts == task_module(self.data.task).TASK.splits
         exact = self.precision == "float32" and not self.overrides
@@ -87,9 +89,9 @@ class Run(Frozen):
 
 
 def recipe_for(task: str, model: str) -> Recipe:
-    """The published recipe of a cell, or the default one of a user's own layer.
+    """The published recipe of a model on a task, or the default one of a user's own layer.
 
-    Raises UserError naming the models that have one for this task.
+    Raises UserError, with the models that have one for this task, where there is none.
     """
     recipes = recipes_of(task)
     name = canonical_model(model)
@@ -102,7 +104,7 @@ def recipe_for(task: str, model: str) -> Recipe:
 
 
 def default_recipe(task: str, recipes: Mapping[str, Recipe]) -> Recipe:
-    """The recipe of a user's own layer: sizes and training of S5 on the task, with a plain schedule and plain groups.
+    """The recipe of a user's own layer: S5's sizes and training on the task, with a plain schedule and plain groups.
 
     Raises UserError where S5 has no recipe for the task.
     """
@@ -130,9 +132,10 @@ def make_run(
     smoke: bool = False,
     data_name: str | None = None,
 ) -> Run:
-    """The run of a model on a task, its overrides applied and checked against the model's own settings.
+    """Make the run of a model on a task, with the overrides put into its recipe and checked.
 
-    `data_name` is the prepared folder's, where the user chose it by name; it only serves to repeat the command.
+    `data_name` is the name of the prepared folder where the user chose it by name. It is only used to print the command
+    that repeats the run. Raises UserError for an unknown model, a setting that is not legal, or a seed out of range.
     """
     if not 0 <= seed < SEEDS:
         raise UserError(f"--seed takes a number from 0 to {SEEDS - 1}; got {seed}.")
@@ -155,7 +158,7 @@ def make_run(
 
 
 def find_run(name: str) -> Path:
-    """The run folder meant by a path, a `task/model/digest-sN`, or an unambiguous start of `digest-sN`.
+    """Find a run's folder by its path, by `task/model/digest-sN`, or by an unambiguous start of `digest-sN`.
 
     Raises UserError where there is none or more than one.
     """
@@ -182,7 +185,7 @@ def all_runs() -> list[Path]:
 
 
 def load_run(folder: Path) -> Run:
-    """The run of a folder. Raises UserError where run.json is damaged or of a lra-bench with other settings."""
+    """Read the run of a folder. Raises UserError where run.json is damaged or of a version with other settings."""
     path = folder / "run.json"
     try:
         return Run.model_validate_json(path.read_text(encoding="utf-8"))

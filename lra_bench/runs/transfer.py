@@ -1,6 +1,6 @@
-"""Moving runs between machines: packed into one file on one of them, unpacked and continued on another.
+"""Moving runs between machines: runs are packed into one file on one of them, and unpacked and continued on another.
 
-A run's folder is small: parameters, optimizer and metrics. Data is not packed: it is prepared again, or copied.
+The folder of a run is small: parameters, optimizer and metrics. Data is not packed; prepare it again, or copy it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lra_bench.paths import runs_folder, write_atomically
 from lra_bench.runs.run import all_runs, find_run
 
 KEPT = ("run.json", "result.json", "metrics.jsonl")
-"""The files of a run that are packed, besides its checkpoints."""
+"""The files of a run that are packed beside its checkpoints."""
 
 
 def export_runs(file: Path, names: Sequence[str] = ()) -> list[Path]:
@@ -38,7 +38,7 @@ def export_runs(file: Path, names: Sequence[str] = ()) -> list[Path]:
 
 
 def _files(run: Path) -> Iterable[Path]:
-    """The files that continuing or evaluating the run needs."""
+    """The files that are needed to continue or evaluate the run."""
     finished = (run / "result.json").exists()
     wanted = [run / name for name in KEPT] + [run / "checkpoints" / "best"]
     if not finished:
@@ -53,7 +53,7 @@ def _files(run: Path) -> Iterable[Path]:
 def import_runs(file: Path) -> list[Path]:
     """Unpack the runs in `file` into this machine's runs folder, and return their folders.
 
-    A run that is here already and finished is left alone. Raises UserError where the file is missing or damaged, or
+    A run that is finished on this machine is left as it is. Raises UserError where the file is missing or damaged, or
     holds anything but runs.
     """
     if not file.is_file():
@@ -69,7 +69,7 @@ def import_runs(file: Path) -> list[Path]:
 
 
 def _wanted(member: tarfile.TarInfo) -> bool:
-    """Whether to unpack this file. Raises UserError for what `export_runs` never packs."""
+    """Whether to unpack this file. Raises UserError for a file that `export_runs` never packs."""
     parts = PurePosixPath(member.name).parts
     legal = len(parts) >= 4 and ".." not in parts and parts[3] in (*KEPT, "checkpoints")
     if not legal or not (member.isfile() or member.isdir()):

@@ -1,14 +1,21 @@
 """Long convolutions by FFT: causal, and S4's bidirectional form, whose second kernel sees only the strict future.
 
-y_t = Σ_{j≥0} k[j] u_{t-j} + Σ_{j≥0} k'[j] u_{t+1+j}   (state-spaces/s4 `src/models/sequence/kernels/fftconv.py`).
+    y_t = Σ_{j≥0} k[j] u_{t-j} + Σ_{j≥0} k'[j] u_{t+1+j}   (state-spaces/s4 `src/models/sequence/kernels/fftconv.py`)
 
-Two exact forms, each with one transform for both directions. `real`: a real FFT of n ≥ 2L - 1 points. `right_angle`: a
-complex FFT of only n ≥ L points, of sequences turned by w_t = exp(iπt/2n). What wraps around then arrives turned by i,
-that is in the imaginary part, which is dropped; the future's kernel enters times -i, so its wrap-around, the part that
-is wanted, is turned back (right-angle circular convolution: Nussbaumer 1982, *Fast Fourier Transform and Convolution
-Algorithms*; McEliece's and Krishna's name for it).
+There are two exact forms. Each takes one transform for both directions. The form `real` is a real FFT of n ≥ 2L - 1
+points, padded so that nothing wraps around. The form `right_angle` is a complex FFT of only n ≥ L points:
 
-Layout (H, b, L): channels lead, time is contiguous.
+1. Input and kernel are multiplied by w_t = exp(iπt/2n), and the result is divided by it. Since w_s w_j = w_{s+j}, this
+   changes nothing where s + j < n. Where s + j ≥ n, the product wraps around to t = s + j - n, and is i = w_n times
+   too large.
+2. So the real part is the causal convolution, and the imaginary part is what wrapped around. It is dropped.
+3. The future's kernel k'[j] stands at index n-1-j, so that the products that are wanted are those that wrap around. It
+   enters times -i: they become real, and all others imaginary.
+
+The name is right-angle circular convolution (McEliece, Krishna); the source is Nussbaumer 1982, *Fast Fourier Transform
+and Convolution Algorithms*.
+
+Arrays are (H, b, L): features lead, time is contiguous.
 """
 
 from __future__ import annotations
@@ -23,18 +30,21 @@ import numpy as np
 from jax import Array, lax
 from scipy.fft import next_fast_len
 
-Form = Literal["real", "right_angle"]
+from lra_bench.ssm.shapes import ChannelMajor, Features, Kernel
 
+Form = Literal["real", "right_angle"]
+"""The form of the transform. The results are the same up to rounding."""
 
 _Residuals = tuple[tuple[Array, ...], Array, Array]
 """The kernels, and the spectra of input and kernel."""
 
 
-def convolve(u: Array, k: Array, k_future: Array | None = None, form: Form = "right_angle") -> Array:
-    """u (H, b, L) convolved with k (H, L) and, over the strict future, k_future (H, L): (H, b, L). Reverse mode only.
+def convolve(u: ChannelMajor, k: Kernel, k_future: Kernel | None = None, form: Form = "right_angle") -> ChannelMajor:
+    """Convolve u (H, b, L) with k (H, L) and, over the strict future, with k_future (H, L); returns (H, b, L).
 
-    Computed in float32 or float64, returned in u's dtype. The right-angle form is the faster on a CPU at every length
-    of the tasks, with a gradient and without (`benchmarks/kernels.py`).
+    It is computed in float32 or float64 and returned in u's dtype. It is differentiable in reverse mode only. The
+    right-angle form is the faster one on a CPU at every length of the tasks, with a gradient and without
+    (`benchmarks/kernels.py`).
     """
     dtype = jnp.promote_types(u.dtype, jnp.float32)
     kernels = (k.astype(dtype),) if k_future is None else (k.astype(dtype), k_future.astype(dtype))
@@ -42,11 +52,12 @@ def convolve(u: Array, k: Array, k_future: Array | None = None, form: Form = "ri
 
 
 @jax.custom_vjp
-def channel_major(x: Array) -> Array:
-    """(L, b, H) ⇄ (H, b, L).
+def channel_major(x: Features) -> ChannelMajor:
+    """Reverse the three axes: (L, b, H) → (H, b, L), or back.
 
-    On a CPU, where no gradient is taken, in blocks of the leading axis by a loop: XLA fuses a plain transposition with
-    the arithmetic beside it and walks through memory against the grain. In training the loop measures slower.
+    On a CPU, where no gradient is taken, a loop does it in blocks of the leading axis. XLA would fuse a plain
+    transposition with the arithmetic beside it, and read memory with large strides. In training the loop is slower, so
+    the gradient's rule uses the plain transposition both ways.
     """
     block = math.gcd(len(x), 64)
     if jax.default_backend() != "cpu" or block < 8:
@@ -63,7 +74,7 @@ channel_major.defvjp(lambda x: (_reversed_axes(x), None), lambda _, dy: (_revers
 
 
 def convolve_direct(u: np.ndarray, k: np.ndarray, k_future: np.ndarray | None = None) -> np.ndarray:
-    """`convolve` by its definition in numpy, O(L²): the oracle."""
+    """Compute `convolve` by its definition in numpy, in O(L²) operations. It is the oracle."""
     L = u.shape[-1]
     y = np.zeros(u.shape)
     for t in range(L):
@@ -85,7 +96,7 @@ def _forward(u: Array, kernels: tuple[Array, ...], form: Form) -> tuple[Array, _
 
 
 def _backward(form: Form, residuals: _Residuals, dy: Array) -> tuple[Array, tuple[Array, ...]]:
-    """Both adjoints are correlations: the same transforms with conjugate spectra."""
+    """The gradients of input and kernels. Both are correlations: the same transforms with conjugate spectra."""
     kernels, U, K = residuals
     L = dy.shape[-1]
     n = _points(L, form)
@@ -95,6 +106,7 @@ def _backward(form: Form, residuals: _Residuals, dy: Array) -> tuple[Array, tupl
     dk = correlation[..., :L].real
     if len(kernels) == 1:
         return du, (dk,)
+    # Index n-1-j held k'[j] times -i, so its gradient is the real part of i times the number there.
     future = correlation[..., ::-1]
     dk_future = (-future.imag if form == "right_angle" else future)[..., : L - 1]
     return du, (dk, jnp.pad(dk_future, ((0, 0), (0, 1))))
@@ -104,12 +116,12 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _points(L: int, form: Form) -> int:
-    """The cheapest length: a product of small primes not below what the form needs."""
+    """The number n of points of the transform: the fastest one, a product of small primes, that the form allows."""
     return next_fast_len(L) if form == "right_angle" else next_fast_len(2 * L - 1, real=True)
 
 
 def _turn(n: int, dtype: jnp.dtype) -> Array:
-    """w_t = exp(iπt/2n), t < n, computed in float64 on the host."""
+    """The factors w_t = exp(iπt/2n) for t < n, computed in float64 on the host."""
     return jnp.asarray(np.exp(0.5j * np.pi * np.arange(n) / n), jnp.result_type(dtype, jnp.complex64))
 
 
@@ -126,7 +138,10 @@ def _inverse(X: Array, n: int, form: Form) -> Array:
 
 
 def _kernel_spectrum(kernels: tuple[Array, ...], n: int, form: Form) -> Array:
-    """Spectrum (H, …) of the two-sided kernel: lag j ≥ 0 at index j, lag -1-j at index n-1-j. Lag -L meets no input."""
+    """The spectrum (H, …) of the two-sided kernel, with lag j ≥ 0 at index j and lag -1-j at index n-1-j.
+
+    The last number of the future's kernel, at lag -L, meets no input and is left out.
+    """
     past = kernels[0]
     L = past.shape[-1]
     if len(kernels) == 1:

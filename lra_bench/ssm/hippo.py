@@ -1,4 +1,6 @@
-"""HiPPO-LegS, its normal part, and the diagonal initializations of S4D, in float64 numpy: done once, before training.
+"""HiPPO-LegS, its normal part, and the diagonal initializations of S4D.
+
+All of it is computed in float64 numpy, once, before training.
 
 Sources: Gu et al. 2020 (HiPPO), Gu, Goel, Ré 2022 (S4, appendix C.1), Gu et al. 2022 (S4D, section 4);
 state-spaces/s4 `src/models/hippo/hippo.py` and `models/s4/s4d.py`, lindermanlab/S5 `s5/ssm_init.py`.
@@ -17,21 +19,21 @@ Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
 B_CLIP = 2.0
-"""S4 and S4D keep the imaginary part of the initial B within ±2 (state-spaces/s4 `kernels/ssm.py`, `B_clip`)."""
+"""The bound of the imaginary part of S4's and S4D's initial B (state-spaces/s4 `kernels/ssm.py`, `B_clip`)."""
 
 NO_ENTRY = 1e-8
-"""An entry of a unit eigenvector below this is rounding, whose phase means nothing."""
+"""The size below which an entry of a unit eigenvector is rounding, so that its phase means nothing."""
 
 
 class Legs(NamedTuple):
-    """x' = A x + B u remembers the past of u in Legendre polynomials."""
+    """HiPPO-LegS: the states of x' = A x + B u are coefficients of the past of u in Legendre polynomials."""
 
     A: Real  # (N, N), lower triangular
     B: Real  # (N,)
 
 
 class NormalPart(NamedTuple):
-    """S = A + P Pᵀ = V diag(Lambda) Vᴴ, so that A = V (diag(Lambda) - P̃ P̃ᴴ) Vᴴ."""
+    """The normal part S = A + P Pᵀ = V diag(Lambda) Vᴴ of HiPPO-LegS, so that A = V (diag(Lambda) - P̃ P̃ᴴ) Vᴴ."""
 
     Lambda: Complex  # (N,), real parts -1/2, imaginary parts ascending; Lambda[::-1] is conj(Lambda), bit for bit
     V: Complex  # (N, N), unitary, first row real and positive; V[:, ::-1] is conj(V)
@@ -40,14 +42,14 @@ class NormalPart(NamedTuple):
 
 
 class Diagonal(NamedTuple):
-    """A diagonal state space, one of each conjugate pair."""
+    """A diagonal state space, given by one state of each conjugate pair."""
 
     Lambda: Complex  # (N // 2,)
     B: Complex  # (N // 2,)
 
 
 def legs(N: int) -> Legs:
-    """HiPPO-LegS of N states: A (N, N) with eigenvalues -1 … -N, and B (N,)."""
+    """HiPPO-LegS with N states: A (N, N) with eigenvalues -1 … -N, and B (N,). Raises ValueError for N < 1."""
     if N < 1:
         raise ValueError(f"HiPPO-LegS needs at least one state, got N={N}")
     n = np.arange(N)
@@ -57,16 +59,16 @@ def legs(N: int) -> Legs:
 
 
 def normal_part(N: int) -> NormalPart:
-    """Eigen-decomposition of the normal part of HiPPO-LegS.
+    """Compute the eigendecomposition of the normal part of HiPPO-LegS with N states.
 
-    The eigenvectors' free phases are fixed by a real positive first row. That is also the phase LAPACK leaves behind
-    up to sign, hence the one in which the reference codes clip B (`clip_imaginary`). With conjugate symmetry keep the
-    first N // 2 entries: the negative imaginary parts.
+    The phases of eigenvectors are free; here they make the first row real and positive. LAPACK returns the same phases
+    up to sign, so the reference codes clip B in them too (`clip_imaginary`). With conjugate symmetry, keep the first
+    N // 2 entries, which have the negative imaginary parts. Raises ValueError for N < 1.
     """
     A, B = legs(N)
     P = B / np.sqrt(2.0)
     skew = A + np.outer(P, P) + 0.5 * np.eye(N)
-    # The exact skew part: rounding in P Pᵀ would otherwise leave the two triangles an ulp apart.
+    # This makes it exactly skew: rounding in P Pᵀ would otherwise leave the two triangles an ulp apart.
     skew = 0.5 * (skew - skew.T)
     omega, V = np.linalg.eigh(-1j * skew)
     V = fix_phases(V)
@@ -82,7 +84,7 @@ def normal_part(N: int) -> NormalPart:
 
 
 def fix_phases(V: Complex) -> Complex:
-    """V (N, N), of unit columns, each turned by a phase so that its first non-zero entry is real and positive.
+    """Turn each unit column of V (N, N) by a phase, so that its first non-zero entry is real and positive.
 
     Conjugate columns have conjugate entries, so conjugate pairs stay conjugate pairs.
     """
@@ -94,14 +96,15 @@ def fix_phases(V: Complex) -> Complex:
 
 
 def clip_imaginary(B: Complex, limit: float = B_CLIP) -> Complex:
-    """B with imaginary parts held within ±limit, as S4 and S4D start."""
+    """B with imaginary parts clipped to ±limit, as S4 and S4D do at initialization."""
     return B.real + 1j * np.clip(B.imag, -limit, limit)
 
 
-def diagonal(name: DiagonalInit, N: int) -> Diagonal:
-    """S4D's initializations for N states, of which N // 2 are stored; `real` has N // 2 states without a partner.
+def diagonal(name: str, N: int) -> Diagonal:
+    """The S4D initialization `name` for N states, of which N // 2 are stored.
 
-    `legs` takes the full HiPPO B where the theory asks for B / 2, and clips it, both as the reference code does.
+    `real` has N // 2 states without a conjugate partner. `legs` takes the full HiPPO B where the theory asks for B / 2,
+    and clips it; the reference code does both.
     Raises UserError for an unknown name, ValueError for odd N.
     """
     if name not in get_args(DiagonalInit):

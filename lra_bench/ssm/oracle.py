@@ -1,4 +1,7 @@
-"""Slow, plain forms that the fast ones are held to: complex arithmetic, one step at a time, JAX's own autodiff."""
+"""The slow, plain form of the recurrence, to which tests compare the fast ones.
+
+It uses complex arithmetic, one step at a time, and JAX's own differentiation.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from jax import Array, lax
 def diagonal_ssm_oracle(
     Lambda_bar: tuple[Array, Array], B: Array, C: Array, C_reverse: Array | None, u: Array
 ) -> Array:
-    """`scan.diagonal_ssm` as the papers write it, same arguments: complex x_t = Λ̄ x_{t−1} + B̄ u_t, y_t = Re(C x_t)."""
+    """Compute `scan.diagonal_ssm` as the papers write it: complex x_t = Λ̄ x_{t−1} + B̄ u_t, y_t = Re(C x_t).
+
+    The arguments are those of `scan.diagonal_ssm`.
+    """
     P = Lambda_bar[0].shape[0]
     Lambda = lax.complex(*Lambda_bar)
     B_bar = lax.complex(B[:, :P], B[:, P:])

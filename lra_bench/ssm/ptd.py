@@ -1,10 +1,10 @@
-"""Perturb then diagonalize: eigenvalues and well-conditioned eigenvectors of A + E for HiPPO-LegS A and a small real E.
+"""Perturb then diagonalize (PTD): eigenvalues and eigenvectors of A + E for HiPPO-LegS A and a small real E.
 
-Diagonalizing A itself is hopeless (its eigenvectors have condition 8e10 at 16 states, 5e18 at 32), and dropping its
-rank-one part (S4D) puts spikes into the transfer function that no number of states removes. A + E with E of a few
-per cent of A has neither fault. Source of the idea: Yu et al. 2024, "Robustifying State-space Models for Long Sequences
-via Approximate Diagonalization" (arXiv 2310.01698), which minimizes cond(V) + γ‖E‖. The objective, its gradient and the
-solver here are our own; no matrix of the paper's authors is used, so E differs from theirs.
+A itself cannot be diagonalized in floating point: its eigenvectors have condition 8e10 at 16 states and 5e18 at 32.
+Without its rank-one part (S4D) the transfer function has spikes that no number of states removes. A + E, with E a few
+percent of A, has neither fault. The idea is of Yu et al. 2024, "Robustifying State-space Models for Long Sequences via
+Approximate Diagonalization" (arXiv 2310.01698), who minimize cond(V) + γ‖E‖. The objective, its gradient and the
+solver here are our own. No matrix of the paper's authors is used, so E differs from theirs.
 """
 
 from __future__ import annotations
@@ -29,29 +29,36 @@ from lra_bench.ssm.hippo import Complex, Real, fix_phases, legs
 log = logging.getLogger(__name__)
 
 SOLVER_VERSION = 1
-"""Raised whenever the solver's answer changes; part of the cached file's name."""
+"""The version of the solver, part of the cached file's name. It rises whenever the solver's answer changes."""
 
 DEFAULT_GAMMA = {8: 0.3, 16: 0.3, 32: 0.1, 64: 0.02, 128: 0.006}
-"""Price of ‖E‖ by number of states, such that E has about the relative size of the matrices behind the published runs:
-9, 5, 4, 4 and 3 % of A. The paper's own γ are not published."""
+"""The weight γ of ‖E‖ by number of states. With it, E has about the relative size of the matrices behind the published
+runs: 9, 5, 4, 4 and 3 % of A. The paper's own γ are not published."""
 
 START = 0.05
-"""Size of the random start, relative to ‖A‖₂."""
+"""The size of the random start, relative to ‖A‖₂."""
 
 MARGIN = 0.5
-"""Real parts above -MARGIN, which HiPPO's normal part has everywhere, cost PENALTIES × (excess)²."""
+"""The real parts' margin: each one above -MARGIN costs PENALTIES × (excess)². In HiPPO's normal part all real parts
+are -MARGIN."""
 
 PENALTIES = (0.01, 1.0)
-"""Minimized one after the other: the weak penalty finds the valley much sooner, the stiff one holds the margin."""
+"""The weights of the penalty, used one after the other. The weak one converges much sooner, and the strong one then
+enforces the margin."""
 
 TOLERANCE = 1e-7
-"""L-BFGS stops at a step that lowers f by less than this share; 2e-9 gains 0.1 % in f and takes thrice the time."""
+"""The share of f below which L-BFGS stops when a step lowers f by less; 2e-9 gains 0.1 % in f and takes three times as
+long."""
 
-STEPS = 1000  # of L-BFGS per penalty, at most
+STEPS = 1000
+"""The most steps of L-BFGS for each penalty."""
 
 
 class Ptd(NamedTuple):
-    """A + E = V diag(Lambda) Vinv. Complex modes come in exact conjugate pairs, k and n-1-k; real ones lie between."""
+    """The decomposition A + E = V diag(Lambda) Vinv.
+
+    Complex modes are exact conjugate pairs, k and n-1-k; real ones stand between them.
+    """
 
     Lambda: Complex  # (n,), imaginary parts ascending, real parts negative
     V: Complex  # (n, n), columns of unit length whose first non-zero entry is real and positive
@@ -62,7 +69,7 @@ class Ptd(NamedTuple):
 
 
 def default_gamma(n: int) -> float:
-    """γ for n states: `DEFAULT_GAMMA`, interpolated in log n and log γ; up to n = 2 infinite, which means E = 0."""
+    """The γ for n states: `DEFAULT_GAMMA`, interpolated in log n and log γ. Up to n = 2 it is infinite: E = 0."""
     if n <= 2:
         return math.inf
     sizes, gammas = (np.log(list(part)) for part in (DEFAULT_GAMMA.keys(), DEFAULT_GAMMA.values()))
@@ -70,10 +77,11 @@ def default_gamma(n: int) -> float:
 
 
 def ptd(n: int, gamma: float | None = None) -> Ptd:
-    """PTD initialization of n states; `gamma` None is `default_gamma(n)`. Solved once, then read from the cache folder.
+    """The PTD initialization of n states. `gamma` None means `default_gamma(n)`.
 
-    About 0.02 s for n = 16, 1 s for 64, 7 s for 128. The arrays are shared between callers, hence read-only.
-    Raises UserError for an illegal n or γ, and WorkError should a mode of A + E not decay.
+    It is solved once, in about 0.02 s for n = 16, 1 s for 64 and 7 s for 128, and then read from the cache folder. The
+    arrays are read-only, because callers share them. Raises UserError for an illegal n or γ, and WorkError where a mode
+    of A + E does not decay.
     """
     if n < 1:
         raise UserError(f"PTD needs at least one state per block, got {n}.")
@@ -95,7 +103,10 @@ def _in_process(n: int, gamma: float) -> Ptd:
 
 
 def decompose(E: Real) -> Ptd:
-    """Eigenvalues and eigenvectors of A + E, ordered and turned as `Ptd` states. Raises WorkError if a mode grows."""
+    """Compute eigenvalues and eigenvectors of A + E, in the order and phases that `Ptd` names.
+
+    Raises WorkError where a mode grows.
+    """
     n = len(E)
     A = legs(n).A
     Lambda, V = np.linalg.eig(A + E)
@@ -103,7 +114,7 @@ def decompose(E: Real) -> Ptd:
         raise WorkError(f"the PTD perturbation of {n} states leaves a growing mode, real part {Lambda.real.max():.3g}.")
     order = np.lexsort((Lambda.real, Lambda.imag))
     Lambda, V = Lambda[order].astype(np.complex128), fix_phases(V[:, order].astype(np.complex128))
-    # LAPACK's pairs are exact, but in an order that rounding can upset; those of an inverse are not even exact.
+    # LAPACK's pairs are exact, but rounding can change their order, and the rows of an inverse are not exact pairs.
     half = int(np.sum(Lambda.imag < 0))
     real, mirror = slice(half, n - half), slice(n - half, n)
     Lambda[mirror] = Lambda[:half][::-1].conj()
@@ -115,17 +126,17 @@ def decompose(E: Real) -> Ptd:
 
 
 def objective(E: Real, A: Real, gamma: float, rho: float) -> tuple[float, Real]:
-    """f(E) = ‖V⁻¹‖_F + γ‖E‖_F + ρ Σ max(0, Re λ + 1/2)² with V of unit columns, and its gradient (n, n).
+    """The objective f(E) = ‖V⁻¹‖_F + γ‖E‖_F + ρ Σ max(0, Re λ + 1/2)² and its gradient (n, n); V has unit columns.
 
-    ‖V⁻¹‖_F bounds cond₂(V) / √n and, unlike it, is smooth. First-order perturbation of eigenvalues and of normalized
-    eigenvectors (Magnus 1985) gives the gradient without differentiating through an eigensolver.
+    ‖V⁻¹‖_F is an upper bound of cond₂(V) / √n and, unlike it, is smooth. First-order perturbation of eigenvalues and of
+    normalized eigenvectors (Magnus 1985) gives the gradient without differentiating through an eigensolver.
     """
     Lambda, V = np.linalg.eig(A + E)
     W = np.linalg.inv(V)
     Vh, Wh = V.conj().T, W.conj().T
     condition, size = float(np.linalg.norm(W)), float(np.linalg.norm(E))
     excess = np.maximum(0.0, Lambda.real + MARGIN)
-    # M: the gradient along a change of V, in the eigenbasis; scaling columns back to unit length takes its share.
+    # M is the gradient for a change of V in the eigenbasis. Y subtracts what scaling columns to unit length removes.
     M = -(Vh @ Wh) @ (W @ Wh)
     gap = Lambda[None, :] - Lambda[:, None]
     np.fill_diagonal(gap, np.inf)
@@ -136,9 +147,10 @@ def objective(E: Real, A: Real, gamma: float, rho: float) -> tuple[float, Real]:
 
 
 def solve(n: int, gamma: float, seed: int = 0) -> Real:
-    """The perturbation E (n, n) that minimizes `objective`, by L-BFGS from a seeded random start; 0 for infinite γ.
+    """Find the perturbation E (n, n) that minimizes `objective`, by L-BFGS from a seeded random start.
 
-    One BLAS thread: at these sizes more threads cost several times what they give, and one repeats to the bit.
+    E is 0 for an infinite γ. One BLAS thread is used: at these sizes more threads cost several times what they give,
+    and one thread gives the same bits each time.
     """
     if n == 1 or math.isinf(gamma):
         return np.zeros((n, n))
@@ -161,11 +173,15 @@ def _minimize(E: Real, A: Real, gamma: float, rho: float) -> Real:
 
 
 def cache_file(n: int, gamma: float) -> Path:
+    """The file in the cache folder that holds E for n states and this γ."""
     return cache_folder() / "ptd" / f"n{n}-gamma{gamma!r}-v{SOLVER_VERSION}.npz"
 
 
 def cached_perturbation(n: int, gamma: float) -> Real:
-    """`solve(n, gamma)` through the cache folder. A file that is damaged, or of other numbers, is solved anew."""
+    """Read E from the cache folder, or solve for it and keep it there.
+
+    Where the file is damaged or holds other numbers, E is solved for again.
+    """
     path = cache_file(n, gamma)
     E = _read(path, n, gamma)
     if E is None:
@@ -192,7 +208,7 @@ def _read(path: Path, n: int, gamma: float) -> Real | None:
 
 
 def _keep(path: Path, n: int, gamma: float, E: Real) -> None:
-    """Whole or not at all. A cache that cannot be written costs time, not the run."""
+    """Write E to the cache file, whole or not at all. Where it cannot be written, only a warning is logged."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as out:
@@ -201,7 +217,7 @@ def _keep(path: Path, n: int, gamma: float, E: Real) -> None:
                 np.savez(out, E=E, n=n, gamma=gamma)
                 out.flush()
                 os.fsync(out.fileno())
-                os.replace(temporary, path)
+                temporary.replace(path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise

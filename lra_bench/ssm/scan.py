@@ -1,8 +1,17 @@
-"""Linear recurrences with a diagonal complex state matrix: the one operator under S5, S5-PTD and the LRU.
+"""Linear recurrences with a diagonal complex state matrix: the operator under S5, S5-PTD and the LRU.
 
-Complex numbers are kept as pairs of reals, packed `[Re | Im]` along the last axis, so that B·u and C·x are real matrix
-products of twice the width: a complex64 product costs about three times as much per useful flop on a CPU and cannot use
+Complex numbers are pairs of real ones, packed `[Re | Im]` along the last axis, so that B·u and C·x are real matrix
+products of twice the width. A complex64 product costs about three times as much per useful flop on a CPU and cannot use
 the tensor cores of a GPU. Time is the leading axis: one step of the recurrence reads and writes contiguous memory.
+
+The recurrence has its own rule for gradients. Let g_t be the gradient with respect to b_t of x_t = Λ̄ x_{t−1} + b_t.
+The state x_t enters the loss directly and through x_{t+1}, so that
+
+    g_t = dx_t + Λ̄* g_{t+1},    dΛ̄ = Σ_t g_t · x_{t−1}*.
+
+That is the same recurrence, run backward with conjugate eigenvalues, since Λ̄ does not depend on time. So one function
+computes both passes, and the backward pass keeps nothing but Λ̄ and the states. JAX cannot differentiate the in-place
+loop of `sequential_states` in reverse at all.
 """
 
 from __future__ import annotations
@@ -15,35 +24,37 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lra_bench.ssm.scan_chunked import chunked_states
-from lra_bench.ssm.scan_sequential import Pair, advance, sequential_states
+from lra_bench.ssm.scan_sequential import advance, sequential_states
+from lra_bench.ssm.shapes import Drive, Features, FeaturesAt, InputMatrix, OutputMatrix, Pair, States, StatesAt
 
 Form = Literal["sequential", "chunked"]
-"""How the states are computed; the results are the same. By default sequential on a CPU, where it is 2–6 times faster
-than any parallel form, and chunked elsewhere."""
+"""The way to compute the states; the results agree up to rounding. By default it is sequential on a CPU, where that is
+2–6 times faster than any parallel form, and chunked elsewhere."""
 
 FEWEST_CHUNKED_STEPS = 64
-"""Off the CPU, sequences up to this length run step by step, about as many launches as two levels of chunks."""
+"""The length up to which sequences run step by step on every device, with about as many launches as two levels of
+chunks."""
 
 
 def diagonal_ssm(
     Lambda_bar: Pair,
-    B: Array,
-    C: Array,
-    C_reverse: Array | None,
-    u: Array,
+    B: InputMatrix,
+    C: OutputMatrix,
+    C_reverse: OutputMatrix | None,
+    u: Features,
     *,
-    drive: Array | None = None,
+    drive: Drive | None = None,
     form: Form | None = None,
-) -> Array:
-    """x_t = Λ̄ x_{t−1} + B u_t, y_t = C x_t, with x_{−1} = 0; every y at once (S5, section 3.3 and appendix A).
+) -> Features:
+    """Compute all y_t of x_t = Λ̄ x_{t−1} + B u_t, y_t = C x_t, with x_{−1} = 0 (S5, section 3.3 and appendix A).
 
-    Lambda_bar: Re and Im of the discretized diagonal, each (P,).
+    Lambda_bar: the real and the imaginary parts of the discretized diagonal, each (P,).
     B: (H, 2P), `[Re B̄ᵀ | Im B̄ᵀ]`.
-    C, C_reverse: (2P, H), `[Re Cᵀ; −Im Cᵀ]`, any factor 2 for conjugate symmetry already folded in. With `C_reverse`,
+    C, C_reverse: (2P, H), `[Re Cᵀ; −Im Cᵀ]`, which include any factor 2 for conjugate symmetry. With `C_reverse`,
     C_reverse x'_t is added to y_t, where x' is the same recurrence run from the end (x'_t includes the current u_t).
     drive: (2P,), added to B u_t at every step.
     u: (L, b, H). Returns y: (L, b, H) in u's dtype. Matrix products take their inputs in u's dtype; states have Λ̄'s.
-    form: by default the fastest for the device and the length.
+    form: None means the fastest for the device and the length.
 
     Raises ValueError when shapes disagree.
     """
@@ -63,8 +74,10 @@ def diagonal_ssm(
     return (_tokens_times(x, C, dtype) + _tokens_times(x_reverse, C_reverse, dtype)).astype(u.dtype)
 
 
-def step(Lambda_bar: Pair, B: Array, C: Array, state: Array, u_t: Array) -> tuple[Array, Array]:
-    """One step of the causal recurrence: state (b, 2P) and input (b, H) give the next state and y_t (b, H).
+def step(
+    Lambda_bar: Pair, B: InputMatrix, C: OutputMatrix, state: StatesAt, u_t: FeaturesAt
+) -> tuple[StatesAt, FeaturesAt]:
+    """Advance the causal recurrence by one step: state (b, 2P) and input (b, H) → the next state and y_t (b, H).
 
     From a state of zeros, applied to u_0 … u_{L−1}, it equals `diagonal_ssm` without `C_reverse`.
     """
@@ -74,8 +87,8 @@ def step(Lambda_bar: Pair, B: Array, C: Array, state: Array, u_t: Array) -> tupl
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def recurrence(Lambda_bar: Pair, b: Array, reverse: bool = False, form: Form | None = None) -> Array:
-    """The states alone: x_t = Λ̄ x_{t−1} + b_t (Λ̄ x_{t+1} + b_t with `reverse`); b and x: (L, batch, 2P)."""
+def recurrence(Lambda_bar: Pair, b: States, reverse: bool = False, form: Form | None = None) -> States:
+    """Compute the states x_t = Λ̄ x_{t−1} + b_t (Λ̄ x_{t+1} + b_t with `reverse`); b and x are (L, batch, 2P)."""
     return _states(Lambda_bar, b, reverse, form)
 
 
@@ -89,7 +102,7 @@ def _recurrence_forward(
 def _recurrence_backward(
     reverse: bool, form: Form | None, residuals: tuple[Pair, Array], dx: Array
 ) -> tuple[Pair, Array]:
-    # The adjoint of a time-invariant recurrence is the same recurrence with Λ̄* run the other way.
+    # The same recurrence with Λ̄*, run the other way: see the head of this file.
     (real, imag), x = residuals
     db = _states((real, -imag), dx, not reverse, form)
     return _eigenvalue_gradient(db, x, reverse), db
@@ -109,7 +122,10 @@ def _states(Lambda_bar: Pair, b: Array, reverse: bool, form: Form | None) -> Arr
 
 
 def _eigenvalue_gradient(db: Array, x: Array, reverse: bool) -> Pair:
-    """dΛ̄ = Σ_t db_t · x_{t−1}*, one reduction apart from the loop, whose body it would break into many kernels."""
+    """The gradient dΛ̄ = Σ_t db_t · x_{t−1}*.
+
+    It is one reduction after the loop. Inside the loop it would break the body into many kernels.
+    """
     batch, P = x.shape[1], x.shape[2] // 2
     db, x = db.reshape(-1, 2 * P), x.reshape(-1, 2 * P)
     last = x.shape[0] - batch
@@ -120,7 +136,10 @@ def _eigenvalue_gradient(db: Array, x: Array, reverse: bool) -> Pair:
 
 
 def _tokens_times(x: Array, weight: Array, dtype: jnp.dtype) -> Array:
-    """x @ weight as one 2-D product: on a CPU, XLA's weight gradient is 2.8x slower over (L, b)."""
+    """Compute x @ weight as one two-dimensional product.
+
+    Over the axes (L, b), XLA's gradient of the weight takes 2.8 times as long on a CPU.
+    """
     flat = jnp.dot(x.reshape(-1, x.shape[-1]), weight.astype(x.dtype), preferred_element_type=dtype)
     return flat.reshape(*x.shape[:-1], weight.shape[-1])
 

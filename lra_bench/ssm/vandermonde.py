@@ -1,11 +1,18 @@
-"""Convolution kernels of diagonal state spaces (S4D, S4-PTD): K[l] = 2 Re Σ_n C_n B̄_n Ā_nˡ.
+"""Convolution kernels of diagonal state spaces (S4D, S4-PTD): K[l] = 2 Re Σ_n W_n Ā_nˡ with W = C B̄.
 
-Written directly this is a product with an (H, N, L) Vandermonde matrix. Here l = T i + j with T ≈ 2√L, so that
-Ā^l = Ā^{Ti} Ā^j: two small tables of powers and one real matrix product per channel, and nothing of size N·L in memory,
-forward or backward. `vandermonde_direct` is the direct form, the oracle of the tests and of `benchmarks/kernels.py`.
+The direct form is a product with an (H, N, L) Vandermonde matrix. Here no array of size N·L is in memory, forward or
+backward:
 
-Powers come from four exponentials per mode and about L^¼ multiplications: the phase of Ā^l then carries the relative
-rounding error of log Ā, about ε |Im λ / Re λ| by the time a mode has decayed, whatever L is.
+1. With l = T i + j, 0 ≤ j < T and T ≈ 2√L, the power splits: Ā^l = Ā^{Ti} Ā^j.
+2. Two tables of powers are made for each feature: `low`, the T powers Ā^j, and `high`, the L/T powers 2 W Ā^{Ti}.
+3. Re(a b) = Re a · Re b - Im a · Im b. So with rows [Re, Im] in `low` and [Re, -Im] in `high`, the sum over n is one
+   real matrix product of the tables, (L/T, 2N) by (2N, T), and its entry (i, j) is K[T i + j].
+4. Each table is made in the same way, as products of about √T fine powers and as many coarse ones. So all powers come
+   from four exponentials per mode and about L^¼ multiplications each. The phase of Ā^l then has the relative rounding
+   error of log Ā, about ε |Im λ / Re λ| by the time a mode has decayed, whatever L is.
+5. The gradient runs the other way: dK is multiplied by `low`, which sums over j, and Horner's rule in Ā^T sums over i.
+
+`vandermonde_direct` is the direct form, the oracle of the tests and of `benchmarks/kernels.py`.
 
 Sources: Gu, Gupta, Goel, Ré 2022 (S4D, section 3 and appendix A); state-spaces/s4 `models/s4/s4d.py`, `kernels/ssm.py`.
 """
@@ -19,39 +26,44 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lra_bench.ssm.discretization import DISCRETIZATIONS, Discretization
+from lra_bench.spec import Discretization
+from lra_bench.ssm.discretization import DISCRETIZATIONS
+from lra_bench.ssm.shapes import Kernels, Modes, ModeWeights, SharedModes, StepSizes
 
 _PRECISION = lax.Precision.HIGHEST  # TF32 would leave three digits
 
 
 class Pole(NamedTuple):
-    """Ā = sign · exp(log): log Ā measured from the nearer of 1 and -1, so that it and its rounding are small."""
+    """The eigenvalues Ā = sign · exp(log).
+
+    The logarithm is that of Ā or of -Ā, whichever is nearer to 1, so that it and its rounding error are small.
+    """
 
     log: Array  # complex (H, N)
     sign: Array  # real (H, N), +1 or -1; no gradient flows through it
 
     def power(self, exponent: int) -> Array:
-        """Ā^exponent, complex (H, N)."""
+        """Compute Ā^exponent, complex (H, N)."""
         power = jnp.exp(exponent * self.log)
         return power * self.sign if exponent % 2 else power
 
     def one_minus_power(self, exponent: int) -> Array:
-        """1 - Ā^exponent without the cancellation where that power is near 1, complex (H, N)."""
+        """Compute 1 - Ā^exponent, complex (H, N), without cancellation where that power is near 1."""
         near = -jnp.expm1(exponent * self.log)
         return jnp.where(self.sign < 0, 2 - near, near) if exponent % 2 else near
 
 
-def zoh_pole(Lambda: Array, dt: Array) -> Pole:
-    """Ā = exp(ΔΛ) for Λ complex (H, N) or (N,) and Δ real (H,)."""
+def zoh_pole(Lambda: SharedModes, dt: StepSizes) -> Pole:
+    """The eigenvalues Ā = exp(dt Λ) for Λ complex (H, N) or (N,) and dt real (H,)."""
     log = dt[:, None] * Lambda
     return Pole(log, jnp.ones_like(log.real))
 
 
-def bilinear_pole(Lambda: Array, dt: Array) -> Pole:
-    """Ā = (1 + ΔΛ/2) / (1 - ΔΛ/2) for Λ complex (H, N) or (N,) and Δ real (H,).
+def bilinear_pole(Lambda: SharedModes, dt: StepSizes) -> Pole:
+    """The eigenvalues Ā = (1 + dt Λ/2) / (1 - dt Λ/2) for Λ complex (H, N) or (N,) and dt real (H,).
 
-    Modes with |ΔΛ| > 2 land near -1, where log Ā itself would lose the slow turn that matters. Ā = 0, which real
-    ΔΛ = -2 gives, becomes 1e-15, with finite derivatives.
+    Modes with |dt Λ| > 2 have an Ā near -1, where log Ā is about iπ and would lose the small phase that matters; that
+    is why `Pole` has a sign. Ā = 0, the value at real dt Λ = -2, becomes 1e-15, with finite derivatives.
     """
     x, y = 0.5 * dt[:, None] * Lambda.real, 0.5 * dt[:, None] * Lambda.imag
     denominator = (1.0 - x) ** 2 + y * y
@@ -64,13 +76,14 @@ def bilinear_pole(Lambda: Array, dt: Array) -> Pole:
     return Pole(lax.complex(decay, jnp.arctan2(2.0 * y * sign, cosine * sign)), sign)
 
 
-def diagonal_kernel(Lambda: Array, B: Array, C: Array, dt: Array, L: int, discretization: Discretization) -> Array:
-    """K[c, h, l] = 2 Re Σ_n C B̄ Ā^l, real (c, H, L), with B̄ and Ā by the named rule.
+def diagonal_kernel(
+    Lambda: SharedModes, B: SharedModes, C: ModeWeights, dt: StepSizes, L: int, discretization: Discretization
+) -> Kernels:
+    """Compute K[c, h, l] = 2 Re Σ_n C B̄ Ā^l, real (c, H, L), with B̄ and Ā by the named rule.
 
-    Λ and B complex (H, N) or (N,), C complex (c, H, N), step Δ real (H,). The factor 2 stands for the conjugate
-    partners; S4-PTD, whose states have none, keeps it, as its code does.
+    Λ and B are complex (H, N) or (N,), C is complex (c, H, N), dt is real (H,). The factor 2 stands for the conjugate
+    partners. S4-PTD, whose states have none, keeps it, as its code does.
     """
-
     H, N = C.shape[1:]
     Lambda, B = jnp.broadcast_to(Lambda, (H, N)), jnp.broadcast_to(B, (H, N))
     discrete = DISCRETIZATIONS[discretization](Lambda.real, Lambda.imag, dt[:, None])
@@ -78,23 +91,30 @@ def diagonal_kernel(Lambda: Array, B: Array, C: Array, dt: Array, L: int, discre
     return vandermonde(C * (B * lax.complex(discrete.factor_re, discrete.factor_im)), pole, L)
 
 
-def vandermonde_direct(W: Array, A_bar: Array, L: int) -> Array:
-    """2 Re Σ_n W[c, h, n] Ā[h, n]^l, real (c, H, L), with the whole (H, N, L) matrix in memory: the oracle."""
+def vandermonde_direct(W: ModeWeights, A_bar: Modes, L: int) -> Kernels:
+    """Compute 2 Re Σ_n W[c, h, n] Ā[h, n]^l, real (c, H, L), with the whole (H, N, L) matrix in memory.
+
+    It is the oracle of `vandermonde`.
+    """
     powers = jnp.exp(jnp.log(A_bar)[..., None] * jnp.arange(L))
     return 2.0 * jnp.einsum("chn,hnl->chl", W, powers).real
 
 
 _Sums = tuple[Array, Array, Array, Array]
+"""Real and imaginary parts of Horner's two sums: the plain one and the one weighted by l."""
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def vandermonde(W: Array, pole: Pole, L: int) -> Array:
-    """2 Re Σ_n W[c, h, n] Ā[h, n]^l for l < L: W complex (c, H, N), Ā (H, N) → real (c, H, L). Reverse mode only."""
+def vandermonde(W: ModeWeights, pole: Pole, L: int) -> Kernels:
+    """Compute 2 Re Σ_n W[c, h, n] Ā[h, n]^l for l < L, real (c, H, L), from W complex (c, H, N) and Ā (H, N).
+
+    It is differentiable in reverse mode only.
+    """
     return _forward(W, pole, L)[0]
 
 
 def _shape(L: int) -> tuple[int, int]:
-    """(T, I), T I ≥ L: the ranges of j and i in l = T i + j."""
+    """The counts (T, I) of j and i in l = T i + j, with T I ≥ L."""
     T = 2 << ((L - 1).bit_length() // 2)
     rows = -(-L // T)
     return T, _rungs(rows) * -(-rows // _rungs(rows))
@@ -106,7 +126,7 @@ def _rungs(n: int) -> int:
 
 
 def _ladder(ratio: Array, n: int) -> Array:
-    """1, ratio, … ratio^(n − 1) as real pairs: complex (…, N) → real (n, 2, …, N)."""
+    """The powers 1, ratio, … ratio^(n − 1) as real pairs (n, 2, …, N), for `ratio` complex (…, N)."""
 
     def climb(rung: Array, _: None) -> tuple[Array, Array]:
         re, im = rung
@@ -116,10 +136,10 @@ def _ladder(ratio: Array, n: int) -> Array:
 
 
 def _tables(W: Array, pole: Pole, T: int, rows: int) -> tuple[Array, Array]:
-    """[Re, Im] of Ā^j for j < T, real (H, T, 2N), and [Re, -Im] of 2 W Ā^{Ti} for i < rows, real (H, c · rows, 2N).
+    """The two tables of step 2: `low`, real (H, T, 2N), and `high`, real (H, c · rows, 2N).
 
-    Each power is one of about √T rungs times one of as many coarse ones. All rungs come from one loop, whose result XLA
-    cannot compute again at every use, as it would that of exponentials.
+    Each power is one of about √T fine powers times one of as many coarse ones. All of those come from one loop: XLA
+    keeps the result of a loop, but would compute exponentials again at every use.
     """
     c, H, N = W.shape
     fine, fine_rows = _rungs(T), _rungs(rows)
@@ -147,9 +167,10 @@ def _forward(W: Array, pole: Pole, L: int) -> tuple[Array, tuple[Array, Pole, Ar
 
 
 def _backward(L: int, residuals: tuple[Array, Pole, Array], G: Array) -> tuple[Array, Pole]:
-    """Sums over j by a product with the low table, then over i by Horner's rule in Ā^T.
+    """The gradients of W and log Ā, summed over j by a product with `low` and then over i by Horner's rule in Ā^T.
 
-    dK/dlog Ā carries a factor l = T i + j, so the sums over j are made twice, plain and weighted by j.
+    The derivative of Ā^l with respect to log Ā has a factor l = T i + j, so there are two sums over j: a plain one for
+    W, and one weighted by j for log Ā, to which T i times the plain one is added.
     """
     W, pole, low = residuals
     c, H, N = W.shape

@@ -1,0 +1,1 @@
+"""Training a run on the device, and scoring it again."""

@@ -1,4 +1,4 @@
-"""Checkpoints: the last state to resume from, and the best parameters to test. Orbax underneath."""
+"""Checkpoints, written by Orbax: the last state, to resume from, and the best parameters, to test."""
 
 from __future__ import annotations
 
@@ -13,36 +13,44 @@ from lra_bench.errors import WorkError
 
 
 class Checkpoints:
-    """Two places of one checkpoint each below `folder`: `last` and `best`.
+    """The two checkpoints below `folder`: `last` and `best`.
 
-    A save is complete or absent: Orbax writes beside and renames, and the old checkpoint goes only after that. So a
-    process killed at any moment finds one whole checkpoint. Saves are synchronous: LRA models are small, and a save
-    must be on disk before the process says so.
+    A save is complete or absent: Orbax writes to another folder, renames it, and only then removes the old checkpoint.
+    So there is a whole checkpoint at whatever moment the process is killed. Saves are synchronous: LRA models are
+    small, and a save must be on disk before it is reported.
     """
 
     def __init__(self, folder: Path):
-        # Orbax logs tracebacks of errors that it also raises.
+        # Orbax logs the tracebacks of errors that it also raises.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False, create=True)
         self._last = ocp.CheckpointManager(folder / "last", options=options)
         self._best = ocp.CheckpointManager(folder / "best", options=options)
 
     def save_last(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-        """The whole training state after `step` updates and the JSON history of the run so far."""
+        """Save the whole training state after `step` steps, and the history of the run so far as JSON.
+
+        Raises WorkError where it cannot be written; the checkpoint before it is kept.
+        """
         self._save(self._last, step, state, progress)
 
     def save_best(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-        """What evaluation needs: parameters and statistics."""
+        """Save the parameters and the statistics after `step` steps, for evaluation. Raises as `save_last`."""
         self._save(self._best, step, state, progress)
 
     def restore_last(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """State and history of the last save, None if there is none; `like` gives the shapes, dtypes and shardings."""
+        """Restore the state and the history of the last save; None if there is none.
+
+        `like` gives the shapes, dtypes and shardings. Raises WorkError where the checkpoint cannot be read.
+        """
         return self._restore(self._last, like)
 
     def restore_best(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+        """Restore the best parameters, their statistics and the history, as `restore_last` does."""
         return self._restore(self._best, like)
 
     def close(self) -> None:
+        """Close both of Orbax's managers."""
         self._last.close()
         self._best.close()
 

@@ -1,4 +1,4 @@
-"""Data parallelism: every device holds the parameters, each takes its share of the batch."""
+"""Data parallelism: every device has all parameters and takes its share of the batch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lra_bench.errors import UserError
 
 
 def data_mesh(batch_size: int) -> Mesh:
-    """All devices along one axis, `data`. Auto axes: Explicit ones break optax's cross-entropy on JAX 0.12
-    (docs/references.md, "Auto axes of the mesh").
+    """Make a mesh of all devices along one axis, `data`.
 
-    Raises UserError when the batch cannot be shared out evenly.
+    The axis is Auto, because Explicit ones break optax's cross-entropy on JAX 0.12 (docs/references.md, "Auto axes of
+    the mesh"). Raises UserError where the batch cannot be divided evenly.
     """
     devices = jax.device_count()
     if batch_size % devices:
@@ -26,10 +26,10 @@ def data_mesh(batch_size: int) -> Mesh:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Every array of the tree, whole, on every device."""
+    """Copy every array of the tree to every device, whole."""
     return jax.device_put(tree, NamedSharding(mesh, P()))
 
 
 def shared_out(batch: Any, mesh: Mesh) -> Any:
-    """Inside jit: the leading axis of every array divided over the devices."""
+    """Divide the leading axis of every array over the devices. Call it inside jit."""
     return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, P("data")))

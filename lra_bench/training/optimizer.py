@@ -1,5 +1,7 @@
-"""Learning-rate schedules and optimizer groups. Each parameter's role is declared by its layer; the recipe maps roles
-to groups."""
+"""Learning rate schedules and optimizer groups.
+
+Layers declare the roles of their parameters, and the recipe maps roles to optimizer groups.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,15 @@ from jax import Array
 from lra_bench.spec import Group, Recipe
 
 Schedule = Callable[[Array], Array]
-"""Optimizer update number, from 0 → multiplier of the base learning rate."""
+"""A function from the number of a step, counted from 0, to the factor of the base learning rate."""
 
 
 def reference_schedule(steps_per_epoch: int, epochs: float, warmup_epochs: float) -> Schedule:
-    """The rate S5's training loop really uses (lindermanlab/S5 @ 3c18fdb6 s5/train.py, s5/train_helpers.py), quirks
-    included.
+    """The schedule that S5's training loop really uses, with its irregularities.
 
-    The rate is written after each update, so update 0 runs at the full base rate and every later one lags by one. The
-    cosine counts steps from the start of training but ends `warmup_epochs` early, so the last `warmup_epochs` epochs
-    run at rate 0.
+    The source is lindermanlab/S5 @ 3c18fdb6 s5/train.py and s5/train_helpers.py. The rate is set after each step, so
+    step 0 has the full base rate and every later one has the rate of the step before it. The cosine counts from the
+    start of training but ends `warmup_epochs` early, so the last `warmup_epochs` epochs have rate 0.
     """
     warmup = warmup_epochs * steps_per_epoch
     end = (epochs - warmup_epochs) * steps_per_epoch
@@ -38,14 +39,16 @@ def reference_schedule(steps_per_epoch: int, epochs: float, warmup_epochs: float
 
 
 def cosine_schedule(steps_per_epoch: int, decay_epochs: float, warmup_epochs: float) -> Schedule:
-    """Linear warm-up from 0, then half a cosine to 0."""
+    """The schedule of a linear warm-up from 0, then half a cosine to 0 at `decay_epochs`."""
     decay_steps = round(decay_epochs * steps_per_epoch)
     return optax.warmup_cosine_decay_schedule(0.0, 1.0, round(warmup_epochs * steps_per_epoch), decay_steps)
 
 
 def torch_cosine_schedule(steps_per_epoch: int, decay_epochs: float, warmup_epochs: float) -> Schedule:
-    """What state-spaces/s4 calls `cosine_warmup` (`get_cosine_schedule_with_warmup` of huggingface/transformers): as
-    above, but it rises again when training goes on past `decay_epochs`."""
+    """The schedule of `cosine_schedule`, except that it rises again where training continues past `decay_epochs`.
+
+    state-spaces/s4 calls it `cosine_warmup` (`get_cosine_schedule_with_warmup` of huggingface/transformers).
+    """
     warmup, total = warmup_epochs * steps_per_epoch, decay_epochs * steps_per_epoch
 
     def schedule(update: Array) -> Array:
@@ -57,12 +60,13 @@ def torch_cosine_schedule(steps_per_epoch: int, decay_epochs: float, warmup_epoc
 
 
 def rsqrt_schedule(steps_per_epoch: int, warmup_epochs: float) -> Schedule:
-    """Linear warm-up, then 1/√step (long-range-arena lra_benchmarks/utils/train_utils.py)."""
+    """The schedule of a linear warm-up, then 1/√step (long-range-arena lra_benchmarks/utils/train_utils.py)."""
     warmup = max(1.0, warmup_epochs * steps_per_epoch)
     return lambda update: jnp.minimum(1.0, update / warmup) / jnp.sqrt(jnp.maximum(update, warmup))
 
 
 def make_schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
+    """Make the schedule that the recipe names."""
     match recipe.schedule:
         case "reference":
             return reference_schedule(steps_per_epoch, recipe.decay_epochs, recipe.warmup_epochs)
@@ -77,19 +81,21 @@ def make_schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
 
 
 def group_of(variable: nnx.Variable, recipe: Recipe) -> Group:
-    """The optimizer group of a parameter: by its role if it declares one that the recipe names, else `regular`."""
+    """The optimizer group of a parameter: that of its role, or `regular` without a role that the recipe names."""
     role = variable.get_metadata().get("role")
     return recipe.groups.get(role, "regular") if role else "regular"
 
 
 def group_labels(params: nnx.State, recipe: Recipe) -> nnx.State:
-    """The tree of `params` with each parameter replaced by the name of its group."""
+    """The tree of `params` with each parameter replaced by the name of its optimizer group."""
     return jax.tree.map(lambda v: group_of(v, recipe), params, is_leaf=lambda v: isinstance(v, nnx.Variable))
 
 
 def make_optimizer(params: nnx.State, recipe: Recipe, steps_per_epoch: int) -> optax.GradientTransformation:
-    """AdamW with one learning rate and one weight decay per group; decay is decoupled and multiplied by the rate, as
-    in torch."""
+    """Make AdamW with a learning rate and a weight decay for each optimizer group.
+
+    The decay is decoupled and multiplied by the learning rate, as in torch.
+    """
     multiplier = make_schedule(recipe, steps_per_epoch)
 
     def adamw(base: float, weight_decay: float) -> optax.GradientTransformation:

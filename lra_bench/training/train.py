@@ -15,7 +15,7 @@ from lra_bench.progress import Progress
 from lra_bench.records.files import load_record
 from lra_bench.records.schema import CurvePoint, Record
 from lra_bench.runs.run import Run
-from lra_bench.spec import Placement
+from lra_bench.spec import Placement, Recipe
 from lra_bench.training.checkpoint import Checkpoints
 from lra_bench.training.history import History
 from lra_bench.training.mesh import replicate
@@ -74,6 +74,7 @@ def train(
         checkpoints = Checkpoints(run.folder / "checkpoints")
         history = History(compile_seconds=setup.programs.cost.compile_seconds)
         dropout_key = replicate(stream_key(run.seed, 2), setup.mesh)
+        advice = growth_advice(run.recipe)
 
         def record(
             status: Literal["completed", "diverged"],
@@ -110,7 +111,7 @@ def train(
                     first_bad = int(state.first_bad)  # waits for the device
                     seconds = time.perf_counter() - started
                     if first_bad >= 0:
-                        note = f"the loss or the gradient of step {first_bad} was not finite"
+                        note = f"the loss or the gradient of step {first_bad} was not finite{advice}"
                         return write_result(record("diverged", note=note), run, results_dir)
                     step += n
                     dispatch.took(seconds, n)
@@ -129,7 +130,7 @@ def train(
                 # ---- score on validation, and keep the best
                 val_loss, val_accuracy = setup.evaluate(state.params, state.stats, "val")
                 if not np.isfinite(val_loss):
-                    note = f"the validation loss after step {step} was not finite"
+                    note = f"the validation loss after step {step} was not finite{advice}"
                     return write_result(record("diverged", note=note), run, results_dir)
                 point = CurvePoint(
                     epoch=step / per_epoch,
@@ -147,7 +148,7 @@ def train(
                 checkpoints.save_last(step, state, history.model_dump(mode="json"))
                 saved_at = time.monotonic()
                 history.write_metrics(run)
-                progress.say(history.describe_epoch())
+                progress.log(history.describe_epoch())
                 stop.raise_if_wanted(run)
 
         # ---------------------------------------------------------------- test the best checkpoint, once
@@ -160,3 +161,11 @@ def train(
         written = write_result(record("completed", test, last_test), run, results_dir)
         stop.raise_if_signaled(f"{run.name} had just ended, and its record is written.")
         return written
+
+
+def growth_advice(recipe: Recipe) -> str:
+    """How to hold Re Λ negative in a layer that leaves it free, where a mode that grows overflows; else ""."""
+    switches = [name for name in ("clip_eigs", "force_negative") if name in recipe.layer]
+    if not switches or any(recipe.layer[name] for name in switches):
+        return ""
+    return f"; Re Λ is free, so a mode may grow: {' or '.join(f'--set {name}=true' for name in switches)} forbids it"

@@ -1,8 +1,9 @@
-"""The ListOps grammar, compiled: random expressions by the rules of the official generator, and their values.
+"""The ListOps grammar, compiled with numba: random expressions by the official generator's rules, and their values.
 
-Rules as in google-research/long-range-arena @ cd31e5c6, lra_benchmarks/data/listops.py: a node draws its kind, then the
-number of its arguments, then these, then its operator; a tree is kept if its length lies strictly between two bounds.
-Expressions are arrays of token numbers: positions in `lra_bench.tasks.listops.TOKENS`.
+The rules are those of google-research/long-range-arena @ cd31e5c6, lra_benchmarks/data/listops.py. A node draws its
+kind, then the number of its arguments, then the arguments, then its operator. A tree is kept if its length lies
+strictly between two bounds. Expressions are arrays of token numbers, which are positions in
+`lra_bench.tasks.listops.TOKENS`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 CLOSE, FIRST_DIGIT, FIRST_OPERATOR = 0, 1, 11
+"""The token numbers of `]`, of the digit 0 and of the operator MAX."""
+
 MAX, MED, MIN, SM = range(4)
-"""What is added to FIRST_OPERATOR."""
+"""The operators; their token numbers are these plus FIRST_OPERATOR."""
 
 
 @numba.njit(cache=True)
 def apply(operator: int, values: NDArray[np.int64], n: int) -> int:
-    """Value of an operator on `values[:n]`, digits 0 … 9. MED of an even n: mean of the middle two, rounded down."""
+    """Return the value of an operator on the digits `values[:n]`.
+
+    MED of an even n is the mean of the two middle digits, rounded down.
+    """
     counts = np.zeros(10, np.int64)
     total = 0
     for i in range(n):
@@ -26,6 +32,7 @@ def apply(operator: int, values: NDArray[np.int64], n: int) -> int:
         total += values[i]
     if operator == SM:
         return total % 10
+    # MAX, MIN and MED are the mean of the digits of rank `low` and `high`, counted from 1 in rising order.
     low = n if operator == MAX else 1 if operator == MIN else (n + 1) // 2
     high = n // 2 + 1 if operator == MED else low
     seen = middle = 0
@@ -40,7 +47,11 @@ def apply(operator: int, values: NDArray[np.int64], n: int) -> int:
 
 @numba.njit(cache=True)
 def draw_tree(rng, max_depth, max_arguments, max_length, p_operator, tokens):  # type: ignore[no-untyped-def]
-    """One tree into `tokens`, `max_length + 2 * max_depth` long: (length, value). Given up once it has `max_length`."""
+    """Draw one tree into `tokens` and return (length, value).
+
+    `tokens` must have `max_length + 2 * max_depth` elements. The tree is given up once its length reaches `max_length`;
+    then the result is (`max_length`, 0).
+    """
     opened = np.zeros(max_depth + 1, np.int64)
     arguments = np.zeros(max_depth + 1, np.int64)
     filled = np.zeros(max_depth + 1, np.int64)
@@ -77,7 +88,7 @@ def draw_tree(rng, max_depth, max_arguments, max_length, p_operator, tokens):  #
 
 @numba.njit(cache=True)
 def draw_kept_tree(rng, max_depth, max_arguments, min_length, max_length, p_operator, tokens):  # type: ignore[no-untyped-def]
-    """Trees until one fits: (length, value), its tokens in `tokens`."""
+    """Draw trees until the length of one lies between the bounds; return (length, value), its tokens in `tokens`."""
     while True:
         length, value = draw_tree(rng, max_depth, max_arguments, max_length, p_operator, tokens)
         if min_length < length < max_length:
@@ -86,7 +97,7 @@ def draw_kept_tree(rng, max_depth, max_arguments, min_length, max_length, p_oper
 
 @numba.njit(cache=True)
 def evaluate(tokens: NDArray[np.uint8]) -> int:
-    """Value of an expression in token numbers, −1 where it is not one complete, legal expression."""
+    """Return the value of an expression (n,) of token numbers; −1 if it is not one complete, legal expression."""
     n = len(tokens)
     values = np.zeros(n, np.int64)
     operators = np.zeros(n, np.int64)

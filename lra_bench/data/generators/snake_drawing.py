@@ -1,4 +1,7 @@
-"""The drawing of grown snakes and their markers, and finding the markers again; compiled as `snake_growth` is."""
+"""The drawing of grown snakes and their markers, and the search for markers in an image.
+
+The functions are compiled like those of `snake_growth`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from .snake_paddles import HALO, Array
 
 @compiled
 def draw(canvas: Array, line: Array, placed: Array, contrast: float) -> None:
-    """Draw the paddles `placed` (n, 3) on `canvas` (float64, with its halo)."""
+    """Draw the paddles `placed` (n, 3) on `canvas`, float64 (side, side) with its halo.
+
+    `line` is `Paddles.line`. The brighter value stays where paddles cross.
+    """
     n = line.shape[1]
     for k in range(len(placed)):
         o, top, left = placed[k, 0], placed[k, 1] + HALO - n // 2, placed[k, 2] + HALO - n // 2
@@ -21,7 +27,10 @@ def draw(canvas: Array, line: Array, placed: Array, contrast: float) -> None:
 
 @compiled
 def edge_class(position: int, window: int, far: int) -> int:
-    """Index into `snake_paddles.markers`: `far` unless the position is nearer to an edge than that."""
+    """Return the index into `snake_paddles.markers` for a coordinate.
+
+    It is `far` unless the coordinate is nearer to an edge of the window than `far` pixels.
+    """
     if position < far:
         return position
     return max(far, position - window + 2 * far + 1)
@@ -29,6 +38,7 @@ def edge_class(position: int, window: int, far: int) -> int:
 
 @compiled
 def draw_marker(canvas: Array, markers: Array, y: int, x: int) -> None:
+    """Draw a marker at (y, x) on `canvas`, float64 (side, side) with its halo. The brighter value stays."""
     side, window = len(markers), len(canvas) - 2 * HALO
     a, b = edge_class(y, window, side // 2), edge_class(x, window, side // 2)
     top, left = y - a + HALO, x - b + HALO
@@ -39,7 +49,10 @@ def draw_marker(canvas: Array, markers: Array, y: int, x: int) -> None:
 
 @compiled
 def develop(canvas: Array, image: Array) -> None:
-    """`canvas` as bytes: its largest value becomes 255, the rest is cut to whole numbers."""
+    """Write `canvas` without its halo into `image`, uint8 (window, window).
+
+    The largest value becomes 255. The others are scaled alike and truncated to whole numbers.
+    """
     window, largest = len(image), 0.0
     for y in range(window):
         for x in range(window):
@@ -51,10 +64,13 @@ def develop(canvas: Array, image: Array) -> None:
 
 @compiled
 def fits_at(image: Array, darkest: Array, y: int, x: int) -> bool:
-    """Whether no pixel of the marker's canvas, laid around (y, x), is below `darkest` (of its edge class)."""
+    """Whether no pixel around (y, x) is below the marker's least value `darkest` there.
+
+    `darkest` has the shape of `snake_paddles.markers`, uint8.
+    """
     window, side = len(image), len(darkest)
     a, b = edge_class(y, window, side // 2), edge_class(x, window, side // 2)
-    if image[y, x] < darkest[a, b, a, b]:
+    if image[y, x] < darkest[a, b, a, b]:  # the center decides most cases
         return False
     for i in range(side):
         for j in range(side):
@@ -65,7 +81,7 @@ def fits_at(image: Array, darkest: Array, y: int, x: int) -> bool:
 
 @compiled
 def fits(image: Array, darkest: Array) -> Array:
-    """Where the marker fits, one bool per pixel."""
+    """Return for each pixel whether a marker fits there, bool (window, window)."""
     fitting = np.empty(image.shape, np.bool_)
     for y in range(len(image)):
         for x in range(len(image)):

@@ -1,12 +1,14 @@
-"""The growing of Pathfinder's snakes, compiled with numba: two targets, then distractors.
+"""The growth of Pathfinder's snakes, compiled with numba: two targets, then distractors.
 
-The original, drewlinsley/pathfinder @ ab9c130 (`two_snakes` and `make_many_snakes`), dilates the whole image at every
-step; here everything a paddle adds is a patch (`snake_paddles.Paddles`), so a step costs a fraction of a microsecond.
-`grids`, uint8 (2, side, side), are OCCUPIED, the paddles with their margins, and CLOSE, the same dilated by the margin,
-with a border of HALO pixels around the window. Imported only when images are made: numba takes long to load.
+The original, drewlinsley/pathfinder @ ab9c130 (`two_snakes` and `make_many_snakes`), dilates the whole image for every
+paddle. Here everything that a paddle adds is a patch (`snake_paddles.Paddles`), so a paddle costs a fraction of a
+microsecond. `grids`, uint8 (2, side, side), are OCCUPIED (the paddles with their margins) and CLOSE (the same dilated
+by the margin), with a border of HALO pixels around the window. The module is imported only when images are made,
+because numba takes long to load.
 
-Written for the compiler: loops over whole rows with unsigned indices become vector instructions, where views of arrays
-would cost reference counts (a third of the time) and array expressions or tuple assignments seconds of compilation.
+The code is written for the compiler. Loops over whole rows with unsigned indices become vector instructions. Views of
+arrays would cost reference counts (a third of the time), and array expressions or tuple assignments would cost seconds
+of compilation.
 """
 
 from __future__ import annotations
@@ -21,56 +23,57 @@ import numpy as np
 from .snake_paddles import DEGREES, HALO, Array, Beginning, Paddles, Turning
 
 Place = tuple[float, float]
-"""y, x."""
+"""A place (y, x)."""
 
 Paddle = tuple[int, int, int]
-"""Index into `Paddles`, y, x."""
+"""A placed paddle (index into `Paddles`, y, x)."""
 
 OCCUPIED, CLOSE = 0, 1
-"""The two grids."""
+"""The indices of the two grids."""
 
 TRIES = 3
-"""Draws of a paddle, or of a beginning, before the snake is given up."""
+"""The number of draws of a paddle, or of a beginning, before a snake is given up."""
 
 ATTEMPTS = 5
-"""At each distractor snake."""
+"""The number of attempts at each distractor snake."""
 
 TAKEN = 77
-"""Occupied pixels from here on (0.3 in units of 1/255) are not free for a beginning."""
+"""The least value of an occupied pixel that is not free for a beginning (0.3 in units of 1/255)."""
 
 LEAST_WEIGHT = 255e-4
-"""A snake is stuck where all weights, in units of 1/255, sum to less."""
+"""The least sum of all weights, in units of 1/255, with which a snake can be continued."""
 
 LEAST_FREE = 0.01
-"""Share of the window that must be free for another distractor."""
+"""The fraction of the window that must be free for another distractor."""
 
 index = np.uint64
+"""The type of indices. Unsigned ones need no code for negative indices."""
 
 BLIND_DRAWS = 0.05
-"""Draws of a random place, as a share of the window's pixels, before all free places are looked for."""
+"""The number of draws of a random place, as a fraction of the window's pixels, before all free places are counted."""
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` as machine code, kept on disk where numba finds a folder it may write to.
+    """Compile `function` to machine code, which is kept on disk if numba finds a folder that it may write to.
 
-    What is kept goes out of date with this file, not with the constants it imports: remove `__pycache__` after changing
-    one of those.
+    A change of this file makes the kept code invalid, but a change of the constants that it imports does not. Remove
+    `__pycache__` after changing one of those.
     """
     try:
         return numba.njit(function, nogil=True, cache=True)
-    except RuntimeError:  # a read-only installation and no user cache folder
+    except RuntimeError:  # the installation is read-only and there is no user cache folder
         return numba.njit(function, nogil=True)
 
 
 @compiled
 def below(rng: np.random.Generator, n: int) -> int:
-    """A whole number in 0…n-1."""
+    """Draw a whole number from 0 … n − 1."""
     return int(rng.random() * n)
 
 
 @compiled
 def stamp(grids: Array, grid: int, patches: Array, paddle: Paddle) -> None:
-    """Lay a paddle's patch over one of the grids, the larger value staying."""
+    """Lay a paddle's patch over one of the grids. The larger value stays."""
     o, top, left = index(paddle[0]), index(paddle[1] + HALO - patches.shape[1] // 2), index(paddle[2] + 1)
     for i in range(index(patches.shape[1])):
         for j in range(index(patches.shape[2])):
@@ -79,14 +82,17 @@ def stamp(grids: Array, grid: int, patches: Array, paddle: Paddle) -> None:
 
 @compiled
 def settle(paddles: Paddles, grids: Array, paddle: Paddle) -> None:
-    """Let a placed paddle occupy its place."""
+    """Mark a placed paddle in both grids."""
     stamp(grids, OCCUPIED, paddles.mask, paddle)
     stamp(grids, CLOSE, paddles.near, paddle)
 
 
 @compiled
 def collides(grids: Array, limits: Array, paddle: Paddle) -> bool:
-    """Whether an occupied pixel is above the paddle's limit. Sought a row at a time, as bytes: twice as fast."""
+    """Whether an occupied pixel is above the paddle's limit.
+
+    The loop checks a whole row, as bytes, before it branches. This is twice as fast as a check of each pixel.
+    """
     o, top, left = index(paddle[0]), index(paddle[1] + HALO - limits.shape[1] // 2), index(paddle[2] + 1)
     for i in range(index(limits.shape[1])):
         excess = np.uint8(0)
@@ -100,7 +106,7 @@ def collides(grids: Array, limits: Array, paddle: Paddle) -> bool:
 
 @compiled
 def copy_around(paddles: Paddles, source: Array, target: Array, placed: Array, n: int) -> None:
-    """Make the grids `target` like `source` wherever one of the first `n` paddles `placed` may have changed either."""
+    """Copy the grids `source` to `target` wherever one of the first `n` paddles `placed` may have changed either."""
     rows = paddles.near.shape[1]
     for k in range(n):
         top, left = index(placed[k, 1] + HALO - rows // 2), index(placed[k, 2] + 1)
@@ -112,21 +118,28 @@ def copy_around(paddles: Paddles, source: Array, target: Array, placed: Array, n
 
 @compiled
 def note(placed: Array, row: int, paddle: Paddle) -> None:
+    """Store a paddle in a row of `placed` (n, 3)."""
     placed[row, 0], placed[row, 1], placed[row, 2] = paddle[0], paddle[1], paddle[2]
 
 
 @compiled
-def translated(place: Place, steps: Array, o: int) -> Place:
-    """`place` moved by `steps[o]` and rounded up: after the sum, as in the original, which makes a difference of one
-    pixel where a sine is 1e-16 instead of 0 and the place is near the top or left edge."""
-    return math.ceil(place[0] + steps[o, 0]), math.ceil(place[1] + steps[o, 1])
+def translated(place: Place, displacements: Array, o: int) -> Place:
+    """Return `place` moved by `displacements[o]` and rounded up.
+
+    Rounding follows the sum, as in the original. Rounding the displacement would change the result by one pixel where a
+    sine is 1e-16 instead of 0 and the place is near the top or left edge.
+    """
+    return math.ceil(place[0] + displacements[o, 0]), math.ceil(place[1] + displacements[o, 1])
 
 
 @compiled
 def extend(
     rng: np.random.Generator, turning: Turning, limits: Array, grids: Array, sums: Array, pivot: Place, last: int
 ) -> tuple[bool, Paddle, Place]:
-    """The paddle behind one of index `last` that turned around `pivot`: whether one fits, which, and its pivot."""
+    """Draw the paddle that follows one of index `last` that turned around `pivot`.
+
+    Returns whether a paddle fits, the paddle and its pivot. `sums` is scratch space for the cumulative weights.
+    """
     window = grids.shape[1] - 2 * HALO
     pivot_y, pivot_x = translated(pivot, turning.advance, last)
     start, stop = turning.start[last], turning.start[last + 1]
@@ -151,13 +164,14 @@ def extend(
 
 @compiled
 def first_pivot(beginning: Beginning, paddle: Paddle) -> Place:
+    """Return the pivot of a snake's first paddle."""
     o, y, x = paddle
     return translated(translated((y, x), beginning.head, o), beginning.pivot, o)
 
 
 @compiled
 def is_inside(beginning: Beginning, window: int, paddle: Paddle) -> bool:
-    """Whether head and pivot of a snake's first paddle are in the window."""
+    """Whether head and pivot of a snake's first paddle lie in the window."""
     o, y, x = paddle
     head_y, head_x = translated((y, x), beginning.head, o)
     pivot_y, pivot_x = first_pivot(beginning, paddle)
@@ -166,7 +180,10 @@ def is_inside(beginning: Beginning, window: int, paddle: Paddle) -> bool:
 
 @compiled
 def begin_first(rng: np.random.Generator, beginning: Beginning, window: int) -> tuple[bool, Paddle]:
-    """The first paddle of the first target: far from the edges, or, at 32 px, now and then just at one."""
+    """Draw the first paddle of the first target; return whether one was found, and the paddle.
+
+    It lies far from the edges, except that at 32 pixels it occasionally lies right at one (`Beginning.beyond`).
+    """
     for _ in range(TRIES):
         o = below(rng, DEGREES)
         height, width = beginning.room[o, 2], beginning.room[o, 3]
@@ -187,9 +204,10 @@ def begin_first(rng: np.random.Generator, beginning: Beginning, window: int) -> 
 def begin_second(
     rng: np.random.Generator, beginning: Beginning, window: int, seed_distance: int, first: Paddle
 ) -> tuple[bool, Paddle]:
-    """The first paddle of the second target, at `seed_distance` from the first target's.
+    """Draw the first paddle of the second target, at `seed_distance` from the first target's.
 
-    The original lets its tail lie a pixel out of the window; at 32 px that would be 1 image in 7,000.
+    Returns whether one was found, and the paddle. The original also permits a tail one pixel outside the window; at 32
+    pixels that would be 1 image in 7,000.
     """
     for _ in range(TRIES):
         o, direction = below(rng, DEGREES), below(rng, DEGREES)
@@ -204,10 +222,11 @@ def begin_second(
 def grow_targets(
     rng: np.random.Generator, paddles: Paddles, grids: Array, sums: Array, seed_distance: int, placed: Array
 ) -> int:
-    """Two snakes, a paddle each in turn, into the even and odd rows of `placed` (n, 3); how many before one got stuck.
+    """Grow two snakes, one paddle each in turn, into the even and odd rows of `placed` (n, 3).
 
-    A paddle occupies its place only once its successor is laid, so the two may touch. The original forgets the first
-    snake's last paddle, so distractors may cross it; that is kept.
+    Returns the number of paddles before a snake could not be continued. A paddle is marked in the grids only after its
+    successor was placed, so the two may touch. The original never marks the first snake's last paddle, so distractors
+    may cross it. This is kept.
     """
     window = grids.shape[1] - 2 * HALO
     found, one = begin_first(rng, paddles.beginning, window)
@@ -234,7 +253,7 @@ def grow_targets(
 
 @compiled
 def is_free(grids: Array, body: Array, o: int, place: int) -> bool:
-    """Whether no pixel of `body[o]` around a place (window · y + x) is taken."""
+    """Whether no pixel of `body[o]` around a place (window · y + x) is occupied by TAKEN or more."""
     y, x = divmod(place, grids.shape[1] - 2 * HALO)
     for k in range(body.shape[1]):
         if grids[OCCUPIED, y + HALO + body[o, k, 0], x + HALO + body[o, k, 1]] >= TAKEN:
@@ -244,9 +263,10 @@ def is_free(grids: Array, body: Array, o: int, place: int) -> bool:
 
 @compiled
 def free_place(rng: np.random.Generator, grids: Array, body: Array, o: int) -> int:
-    """A place (window · y + x) uniformly from those where `body[o]` is free; -1 if there is none.
+    """Draw a place (window · y + x) uniformly from those where `body[o]` is free; −1 if there is none.
 
-    Draws places until one is free; after BLIND_DRAWS, counts the free ones and draws from those: the same law.
+    Places are drawn until one is free. After BLIND_DRAWS the free places are counted and one of them is drawn. Both
+    have the same distribution.
     """
     places = (grids.shape[1] - 2 * HALO) ** 2
     for _ in range(int(BLIND_DRAWS * places)):
@@ -269,6 +289,7 @@ def free_place(rng: np.random.Generator, grids: Array, body: Array, o: int) -> i
 
 @compiled
 def begin_distractor(rng: np.random.Generator, beginning: Beginning, grids: Array) -> tuple[bool, Paddle]:
+    """Draw the first paddle of a distractor; return whether one was found, and the paddle."""
     window = grids.shape[1] - 2 * HALO
     for _ in range(TRIES):
         o = below(rng, DEGREES)
@@ -283,7 +304,7 @@ def begin_distractor(rng: np.random.Generator, beginning: Beginning, grids: Arra
 
 @compiled
 def grow_distractor(rng: np.random.Generator, paddles: Paddles, grids: Array, sums: Array, placed: Array) -> int:
-    """One distractor into the rows of `placed` (n, 3); how many paddles before it got stuck."""
+    """Grow one distractor into the rows of `placed` (n, 3); return its paddles before it could not be continued."""
     found, last = begin_distractor(rng, paddles.beginning, grids)
     if not found:
         return 0
@@ -314,10 +335,10 @@ def is_full(grids: Array) -> bool:
 def grow(
     rng: np.random.Generator, paddles: Paddles, empty: Array, seed_distance: int, targets: Array, distractors: Array
 ) -> int:
-    """Grow one image's snakes on the grids `empty`, which hold the window's border alone.
+    """Grow one image's snakes on a copy of the grids `empty`, which hold the window's border alone.
 
-    `targets`: int64 (2 contour_length, 3) and `distractors`: int64 (n, distractor_length, 3) receive the paddles
-    (index, y, x). Returns how many distractors were laid.
+    `targets`, int64 (2 contour_length, 3), and `distractors`, int64 (n, distractor_length, 3), receive the paddles
+    (index, y, x). Returns the number of distractors.
     """
     grids = empty.copy()
     sums = np.empty(len(paddles.line) - DEGREES)
@@ -325,7 +346,7 @@ def grow(
     while n < len(targets):
         copy_around(paddles, empty, grids, targets, n)
         n = grow_targets(rng, paddles, grids, sums, seed_distance, targets)
-    kept = grids.copy()
+    kept = grids.copy()  # the grids of the finished snakes alone
     laid = 0
     for _ in range(len(distractors)):
         if is_full(grids):

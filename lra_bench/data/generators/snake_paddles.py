@@ -1,9 +1,9 @@
-"""What snakes are made of: every paddle and marker the Pathfinder generator can draw, rendered once with PIL.
+"""Tables of every paddle and marker that the Pathfinder generator can draw, rendered once with PIL.
 
-A paddle has one of 360 orientations when it begins a snake and one of a few dozen afterwards (its head lies on the
-pixels of a small circle), so all of them are drawn beforehand at `antialias` times the resolution and shrunk with
-Lanczos, as drewlinsley/pathfinder @ ab9c130 `snakes.py` draws each one when it needs it. Lines and markers are shrunk
-as real numbers (their overshoot is in the released images), masks as bytes (hence clipped to 0…255).
+A paddle has one of 360 orientations when it begins a snake and one of a few dozen afterwards, because its head then
+lies on the pixels of a small circle. All of them are drawn beforehand at `antialias` times the resolution and shrunk
+with Lanczos. drewlinsley/pathfinder @ ab9c130 `snakes.py` draws each one in the same way when it needs it. Lines and
+markers are shrunk as real numbers (their overshoot is in the released images), masks as bytes (hence clipped to 0…255).
 """
 
 from __future__ import annotations
@@ -21,20 +21,26 @@ from lra_bench.spec import Frozen
 Array = npt.NDArray[Any]
 
 DEGREES = 360
-"""Orientations of a first paddle: whole degrees from -180."""
+"""The number of orientations of a first paddle: whole degrees from −180."""
 
 HALO = 16
-"""Pixels kept around the window, so that a patch anywhere in it needs no clipping."""
+"""The width in pixels of the border around the window. With it a patch anywhere in the window needs no clipping."""
 
 BREADTH = 2 * HALO
-"""Columns of the byte patches: with a constant number the compiler turns a row into one vector instruction."""
+"""The number of columns of the byte patches.
+
+With a constant number the compiler turns a row into one vector instruction.
+"""
 
 COLLISION = 459
-"""A paddle is refused where its mask and the occupied pixels add up to this: 1.8 in units of 1/255."""
+"""The least sum of mask and occupied pixel at which a paddle is refused: 1.8 in units of 1/255."""
 
 
 class SnakeParameters(Frozen):
-    """One Pathfinder data set. Lengths in pixels; names as in drewlinsley/pathfinder where those are clear."""
+    """The parameters of one Pathfinder data set.
+
+    Lengths are in pixels. Names are those of drewlinsley/pathfinder where they are clear.
+    """
 
     window: int = Field(ge=16, description="side of the image")
     padding: int = Field(ge=1, description="width of the border that no paddle may cover")
@@ -42,13 +48,13 @@ class SnakeParameters(Frozen):
     paddle_thickness: float = Field(gt=0)
     margins: tuple[int, ...] = Field(min_length=1, description="free space around a paddle; one is drawn per image")
     marker_radius: float = Field(gt=0)
-    seed_distance: int = Field(ge=1, description="between the beginnings of the two target snakes")
+    seed_distance: int = Field(ge=1, description="distance of the beginnings of the two target snakes")
     antialias: int = Field(ge=1)
-    continuity: float = Field(gt=0, description="the larger, the straighter the snakes")
-    contour_length: int = Field(ge=2, description="paddles of a target snake")
-    distractors: int = Field(ge=0, description="distractor snakes that are tried")
-    distractor_length: int = Field(ge=2, description="paddles of a distractor snake")
-    target_contrast: float = Field(gt=0, description="of the target snakes' paddles; markers have 1")
+    continuity: float = Field(gt=0, description="straightness of the snakes; a larger value gives straighter ones")
+    contour_length: int = Field(ge=2, description="number of paddles of a target snake")
+    distractors: int = Field(ge=0, description="number of distractor snakes that are tried")
+    distractor_length: int = Field(ge=2, description="number of paddles of a distractor snake")
+    target_contrast: float = Field(gt=0, description="contrast of the target snakes' paddles; markers have 1")
     distractor_contrast: float = Field(gt=0)
 
     @model_validator(mode="after")
@@ -65,64 +71,89 @@ class SnakeParameters(Frozen):
 
 
 class Beginning(NamedTuple):
-    """The 360 paddles that begin a snake. Displacements and places are (y, x)."""
+    """The 360 paddles o that begin a snake. Displacements and places are (y, x)."""
 
-    head: Array  # float64 (360, 2): from the tail to the head, before rounding up, …
-    pivot: Array  # float64 (360, 2): … and from there back to the pivot
-    body: Array  # int64 (360, n, 2): pixels, from the tail, that must be free; padded with the last
-    room: Array  # int64 (360, 4): top, left, height and width of the places (tails) for the first target …
-    beyond: Array  # int64 (n, 2): … and tails at the edge whose `body` is wholly out of the window, for each …
-    beyond_start: Array  # int64 (361,): … paddle at beyond_start[o]:beyond_start[o + 1]
-    turns: Array  # float64 (360, 2): sine and cosine of 0…359 degrees
+    head: Array
+    """The displacements from the tail to the head before rounding up, float64 (360, 2)."""
+    pivot: Array
+    """The displacements from the head back to the pivot before rounding up, float64 (360, 2)."""
+    body: Array
+    """The pixels, relative to the tail, that must be free; int64 (360, n, 2), padded with the last pixel."""
+    room: Array
+    """The rectangles (top, left, height, width) of the first target's possible tails, int64 (360, 4)."""
+    beyond: Array
+    """Further possible tails of the first target, int64 (n, 2): at an edge, with `body` wholly outside the window."""
+    beyond_start: Array
+    """The bounds of each paddle in `beyond`, int64 (361,): its tails are beyond_start[o]:beyond_start[o + 1]."""
+    turns: Array
+    """The sine and cosine of 0 … 359 degrees, float64 (360, 2)."""
 
 
 class Turning(NamedTuple):
-    """How a snake goes on behind a paddle o: to the heads start[o]:start[o + 1]."""
+    """The possible continuations of a snake. Those of paddle o of n are the rows start[o]:start[o + 1]."""
 
-    advance: Array  # float64 (o, 2): from the paddle's pivot to the next one's, before rounding up
-    start: Array  # int64 (o + 1,)
-    head: Array  # int64 (r, 3): y and x from the pivot, and the index of the paddle that has its head there
-    weight: Array  # float64 (r,): positive
+    advance: Array
+    """The displacements from each paddle's pivot to the next paddle's pivot before rounding up, float64 (n, 2)."""
+    start: Array
+    """The bounds of each paddle's rows in `head` and `weight`, int64 (n + 1,)."""
+    head: Array
+    """y and x of the next head relative to the pivot, and the index of the paddle with that head, int64 (r, 3)."""
+    weight: Array
+    """The weight of each row, positive, float64 (r,)."""
 
 
 class Paddles(NamedTuple):
-    """Every paddle of one margin. Index o: first the 360 beginnings of a snake, then its extensions, one per pixel of
-    a circle. A beginning is drawn around its tail, an extension around its head."""
+    """Every paddle of one margin m, as patches of radius R.
 
-    line: Array  # float64 (o, 2R+1, 2R+1): brightness at contrast 1
-    mask: Array  # uint8 (o, 2R+1, BREADTH): the paddle and its margin; the centre is column HALO - 1
-    limit: Array  # uint8 (o, 2R+1, BREADTH): an occupied pixel above this refuses the paddle
-    near: Array  # uint8 (o, 2(R+m)+1, BREADTH): the mask dilated by the margin, where no head may come
+    The first 360 of the n paddles are the beginnings of a snake. The others are extensions, one per pixel of a circle.
+    A beginning is drawn around its tail, an extension around its head.
+    """
+
+    line: Array
+    """The brightness at contrast 1, float64 (n, 2R + 1, 2R + 1)."""
+    mask: Array
+    """The paddle and its margin, uint8 (n, 2R + 1, BREADTH), with the center in column HALO − 1."""
+    limit: Array
+    """The largest occupied pixel with which the paddle is accepted, uint8 (n, 2R + 1, BREADTH)."""
+    near: Array
+    """The mask dilated by the margin, where no head may lie, uint8 (n, 2(R + m) + 1, BREADTH)."""
     beginning: Beginning
     turning: Turning
 
 
 def disc(radius: int) -> Array:
-    """Pixels within `radius` of the centre, bool `(2 radius + 1, 2 radius + 1)`."""
+    """Return the pixels within `radius` of the center, bool `(2 radius + 1, 2 radius + 1)`."""
     y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
     return x**2 + y**2 <= radius**2
 
 
-def step(orientation: float, distance: float) -> tuple[float, float]:
-    """The displacement (y, x) by `distance` along `orientation` (radians). Positions are rounded up after it."""
+def displacement(orientation: float, distance: float) -> tuple[float, float]:
+    """Return the displacement (y, x) by `distance` along `orientation` (radians).
+
+    Positions are rounded up after it is added.
+    """
     return distance * math.sin(orientation), distance * math.cos(orientation)
 
 
 def flip(orientation: float) -> float:
+    """Return the opposite orientation (radians)."""
     return orientation + math.pi if orientation < 0 else orientation - math.pi
 
 
 def draw_paddle(parameters: SnakeParameters, margin: int, orientation: float) -> tuple[Array, Array]:
-    """One paddle from the centre of its patch along `orientation`: its line (float64, 1 is white) and mask (uint8)."""
+    """Draw one paddle from the center of its patch along `orientation` (radians).
+
+    Returns its line (float64, 1 is white) and its mask (uint8), both (2R + 1, 2R + 1).
+    """
     from PIL import Image, ImageDraw
     from scipy import ndimage
 
     p, scale = parameters, parameters.antialias
     radius = p.paddle_length + math.ceil(p.paddle_thickness) + margin
-    centre, side = radius * scale, 2 * radius + 1
-    dy, dx = step(orientation, p.paddle_length * scale)
-    blown = Image.new("F", (2 * centre + 1, 2 * centre + 1))
-    ends = [(centre, centre), (math.ceil(centre + dx), math.ceil(centre + dy))]
+    center, side = radius * scale, 2 * radius + 1
+    dy, dx = displacement(orientation, p.paddle_length * scale)
+    blown = Image.new("F", (2 * center + 1, 2 * center + 1))
+    ends = [(center, center), (math.ceil(center + dx), math.ceil(center + dy))]
     ImageDraw.Draw(blown).line(ends, fill=255.0, width=round(p.paddle_thickness * scale))
     line = np.asarray(blown.resize((side, side), Image.Resampling.LANCZOS), np.float64) / 255
     grown = ndimage.binary_dilation(np.asarray(blown) > 0, disc(margin * scale))
@@ -131,23 +162,27 @@ def draw_paddle(parameters: SnakeParameters, margin: int, orientation: float) ->
 
 
 def heads(radius: int) -> Array:
-    """Distinct pixels of a circle sampled at every pixel of its arc, int64 `(c, 2)`, from its centre."""
+    """Return the distinct pixels of a circle sampled at every pixel of its arc, int64 (c, 2), from its center."""
     angles = np.arange(0, 360, 360 / (2 * np.pi * radius)) * np.pi / 180
     points = radius * np.stack([np.sin(angles), np.cos(angles)], axis=1)
     return np.unique(np.floor(points).astype(np.int64), axis=0)
 
 
 def weights(orientations: Array, last: float, continuity: float) -> Array:
-    """How readily a snake turns from `last` to each of `orientations` (radians): cos² of continuity times the turn."""
+    """Return the weight of a turn from `last` to each of `orientations` (radians).
+
+    The weight is cos² of continuity times the turn, and 0 where that product is π/2 or more.
+    """
     turn = np.abs(orientations - last)
     turn = np.minimum(turn, 2 * np.pi - turn)
     return np.where(turn * continuity < np.pi / 2, np.cos(turn * continuity) ** 2, 0.0)
 
 
 def _bodies(masks: Array, reach: int) -> Array:
-    """Pixels that must be free for each beginning.
+    """Return the pixels that must be free for each beginning, as `Beginning.body`.
 
-    The original looks one pixel too far down and right (its kernel is drawn off centre) and no further than `reach`.
+    The original checks pixels that lie one too far down and right, because its kernel is drawn off center, and none
+    further than `reach`. Both are kept.
     """
     radius = masks.shape[1] // 2
     bodies = []
@@ -159,13 +194,16 @@ def _bodies(masks: Array, reach: int) -> Array:
 
 
 def _room(body: Array, window: int, border: int) -> Array:
-    """The rectangle (top, left, height, width) of tails whose `body` keeps `border` pixels from every edge."""
+    """Return the rectangles (top, left, height, width) of tails whose `body` keeps `border` pixels from every edge."""
     low, high = border - body.min(axis=1), window - border - body.max(axis=1)
     return np.concatenate([low, np.maximum(high - low, 0)], axis=1)
 
 
 def _beyond(body: Array, window: int) -> tuple[Array, Array]:
-    """Tails in the window that have the whole of `body` out of it, so nothing is in their way, and their starts."""
+    """Return the tails in the window whose whole `body` is outside it, so that no pixel must be free; and their bounds.
+
+    The two arrays are `Beginning.beyond` and `Beginning.beyond_start`.
+    """
     depth = int(np.abs(body).max(axis=2).min(axis=1).max())
     frame = np.pad(np.zeros((window - 2 * depth,) * 2, bool), depth, constant_values=True)
     tails = np.argwhere(frame)
@@ -175,7 +213,10 @@ def _beyond(body: Array, window: int) -> tuple[Array, Array]:
 
 
 def _broad(patches: Array, value: int) -> Array:
-    """Square patches `(o, n, n)` as `(o, n, BREADTH)` with their centre in column HALO - 1, filled up with `value`."""
+    """Widen square patches `(o, n, n)` to `(o, n, BREADTH)`.
+
+    Their center is then in column HALO − 1, and new columns hold `value`.
+    """
     left = HALO - 1 - patches.shape[2] // 2
     sides = (left, BREADTH - left - patches.shape[2])
     return np.pad(patches, ((0, 0), (0, 0), sides), constant_values=value).astype(np.uint8)
@@ -187,8 +228,8 @@ def _beginning(parameters: SnakeParameters, margin: int, first: Array, mask: Arr
     beyond, beyond_start = _beyond(body, parameters.window)
     turns = np.deg2rad(np.arange(DEGREES))
     return Beginning(
-        head=np.array([step(angle, length) for angle in first]),
-        pivot=np.array([step(flip(angle), length + margin) for angle in first]),
+        head=np.array([displacement(angle, length) for angle in first]),
+        pivot=np.array([displacement(flip(angle), length + margin) for angle in first]),
         body=body,
         room=_room(body, parameters.window, 2 * parameters.seed_distance),
         beyond=beyond,
@@ -202,7 +243,7 @@ def _turning(parameters: SnakeParameters, margin: int, first: Array, circle: Arr
     weight = np.stack([weights(onward, last, parameters.continuity) for last in orientations])
     last, reach = np.nonzero(weight)
     return Turning(
-        advance=np.array([step(angle, parameters.paddle_length + 2 * margin) for angle in orientations]),
+        advance=np.array([displacement(angle, parameters.paddle_length + 2 * margin) for angle in orientations]),
         start=np.searchsorted(last, np.arange(len(orientations) + 1)),
         head=np.concatenate([circle[reach], DEGREES + reach[:, None]], axis=1),
         weight=weight[last, reach],
@@ -211,7 +252,7 @@ def _turning(parameters: SnakeParameters, margin: int, first: Array, circle: Arr
 
 @functools.lru_cache
 def paddles(parameters: SnakeParameters, margin: int) -> Paddles:
-    """All paddles of one margin; takes some 0.1 s, then cached."""
+    """Return all paddles of one margin. The first call takes about 0.1 s; the result is cached."""
     from scipy import ndimage
 
     first = np.deg2rad(np.arange(-180, 180))
@@ -235,11 +276,11 @@ def paddles(parameters: SnakeParameters, margin: int) -> Paddles:
 
 @functools.lru_cache
 def markers(parameters: SnakeParameters) -> Array:
-    """The disc for each distance to the window's edges: float64 `(S, S, S, S)`, S = 2K + 1.
+    """Return the marker for each distance to the window's edges, float64 `(S, S, S, S)` with S = 2K + 1.
 
-    `markers[a, b]` is a canvas with the disc at (a, b), to be laid over the image so that the two positions meet. K is
-    far enough from any edge; a, b < K (> K) is that close to the top or left (bottom or right) edge of the window,
-    where Lanczos has fewer pixels to weigh and the disc is brighter.
+    `markers[a, b]` is a canvas with the disc at (a, b). It is laid over the image so that (a, b) lies on the marker's
+    pixel. The index K means far from any edge. a or b below (above) K means that close to the top or left (bottom or
+    right) edge of the window, where Lanczos weighs fewer pixels and the disc is brighter.
     """
     from PIL import Image
 

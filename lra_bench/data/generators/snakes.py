@@ -1,11 +1,11 @@
-"""The Pathfinder generator: long dashed curves among short ones, two of whose four ends are marked by discs.
+"""The Pathfinder generator: images of two long dashed curves among short ones, with discs at two of their four ends.
 
-Every image holds two target snakes of `contour_length` paddles; the label says whether the discs lie on the same one.
-The distribution is that of drewlinsley/pathfinder @ ab9c130 (Linsley et al. 2018; MIT), which LRA used, oddities
-included; `tests/snake_oracle.py` is the same in plain steps. Image i depends on (seed, i) alone, so any division of the
-work among processes, and any resume, gives the same bytes.
+Every image holds two target snakes of `contour_length` paddles. The label is 1 if the discs lie on the same snake.
+The distribution is that of drewlinsley/pathfinder @ ab9c130 (Linsley et al. 2018; MIT), which LRA used, with all its
+oddities. `tests/snake_oracle.py` computes the same in plain Python. Image i depends on (seed, i) alone, so any division
+of the work among processes, and any resumption, gives the same bytes.
 
-`snake_paddles` draws all possible paddles once, `snake_growth` lays them, `snake_drawing` puts the image together.
+`snake_paddles` draws all possible paddles once, `snake_growth` places them, and `snake_drawing` draws the image.
 """
 
 from __future__ import annotations
@@ -102,24 +102,31 @@ PARAMETERS: dict[int, SnakeParameters] = {
         distractor_contrast=1.0,
     ),
 }
-"""By side of the image. 25: short curves alone, for the tiny sets. 32, 64 and 256: the docstrings of
-google-research/long-range-arena @ cd31e5c6 `data/pathfinder.py`. 128: recovered from released images of Path-X, which
-hold more and fainter distractors than the docstring says (18 and 0.82; it says 8 and 0.9)."""
+"""The parameters by side of the image.
+
+25 has short curves alone, for the tiny sets. 32, 64 and 256 are from the docstrings of google-research/long-range-arena
+@ cd31e5c6 `data/pathfinder.py`. 128 was recovered from released images of Path-X, which hold more and fainter
+distractors than the docstring states (18 with contrast 0.82 instead of 8 with 0.9).
+"""
 
 
 class Sketch(NamedTuple):
-    """One image before it is rendered. Paddles are rows (index into `Paddles`, y, x)."""
+    """A sketch describes one image before it is rendered. Paddles are rows (index into `Paddles`, y, x)."""
 
     label: int
     margin: int
-    targets: Array  # int64 (2 contour_length, 3), the snakes' paddles in turn
-    distractors: Array  # int64 (n, distractor_length, 3)
+    targets: Array
+    """The paddles of the two target snakes in turn, int64 (2 contour_length, 3)."""
+    distractors: Array
+    """The paddles of the distractor snakes, int64 (n, distractor_length, 3)."""
     origin: tuple[int, int]
+    """The place (y, x) of the marker at a beginning."""
     terminal: tuple[int, int]
+    """The place (y, x) of the marker at an end."""
 
 
 def _empty(parameters: SnakeParameters, margin: int) -> Array:
-    """The grids `occupied` and `close` of an image without snakes, uint8 `(2, side, side)`."""
+    """Return the grids `occupied` and `close` of an image without snakes, uint8 `(2, side, side)`."""
     from scipy import ndimage
 
     free = np.zeros((parameters.window - 2 * parameters.padding,) * 2, np.uint8)
@@ -144,9 +151,10 @@ def _sketch(parameters: SnakeParameters, empty: dict[int, Array], rng: np.random
 
 
 def sketches(parameters: SnakeParameters, seed: int, start: int, stop: int) -> Iterator[Sketch]:
-    """What is in images `start` … `stop - 1`, for statistics and for drawing them by other means.
+    """Yield the sketches of the images `start` … `stop − 1`, for statistics and for drawing by other means.
 
-    Image i is drawn from the Philox stream of key `seed` that begins where the highest word of the counter is i.
+    Image i takes its random numbers from the Philox stream of key `seed`, from where the highest word of the counter is
+    i.
     """
     empty = {margin: _empty(parameters, margin) for margin in parameters.margins}
     for i in range(start, stop):
@@ -155,7 +163,10 @@ def sketches(parameters: SnakeParameters, seed: int, start: int, stop: int) -> I
 
 
 def render(parameters: SnakeParameters, sketch: Sketch) -> Array:
-    """The image, uint8 `(window, window)`: the largest value becomes 255, the rest is cut to whole numbers."""
+    """Draw a sketch as an image, uint8 `(window, window)`.
+
+    The largest value becomes 255. The others are scaled alike and truncated to whole numbers.
+    """
     from .snake_drawing import develop, draw, draw_marker
 
     line = paddles(parameters, sketch.margin).line
@@ -170,9 +181,10 @@ def render(parameters: SnakeParameters, sketch: Sketch) -> Array:
 
 
 def generate(parameters: SnakeParameters, seed: int, start: int, stop: int) -> tuple[Array, Array]:
-    """Images `start` … `stop - 1` of the data set of `seed`: uint8 `(n, window, window)` and labels int32 `(n,)`.
+    """Make the images `start` … `stop − 1` of the data set of `seed`.
 
-    Label 1: both discs lie on one snake. `seed` is any whole number from 0 to 2¹²⁸ - 1.
+    Returns the images, uint8 `(n, window, window)`, and the labels, int32 `(n,)`. Label 1 means that both discs lie on
+    one snake. `seed` is any whole number from 0 to 2¹²⁸ − 1.
     """
     images = np.empty((stop - start, parameters.window, parameters.window), np.uint8)
     labels = np.empty(stop - start, np.int32)
@@ -184,7 +196,10 @@ def generate(parameters: SnakeParameters, seed: int, start: int, stop: int) -> t
 
 @functools.lru_cache
 def _darkest(parameters: SnakeParameters) -> Array:
-    """The least gray value of each pixel of a marker (as `markers`, uint8): in the image with the brightest paddle."""
+    """Return the least gray value of each pixel of a marker, uint8 with the shape of `markers`.
+
+    It is the value in an image with the brightest possible paddle, because the brightest pixel sets the scale.
+    """
     discs = markers(parameters)
     lines = max(float(paddles(parameters, margin).line.max()) for margin in parameters.margins)
     contrast = max(parameters.target_contrast, parameters.distractor_contrast)
@@ -193,9 +208,9 @@ def _darkest(parameters: SnakeParameters) -> Array:
 
 
 def find_markers(image: Array, parameters: SnakeParameters) -> Array:
-    """Places (y, x) of the marker in an image, int64 `(n, 2)`; n is 2 for an image of these parameters.
+    """Return the places (y, x) of markers in an image, int64 `(n, 2)`; n is 2 for an image of these parameters.
 
-    A marker is found where no pixel is darker than it would be there; what may cross it only brightens.
+    A marker is found where no pixel is darker than a marker would make it. Snakes that cross it only brighten pixels.
     """
     from .snake_drawing import fits
 

@@ -1,4 +1,7 @@
-"""Small made-up sets for `--size tiny`: each task's shape and something to learn, for smoke tests and demos."""
+"""Small made-up sets for `--size tiny`, which smoke tests and demos use.
+
+They have each task's kind of inputs and a rule that a network can learn.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,24 @@ from lra_bench.datasource import Layout, Rows, pad_rows
 from lra_bench.spec import SplitName
 
 TINY_SPLITS: dict[SplitName, int] = {"train": 1_000, "val": 250, "test": 250}
+"""The splits of a tiny set, unless a task has its own."""
 
 Drawn = tuple[tuple[NDArray[np.uint8], ...], int]
-"""Unpadded documents and label."""
+"""One drawn example: its unpadded documents and its label."""
 
 
 def rng_of(seed: int, index: int) -> np.random.Generator:
-    """Random numbers of example `index`: its own block of the Philox stream of `seed`."""
+    """Return the random number generator of example `index`, which has its own block of the Philox stream of `seed`."""
     key, counter = np.array([seed, 0], np.uint64), np.array([0, 0, index, 0], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
 @dataclass(frozen=True)
 class TinyGenerator:
-    """`draw(rng, layout)` makes one example; it must be a function of a module, so that the generator pickles."""
+    """The generator of a tiny set; see `lra_bench.datasource.Generator`.
+
+    `draw(rng, layout)` makes one example. It must be a function of a module, so that the generator pickles.
+    """
 
     layout: Layout
     draw: Callable[[np.random.Generator, Layout], Drawn]
@@ -36,8 +43,10 @@ class TinyGenerator:
 
     @property
     def parameters(self) -> dict[str, Any]:
+        """The name of the drawing function, for the manifest."""
         return {"made_up": self.draw.__name__}
 
     def generate(self, seed: int, start: int, stop: int) -> Rows:
+        """Make the examples start … stop − 1; see `Generator.generate`."""
         drawn = [self.draw(rng_of(seed, index), self.layout) for index in range(start, stop)]
         return pad_rows([documents for documents, _ in drawn], [label for _, label in drawn], self.layout.length)

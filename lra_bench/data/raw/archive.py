@@ -1,4 +1,7 @@
-"""Read files out of a folder, a tar (plain or compressed, whatever its name) or a zip, in one pass, unpacking none."""
+"""Reading of files from a folder, a tar (plain or compressed, whatever its name) or a zip.
+
+Everything is read in one pass and nothing is unpacked to the disk.
+"""
 
 from __future__ import annotations
 
@@ -19,27 +22,37 @@ from typing import IO, Any
 from lra_bench.errors import UserError
 
 Wanted = Callable[[str], bool]
-"""Is this file, by its path inside the archive or folder (`a/b/c.txt`), to be read?"""
+"""A predicate on the path of a file inside the archive or folder (`a/b/c.txt`): whether the file is to be read."""
 
 _OPENERS: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.GzipFile,
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\x00": lzma.LZMAFile,
 }
+"""The opener of each compressed tar by its first bytes."""
+
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError)
+"""The errors by which the standard library reports a damaged archive."""
+
 TAR_BUFFER = 20 * 512
-"""tarfile copies what is left of its buffer at every read of a header, so a large one costs more than it saves."""
+"""The size of tarfile's buffer in bytes.
+
+tarfile copies the rest of its buffer at every read of a header, so a large buffer costs more than it saves.
+"""
 
 _TAR_MAGIC = slice(257, 262)
+"""The bytes of a tar header that hold `ustar`."""
 
 
-def files(source: Path, wanted: Wanted, skip: Wanted = lambda folder: False) -> Iterator[tuple[str, IO[bytes]]]:
-    """Name and open content of each wanted file of `source`, an archive or a folder; a content ends at the next step.
+def files(source: Path, wanted: Wanted, skip: Wanted = lambda _: False) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield the name and the open content of each wanted file of `source`, an archive or a folder.
 
-    The order is the archive's own, sorted by path for a folder; archives are told by their first bytes, not by their
-    name. `skip` prunes folders of a folder (an archive has to be read through anyway). An archive is never unpacked, so
-    nothing in it can write outside; still, one with an absolute path, with `..`, or with a link in the place of a
-    wanted file is refused. Raises UserError then, and for what is missing, damaged, cut short or no archive.
+    A content is valid until the next one is yielded. The files of an archive come in its own order, those of a folder
+    sorted by path. The kind of an archive is recognized by its first bytes, not by its name. `skip` excludes folders of
+    a folder; an archive has to be read to its end anyway. An archive is never unpacked, so none of its members can
+    write a file. An archive with an absolute path, with `..`, or with a link instead of a wanted file is refused
+    nevertheless. Raises UserError for a refused archive and for a source that is missing, damaged, cut short or of
+    another kind.
     """
     if source.is_dir():
         yield from _folder(source, wanted, skip)
@@ -57,7 +70,7 @@ def files(source: Path, wanted: Wanted, skip: Wanted = lambda folder: False) -> 
 
 
 class _Content(io.RawIOBase):
-    """A member's bytes; damage that shows only when they are read is told like the rest."""
+    """The bytes of one member. Damage that is found only when they are read also becomes a UserError."""
 
     def __init__(self, content: IO[bytes], source: Path) -> None:
         self._content, self._source = content, source
@@ -82,15 +95,16 @@ def _folder(root: Path, wanted: Wanted, skip: Wanted) -> Iterator[tuple[str, IO[
     seen: set[str] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link back up, or twice to the same place
+        if real in seen:  # a link to a parent folder, or a second link to the same folder
             folders.clear()
             continue
         seen.add(real)
         inside = PurePosixPath(Path(folder).relative_to(root))
+        # Assigned in place, because `os.walk` then visits these folders alone.
         folders[:] = sorted(name for name in folders if not skip(str(inside / name)))
         for name in sorted(names):
             if wanted(str(inside / name)):
-                with open(os.path.join(folder, name), "rb") as content:
+                with Path(folder, name).open("rb") as content:
                     yield str(inside / name), content
 
 
@@ -99,11 +113,11 @@ def _tar(path: Path, head: bytes, wanted: Wanted) -> Iterator[tuple[str, IO[byte
     if opener is None and head[_TAR_MAGIC] != b"ustar":
         raise UserError(f"{path} is neither a tar (plain, gzip, bzip2, xz) nor a zip archive nor a folder.")
     with ExitStack() as stack:
-        # Not tarfile's own "r|gz": it takes the end of a cut gzip stream for the end of the archive.
+        # The mode is not tarfile's own "r|gz", which takes the end of a cut gzip stream for the end of the archive.
         stream = stack.enter_context(opener(path) if opener else path.open("rb"))
         tar = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", bufsize=TAR_BUFFER))
         while (member := tar.next()) is not None:
-            # tarfile remembers every header, which is gigabytes for the millions of files in LRA's archive.
+            # tarfile keeps every header, which is gigabytes for the millions of files in LRA's archive.
             tar.members.clear()  # type: ignore[attr-defined]
             name = _checked(path, member.name)
             if not wanted(name):
@@ -113,7 +127,7 @@ def _tar(path: Path, head: bytes, wanted: Wanted) -> Iterator[tuple[str, IO[byte
             content = tar.extractfile(member)
             if content is not None:
                 yield name, content
-        while stream.read(1 << 20):  # to the end, where gzip keeps its checksum
+        while stream.read(1 << 20):  # read to the end, where gzip has its checksum
             pass
 
 
@@ -130,7 +144,7 @@ def _zip(path: Path, wanted: Wanted) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 def _checked(path: Path, name: str) -> str:
-    """The member's name without `./`, if it stays inside the archive."""
+    """Return the member's name without `./`. Raises UserError if it leads out of the archive."""
     pure = PurePosixPath(name.replace("\\", "/"))
     if pure.is_absolute() or name[1:2] == ":":
         raise _refused(path, name, "is an absolute path")

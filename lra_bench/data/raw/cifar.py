@@ -1,4 +1,4 @@
-"""The files of CIFAR-10, binary version or parquet, as records in the order of the binary version's six files."""
+"""Reading of CIFAR-10, binary version or parquet, as records in the order of the binary version's six files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from lra_bench.data.raw.archive import files
 from lra_bench.errors import UserError
 
 SIDE = 32
+"""The side of an image in pixels."""
+
 RECORD = 1 + 3 * SIDE * SIDE
-"""Bytes: the label, then the planes of red, green and blue."""
+"""The bytes of one record: the label, then the planes of red, green and blue."""
 
 FILE_ROWS = 10_000
+"""The number of records in a file."""
+
 TRAIN_FILES = 5
-"""Files 0 … 4 here; the sixth is the test set."""
+"""The number of training files. They have the numbers 0 … 4 here; number 5 is the test set."""
 
 ARCHIVE = "cifar-10-binary.tar.gz"
 FOLDER = "cifar-10-batches-bin"
@@ -35,20 +39,28 @@ FIRST_LABELS = (
     (1, 8, 5, 1, 5, 7, 4, 3, 8, 2, 7, 2, 0, 1, 5, 9, 6, 2, 0, 8),
     (3, 8, 8, 0, 6, 6, 1, 6, 3, 1, 0, 9, 5, 7, 9, 8, 5, 7, 8, 6),
 )
-"""By which each file is known, as many public notebooks print them. The split of S4 and S5 is over files 1 … 5 in turn;
-Hugging Face's copy holds the same five in another order."""
+"""The first labels of each file, by which it is recognized. Many public notebooks print them.
+
+The split of S4 and S5 is over the files 1 … 5 in turn. Hugging Face's copy holds the same five in another order.
+"""
 
 Records = Iterator[tuple[int, NDArray[np.uint8]]]
-"""File number and its rows (n, RECORD)."""
+"""An iterator over file numbers and their rows, uint8 (n, RECORD)."""
 
 
 def records(source: Path) -> Records:
-    """All six files in an order that stays the same. Raises UserError for what is not CIFAR-10, or not whole."""
+    """Yield all six files in an order that is the same at every call.
+
+    Raises UserError for a source that is not CIFAR-10 or not whole.
+    """
     return _parquet(source) if _is_parquet(source) else _binary(source)
 
 
 def locate(path: Path) -> list[Path]:
-    """The files in or at `path`: the archive, or six binary or two parquet files of one folder."""
+    """Find the files in or at `path`: the archive, or the six binary or two parquet files of one folder.
+
+    Raises UserError if there are none.
+    """
     if not path.is_dir():
         return [path]
     for folder, names in ((path, BINARY), (path / FOLDER, BINARY), (path, PARQUET), (path / "plain_text", PARQUET)):

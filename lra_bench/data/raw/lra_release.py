@@ -1,7 +1,7 @@
-"""The official LRA archive: where it was published, and how to find a part of it in the layouts people have.
+"""The official LRA archive: its origin, and the search for a part of it in the layouts that are known to exist.
 
-The archive nests: `lra_release/lra_release/` holds what every published number used (tsv_data, pathfinder32 … 256),
-beside a second and different `lra_release/pathfinder128` (google-research/long-range-arena issue 38).
+The archive has two levels: `lra_release/lra_release/` holds the data of every published number (tsv_data, pathfinder32
+… 256). Beside it is a second and different `lra_release/pathfinder128` (google-research/long-range-arena issue 38).
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ ORIGIN = Origin(
 )
 
 INNER = "lra_release"
+"""The name of both levels of the archive's folders."""
 
 
 def locate_part(path: Path, parts: Sequence[str], holds: str) -> Path:
-    """The archive itself, or the folder in or around the extracted `path` that is one of `parts` and holds a `holds`.
+    """Return the archive, or the folder in or above the extracted `path` that is one of `parts` and contains `holds`.
 
-    `parts` are relative to the innermost folder of the release (`tsv_data`). Of two copies at different depths the
-    inner one is meant. Raises UserError saying what was looked for.
+    `parts` are paths relative to the innermost folder of the release, such as `tsv_data`. Of two copies at different
+    depths the inner one is returned. Raises UserError naming what was looked for.
     """
     if path.is_file():
         return path
@@ -41,7 +42,7 @@ def locate_part(path: Path, parts: Sequence[str], holds: str) -> Path:
                     f"should be in {root / INNER}, and is not. Extract the archive again."
                 )
             return root / part
-    for part in parts:  # `path` may be that part, or a folder on the way to it
+    for part in parts:  # `path` may be the part itself or a folder between the release and the part
         names = Path(part).parts
         for cut in range(1, len(names) + 1):
             folder, release = path.joinpath(*names[cut:]), path.joinpath(*[".."] * cut).resolve()
@@ -61,9 +62,9 @@ def locate_part(path: Path, parts: Sequence[str], holds: str) -> Path:
 
 
 def innermost(roots: Collection[str], path: Path, what: str) -> str:
-    """Which of several folders of an archive is the one meant: the one below the most `lra_release`.
+    """Return which of several folders of an archive is meant: the one below the most folders `lra_release`.
 
-    Raises UserError when there is none, or when that does not decide.
+    Raises UserError if there is no folder, or if two are equally deep. `what` names the content for the message.
     """
     if not roots:
         raise UserError(f"{path} holds no {what}: it is another archive, or cut short.")

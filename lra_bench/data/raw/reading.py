@@ -1,4 +1,4 @@
-"""What the readers of raw files share: which examples a request wants, and rows gathered into batches."""
+"""Functions that the readers of raw files share: the choice of examples for a request, and their batches."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from lra_bench.errors import UserError
 from lra_bench.spec import SPLITS, SplitName, Task
 
 BATCH = 1_000
+"""The number of examples that a reader yields at a time."""
 
 Example = tuple[int, tuple[NDArray[np.uint8], ...], int]
-"""Global index, unpadded documents, label."""
+"""One example: its global index, its unpadded documents and its label."""
 
 
 def wanted_counts(
@@ -25,9 +26,10 @@ def wanted_counts(
     found: Mapping[SplitName, int],
     path: Path,
 ) -> dict[SplitName, int]:
-    """Examples to take of each split: all of exactly the published number, or the first few of what was found.
+    """Return the number of examples to take of each split.
 
-    Raises UserError where the files do not hold them.
+    The size `full` demands that the numbers in `found` are exactly the published ones. A smaller size takes the first
+    examples of each split. Raises UserError if the files do not hold these numbers.
     """
     counts = counts_for(request.size, published, tiny)
     for split in SPLITS:
@@ -39,16 +41,19 @@ def wanted_counts(
     return counts
 
 
-def places(total: int, orders: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Global index of each of `total` raw examples, −1 where left out; `orders` are the splits' raw indices."""
+def global_indices(total: int, orders: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return the global index of each raw example, int64 (total,); −1 where it is left out.
+
+    `orders` are the raw indices of the examples of each split, in the splits' order.
+    """
     order = np.concatenate(orders)
-    place = np.full(total, -1, np.int64)
-    place[order] = np.arange(len(order))
-    return place
+    index_of = np.full(total, -1, np.int64)
+    index_of[order] = np.arange(len(order))
+    return index_of
 
 
 def in_batches(examples: Iterable[Example], length: int) -> Iterator[PlacedRows]:
-    """The examples, `BATCH` at a time, padded to `length`."""
+    """Yield the examples, `BATCH` at a time, padded to `length`."""
     indices: list[int] = []
     documents: list[tuple[NDArray[np.uint8], ...]] = []
     labels: list[int] = []
@@ -64,6 +69,6 @@ def in_batches(examples: Iterable[Example], length: int) -> Iterator[PlacedRows]
 
 
 def no_val_fraction(request: Request, task: Task) -> None:
-    """Raises UserError where a validation split is asked of a task that comes with one."""
+    """Raise UserError if the request has a validation fraction, because the task has a validation split of its own."""
     if request.val_fraction is not None:
         raise UserError(f"{task.title} has a validation split of its own; leave --val-fraction out.")

@@ -1,4 +1,4 @@
-"""Text to token ids: S4's character vocabularies and LRA's bytes."""
+"""Tokenizers that turn text into ids: S4's character vocabularies and LRA's bytes."""
 
 from __future__ import annotations
 
@@ -14,28 +14,37 @@ from lra_bench.errors import UserError
 
 SPECIALS = ("<pad>", "<unk>", "<eos>")
 PAD, UNKNOWN, EOS = range(3)
+"""The ids of the special tokens."""
+
 MOST_IDS = 256
+"""The largest number of ids, because inputs are uint8."""
+
 _CODEPOINTS = 0x110000
+"""The number of Unicode code points."""
 
 
-class Encoder(Protocol):
-    """Cuts a text to `length` steps and numbers them."""
+class Tokenizer(Protocol):
+    """A tokenizer cuts a text to a length and turns it into ids."""
 
     @property
-    def vocabulary(self) -> tuple[str, ...]: ...
+    def vocabulary(self) -> tuple[str, ...]:
+        """The token of each id; id 0 is padding."""
 
-    def encode(self, text: str, length: int) -> NDArray[np.uint8]: ...
+    def encode(self, text: str, length: int) -> NDArray[np.uint8]:
+        """Return the ids of a text, uint8 (n,) with n ≤ `length`, without padding."""
 
 
 class CharacterCounts:
-    """How often each character occurs in the texts given so far."""
+    """The number of times that each character occurs in the texts added so far."""
 
     def __init__(self) -> None:
+        """Begin with a count of 0 for every character."""
         self._counts = np.zeros(_CODEPOINTS, np.int64)
         self._waiting: list[str] = []
         self._held = 0
 
     def add(self, text: str) -> None:
+        """Count the characters of `text`. Texts are collected first, because one long text is counted faster."""
         self._waiting.append(text)
         self._held += len(text)
         if self._held > _CODEPOINTS:
@@ -47,9 +56,10 @@ class CharacterCounts:
         self._waiting, self._held = [], 0
 
     def vocabulary(self, min_freq: int) -> tuple[str, ...]:
-        """Specials, then characters by falling count, equals by code point (torchtext's `build_vocab_from_iterator`).
+        """Return the special tokens, then the characters by falling count, equal counts by code point.
 
-        Raises UserError when the ids would not fit in a byte, as the ids of the published data do.
+        This is the order of torchtext's `build_vocab_from_iterator`. Characters with a count below `min_freq` are left
+        out. Raises UserError if the ids do not fit in a byte; those of the published data do.
         """
         self._count()
         kept = np.flatnonzero(self._counts >= min_freq)
@@ -63,8 +73,8 @@ class CharacterCounts:
 
 
 @dataclass(frozen=True)
-class Characters:
-    """Unicode characters and a closing `<eos>`, as S4 and S5 number them."""
+class CharacterTokenizer:
+    """A tokenizer of Unicode characters with a closing `<eos>`, with the ids of S4 and S5."""
 
     vocabulary: tuple[str, ...]
 
@@ -76,35 +86,41 @@ class Characters:
         return table
 
     def encode(self, text: str, length: int) -> NDArray[np.uint8]:
+        """Return the ids of at most `length` − 1 characters and `<eos>`; see `Tokenizer.encode`."""
         return np.append(self._table[_codes(text[: length - 1])], np.uint8(EOS))
 
 
 @dataclass(frozen=True)
-class Bytes:
-    """UTF-8 bytes, each plus one, without an end mark, as the official LRA code numbers them.
+class ByteTokenizer:
+    """A tokenizer of UTF-8 bytes without an end mark, with the ids of the official LRA code: the byte plus one.
 
-    An empty text becomes one step of padding, so that every document has a step to pool over.
+    An empty text becomes one position of padding, so that every document has a position to pool over.
     """
 
     vocabulary = ("<pad>", *(chr(byte) if 32 <= byte < 127 else f"<0x{byte:02X}>" for byte in range(256)))
 
     def encode(self, text: str, length: int) -> NDArray[np.uint8]:
+        """Return the ids of at most `length` bytes; see `Tokenizer.encode`."""
         # UTF-8 has no byte above 0xF4, so the sum fits.
         ids = np.frombuffer(text.encode()[:length], np.uint8) + np.uint8(1)
         return ids if len(ids) else np.array([PAD], np.uint8)
 
 
-def decoded(layout: Layout, ids: NDArray[np.uint8], length: int) -> str:
-    """The text of one padded document; `<unk>` shows as ⁇ and `<eos>` not at all."""
+def decode_text(layout: Layout, ids: NDArray[np.uint8], length: int) -> str:
+    """Return the text of one padded document. `<unk>` becomes ⁇ and `<eos>` is left out."""
     assert layout.vocabulary is not None
-    if layout.vocabulary == Bytes.vocabulary:
+    if layout.vocabulary == ByteTokenizer.vocabulary:
         return (ids[:length][ids[:length] > PAD] - np.uint8(1)).tobytes().decode(errors="replace")
     shown = ["", "⁇", "", *layout.vocabulary[len(SPECIALS) :]]
     return "".join(shown[number] for number in ids[:length])
 
 
 def token_problems(layout: Layout, rows: Rows) -> list[str]:
-    """What no document may have: ids outside the vocabulary, padding inside, none behind, a missing end mark."""
+    """List faults that no document may have, one clause each naming the row.
+
+    They are wrong lengths, ids outside the vocabulary, padding inside the text, other ids behind it, and a missing end
+    mark.
+    """
     assert layout.vocabulary is not None
     ends = "<eos>" in layout.vocabulary
     found = []
@@ -133,7 +149,7 @@ def _codes(text: str) -> NDArray[np.uint32]:
 
 
 def utf8(raw: bytes, where: str) -> str:
-    """Raises UserError beginning with `where` for what is not UTF-8."""
+    """Decode `raw`. Raises UserError beginning with `where` if it is not UTF-8."""
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
@@ -141,6 +157,6 @@ def utf8(raw: bytes, where: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def encoder_of(vocabulary: tuple[str, ...]) -> Encoder:
-    """The encoder whose vocabulary this is."""
-    return Bytes() if vocabulary == Bytes.vocabulary else Characters(vocabulary)
+def tokenizer_of(vocabulary: tuple[str, ...]) -> Tokenizer:
+    """Return the tokenizer that has this vocabulary."""
+    return ByteTokenizer() if vocabulary == ByteTokenizer.vocabulary else CharacterTokenizer(vocabulary)

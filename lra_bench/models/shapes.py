@@ -1,0 +1,63 @@
+"""The shapes of a network's inputs and outputs in signatures, checked when the tests run (tests/conftest.py).
+
+The letters are those of `ssm/shapes.py`, and `d` for the documents of an example: 2 in Retrieval.
+"""
+
+from __future__ import annotations
+
+from jax import Array
+from jaxtyping import Bool, Float, Int, UInt8
+
+Tokens = UInt8[Array, "b L"] | UInt8[Array, "b d L"]
+"""The inputs of a batch: tokens or pixels of one document each, or of pairs of documents."""
+
+DocumentTokens = UInt8[Array, "documents L"]
+"""The inputs of a batch in which every document has its own row."""
+
+TokensOfPairs = UInt8[Array, "b d L"]
+"""The inputs of a batch of pairs."""
+
+TimeMajorTokens = UInt8[Array, "*L b"]
+"""Tokens or pixels, time first; (b,) at one step."""
+
+Lengths = Int[Array, "b"] | Int[Array, "b d"]
+"""The true length of each document."""
+
+LengthsOfPairs = Int[Array, "b d"]
+"""The true length of each document of each pair."""
+
+DocumentLengths = Int[Array, "documents"]
+"""The true length of each document, where every document has its own row of the batch."""
+
+DocumentFeatures = Float[Array, "L documents H"]
+"""Activations, time first, where every document has its own row of the batch."""
+
+Pooled = Float[Array, "documents H"]
+"""The features of each document after pooling."""
+
+Logits = Float[Array, "b classes"]
+"""The scores of the classes, before the softmax."""
+
+AnyFeatures = Float[Array, "*axes H"]
+"""Activations with any leading axes: (L, b, H), or (b, H) at one step."""
+
+HeadFeatures = Float[Array, "L b heads d"]
+"""Queries, keys or values of attention."""
+
+RealPositions = Bool[Array, "L documents"]
+"""Whether a position is real, not padding."""
+
+PerFeature = Float[Array, "H"]
+"""One number for each feature."""
+
+Mask = Float[Array, "L b 1"]
+"""The factor of each position: 1, or 0 on padding."""
+
+DropoutMasks = Float[Array, "masks b H"]
+"""The factors of the features for each dropout of a block."""
+
+DenseInput = Float[Array, "*axes inputs"]
+"""The argument of a dense layer."""
+
+DenseOutput = Float[Array, "*axes outputs"]
+"""The value of a dense layer."""

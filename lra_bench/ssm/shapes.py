@@ -1,0 +1,58 @@
+"""The shapes of arrays in the signatures of this package, checked when the tests run (tests/conftest.py).
+
+The letters are L for the length, b for the batch, H for features, N or P for states, and c for kernels, of which there
+is one per direction. A dimension `2*P` holds the real parts of P complex numbers, then their imaginary parts.
+"""
+
+from __future__ import annotations
+
+from jax import Array
+from jaxtyping import Complex, Float, Inexact
+
+Features = Float[Array, "L b H"]
+"""Activations, time first."""
+
+FeaturesAt = Float[Array, "b H"]
+"""Activations at one step."""
+
+ChannelMajor = Float[Array, "H b L"]
+"""Activations, time last: the layout of a Fourier transform."""
+
+Kernel = Float[Array, "H L"]
+"""One convolution kernel for each feature."""
+
+Kernels = Float[Array, "c H L"]
+"""The convolution kernels of every direction."""
+
+States = Float[Array, "L b 2*P"]
+"""Packed states, or packed inputs to the states, at every step."""
+
+StatesAt = Float[Array, "b 2*P"]
+"""Packed states at one step."""
+
+InputMatrix = Float[Array, "H 2*P"]
+"""B̄ as `[Re B̄ᵀ | Im B̄ᵀ]`."""
+
+OutputMatrix = Float[Array, "2*P H"]
+"""C as `[Re Cᵀ; −Im Cᵀ]`."""
+
+ModeWeights = Complex[Array, "c H N"]
+"""One complex weight for each kernel, feature and state."""
+
+Modes = Complex[Array, "H N"]
+"""One complex number for each feature and state."""
+
+SharedModes = Inexact[Array, "... #N"]
+"""One number for each state, with or without a leading axis of features: (N,), (1, N) or (H, N)."""
+
+Drive = Float[Array, "2*P"]
+"""A constant packed input to the states."""
+
+StateVector = Float[Array, "P"]
+"""One real number for each state."""
+
+Pair = tuple[StateVector, StateVector]
+"""The real and the imaginary part of one complex vector, each (P,)."""
+
+StepSizes = Float[Array, "H"]
+"""The step size dt of each feature."""
