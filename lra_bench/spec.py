@@ -24,14 +24,20 @@ T = TypeVar("T", bound="Frozen")
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
-Role = Literal["eigenvalues", "input", "output", "low_rank", "dt", "skip"]
-"""The role of a state space parameter: its letter in the papers, which is Λ, B, C, P (rank-one part), Δ (dt) or D."""
+Role = Literal["eigenvalues", "input", "output", "low_rank", "dt", "skip", "norm", "bias"]
+"""The role of a parameter. For a state space it is the letter in the papers: Λ, B, C, P (rank-one part), Δ (dt) or D.
+
+`norm` is the scale and the bias of a norm. `bias` is the bias of a dense layer between the encoder and the head.
+"""
 
 Discretization = Literal["zoh", "bilinear"]
 """The rules from continuous to discrete time: zero-order hold, and the trapezoidal rule."""
 
 DiagonalInit = Literal["legs", "inv", "lin", "real"]
 """The initializations of S4D: S4D-LegS, S4D-Inv, S4D-Lin and S4D-Real."""
+
+LowRankInit = Literal["legs", "fout"]
+"""The initializations of S4: S4-LegS and S4-FouT."""
 
 GateKind = Literal["full_glu", "half_glu1", "half_glu2", "gelu"]
 """The nonlinearities of the S5 block (lindermanlab/S5 s5/layers.py)."""
@@ -126,6 +132,7 @@ class Recipe(Frozen):
     ssm_lr: float = Field(gt=0, description="the peak learning rate of the ssm groups")
     weight_decay: float = Field(ge=0)
     adam_b2: float = Field(gt=0, lt=1, description="the decay of Adam's second moment; the first moment's is 0.9")
+    adam_eps: float = Field(gt=0, description="the ε that Adam adds to the root of the second moment")
     schedule: Literal["reference", "cosine", "torch-cosine", "rsqrt", "constant"]
     warmup_epochs: float = Field(ge=0)
     decay_epochs: float = Field(gt=0, description="the duration of the whole schedule, warm-up included")

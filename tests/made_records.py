@@ -31,6 +31,7 @@ RECIPE: dict[str, Any] = {
     "ssm_lr": 0.001,
     "weight_decay": 0.07,
     "adam_b2": 0.999,
+    "adam_eps": 1e-8,
     "schedule": "reference",
     "warmup_epochs": 1.0,
     "decay_epochs": 40.0,

@@ -34,6 +34,7 @@ FIELDS = {
     "ssm_lr": 1e-3,
     "weight_decay": 0.05,
     "adam_b2": 0.999,
+    "adam_eps": 1e-8,
     "schedule": "cosine",
     "warmup_epochs": 0.0,
     "decay_epochs": 2.0,

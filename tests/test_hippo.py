@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lra_bench.errors import UserError
 from lra_bench.ssm import hippo
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -97,7 +96,7 @@ def test_transfer_functions_obey_the_closed_form(N):
 def test_diagonal_initializations_match_the_reference(name, N):
     with np.load(GOLDEN / "s4_init_tables.npz") as tables:
         Lambda, B = tables[f"A_diag-{name}_{N}"], tables[f"B_diag-{name}_{N}"]
-    ours = hippo.diagonal(name, N)
+    ours = hippo.diagonal(name, N, clipped=True)
     order = np.argsort(ours.Lambda.imag)
     theirs = np.argsort(Lambda.imag)
     np.testing.assert_allclose(ours.Lambda[order], Lambda[theirs], rtol=2e-6)
@@ -107,16 +106,35 @@ def test_diagonal_initializations_match_the_reference(name, N):
     assert np.all(np.abs(ours.B.imag) <= hippo.B_CLIP)
 
 
+@pytest.mark.parametrize("N", [4, 16, 64])
+def test_fout_is_rotations_less_a_rank_one_part(N):
+    """On the basis of √2 cos, √2 sin: the reference's matrix, from its definition (state-spaces/s4 `hippo.py`)."""
+    Lambda, P, B = hippo.low_rank("fout", N)
+    n = np.arange(N // 2)
+    expected_B = np.zeros(N)
+    expected_B[0::2] = np.where(n == 0, 1.0, 2**0.5)
+    A = -np.outer(expected_B, expected_B)
+    A[2 * n, 2 * n + 1] -= np.pi * n
+    A[2 * n + 1, 2 * n] += np.pi * n
+    V = np.zeros((N, N // 2), complex)
+    V[2 * n, n], V[2 * n + 1, n] = 0.5**0.5, 1j * 0.5**0.5
+    V = V[:, ::-1]
+    pairs = np.concatenate([V, V.conj()], axis=1)
+    Q = np.concatenate([P, P.conj()])
+    rebuilt = pairs @ (np.diag(np.concatenate([Lambda, Lambda.conj()])) - np.outer(Q, Q.conj())) @ pairs.conj().T
+    np.testing.assert_allclose(rebuilt, A, atol=1e-12 * N)
+    np.testing.assert_allclose(pairs @ np.concatenate([B, B.conj()]), expected_B, atol=1e-12)
+    np.testing.assert_array_equal(hippo.low_rank("legs", N).Lambda, hippo.normal_part(N).Lambda[: N // 2])
+
+
 def test_real_initialization_decays_at_every_whole_rate():
-    Lambda, B = hippo.diagonal("real", 8)
+    Lambda, B = hippo.diagonal("real", 8, clipped=True)
     assert np.array_equal(Lambda, [-1, -2, -3, -4])
     assert np.array_equal(B, np.ones(4))
 
 
 def test_bad_arguments_are_named():
-    with pytest.raises(UserError, match=r"unknown S4D initialization 'leg'.*'legs'"):
-        hippo.diagonal("leg", 8)
     with pytest.raises(ValueError, match="even"):
-        hippo.diagonal("lin", 7)
+        hippo.diagonal("lin", 7, clipped=True)
     with pytest.raises(ValueError, match="at least one"):
         hippo.legs(0)

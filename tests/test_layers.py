@@ -13,6 +13,8 @@ from lra_bench.models import s5 as s5_model
 from lra_bench.models.classifier import pool
 from lra_bench.models.layers import FLAX, TORCH, BatchNorm, DataShape, GLUOutput, dropout, dropout_masks
 from lra_bench.models.network import build
+from lra_bench.registry import recipe_module, recipes_of
+from lra_bench.spec import apply_overrides
 from tests.recipes import s5_config, s5_recipe
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -171,3 +173,25 @@ def test_s4_output_is_a_glu_of_the_exact_gelu():
     activated = np.asarray(jax.nn.gelu(x, approximate=False))
     linear = activated @ np.asarray(gate.linear.kernel[...]) + np.asarray(gate.linear.bias[...])
     close(gate(x, None), linear[..., :3] / (1 + np.exp(-linear[..., 3:])), 1e-5)
+
+
+@pytest.mark.parametrize(("model", "tied", "each_step"), [("s4", 2, True), ("s4d", 2, False), ("s4_ptd", 3, False)])
+def test_s4_family_drops_as_the_version_that_each_follows(model, tied, each_step):
+    """The layer is the identity, so the input of the only block's gate shows the dropout of the layer's output."""
+    small = {"n_layers": 1, "d_model": 4, "d_state": 4, "n_ssm": 1, "prenorm": True, "norm": "batch"}
+    recipe = apply_overrides(recipes_of("image")[model], {**small, "dropout": 0.5}, recipe_module(model).Config)
+    block = build(model, recipe, DataShape(400, 10, 1, False), rngs=nnx.Rngs(0)).blocks[0]
+    assert block.masks == tied
+    x, seen = jnp.ones((400, 3, 4)), []
+    block.layer, block.norm = (lambda x: x), (lambda x, train: x)
+    gate = block.gate
+    block.gate = lambda y, masks: seen.append(np.asarray(y)) or y
+    block.gate.masks = gate.masks
+    (masks,) = dropout_masks(jax.random.key(0), 0.5, (1, tied, 3, 4), x.dtype)
+    block(x, None, True, masks, jax.random.key(1))
+    dropped = seen[0]
+    assert (dropped == dropped[:1]).all() != each_step
+    assert set(np.unique(dropped)) == ({1.0} if model == "s4d" else {0.0, 2.0})
+    if each_step:
+        assert 0.45 < (dropped > 0).mean() < 0.55
+    np.testing.assert_array_equal(block(x, None, False, None), 2 * x)

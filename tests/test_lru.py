@@ -89,6 +89,16 @@ def test_backward_direction_is_the_forward_one_on_the_reversed_input():
     np.testing.assert_allclose(both, forward + backward - D, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("r_min", [0.0, 0.9999])
+def test_the_outer_radius_may_be_one(r_min):
+    """It is minimal-LRU's default."""
+    layer = lru_layer(H=1, d_state=65_536, r_min=r_min, r_max=1.0)
+    for parameter in (layer.nu_log, layer.gamma_log):
+        assert np.isfinite(parameter[...]).all()
+    with pytest.raises(ValueError, match="r_max"):
+        lru.Config(**{**CONFIG, "r_max": 1.001})
+
+
 def test_ring_must_have_an_inside():
     with pytest.raises(ValueError, match="r_min must be less than r_max"):
         lru.Config(**{**CONFIG, "r_min": 0.999})

@@ -108,8 +108,28 @@ def test_s4_leaves_are_in_the_references_groups(model, task):
     missing = {"s4": set(), "s4d": {"P"}, "s4_ptd": {"P", "B"}}[model]
     assert {path[-1] for path, _ in leaves} >= set(S4_LEAVES) - missing | {"C", "D", "kernel", "bias"}
     expected = {**S4_LEAVES, **({"inv_dt": "regular_no_decay"} if task in DT_GLOBAL[model] else {})}
+    if model == "s4" and task not in DT_GLOBAL[model]:
+        expected["C"] = "ssm_decay"  # one `lr` for the whole kernel is C's too, from v4.1.0 on
     for path, leaf in leaves:
-        assert group_of(leaf, recipe) == expected.get(path[-1], "regular"), path
+        inside = path[0] in ("blocks", "final_norm")
+        free = model == "s4" and inside and path[-1] in ("bias", "scale")
+        assert group_of(leaf, recipe) == ("regular_no_decay" if free else expected.get(path[-1], "regular")), path
+
+
+def test_s4_layer_norms_do_not_decay_either():
+    recipe = recipes_of("image")["s4"].model_copy(update={"norm": "layer", "prenorm": True})
+    model = nnx.eval_shape(lambda: build("s4", recipe, shape_of(task_module("image").TASK), rngs=nnx.Rngs(0)))
+    for norm in (model.final_norm, model.blocks[0].norm):
+        groups = {group_of(leaf, recipe) for _, leaf in nnx.to_flat_state(nnx.state(norm, nnx.Param))}
+        assert groups == {"regular_no_decay"}
+
+
+@pytest.mark.parametrize("task", task_names())
+def test_s4d_recipes_are_of_version_3(task):
+    recipe = recipes_of(task)["s4d"]
+    layer = recipe.layer
+    assert (layer["version"], layer["discretization"], layer["dt_transform"]) == ("v3.0.0", "bilinear", "exp")
+    assert not {"output", "norm", "bias"} & set(recipe.groups)
 
 
 def test_s4_schedules_count_steps_as_the_configurations_do():
@@ -163,3 +183,8 @@ def test_blocks_of_two_are_not_perturbed():
     """The published matrix for ListOps is HiPPO's own: λ = −1, −2."""
     layer = abstract("s5_ptd", "listops").blocks[0].layer
     np.testing.assert_allclose(layer.initial_modes(layer.config).Lambda, np.tile([-2.0, -1.0], 8), atol=1e-12)
+
+
+@pytest.mark.parametrize(("model", "task"), CELLS)
+def test_adam_epsilon_is_the_libraries_except_in_the_lra_code(model, task):
+    assert recipes_of(task)[model].adam_eps == (1e-9 if model == "transformer" else 1e-8)

@@ -11,6 +11,7 @@ from tests.recipes import s5_recipe
 from tests.s4_layers import assert_sees, assert_steps_equal_the_convolution, in_float64, relative
 
 CONFIG = {"d_state": 8, "n_ssm": 1, "dt_min": 1e-2, "dt_max": 1e-1, "dt_transform": "softplus", "gamma": 0.3}
+CONFIG |= {"init": "paper"}
 
 
 def ptd_layer(bidirectional=False, H=4, **changes):
@@ -41,6 +42,17 @@ def test_starts_as_the_perturbed_hippo_system():
         held = np.linalg.solve(A + solved.E, (powers[1] - np.eye(8)) @ B)
         exact = np.array([2 * c.real @ np.asarray(power) @ held for power in powers])
         assert relative(layer.kernel(20)[0, 0], exact) < 1e-5
+
+
+def test_the_published_code_lets_half_of_the_modes_stand_almost_still():
+    paper, code = (ptd_layer(init=init, d_state=16) for init in ("paper", "published_code"))
+    ours, theirs = np.asarray(paper.Lambda()[0]), np.asarray(code.Lambda()[0])
+    back = ours.imag > -1e-4
+    assert 8 <= back.sum() <= 10  # half of them, and the real ones
+    np.testing.assert_array_equal(theirs[~back], ours[~back])
+    np.testing.assert_array_equal(theirs.real, ours.real)
+    np.testing.assert_allclose(theirs[back].imag, -1e-4, rtol=1e-6)
+    np.testing.assert_array_equal(paper.C[...], code.C[...])
 
 
 def test_all_states_are_stored_and_there_is_no_B():

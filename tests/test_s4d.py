@@ -10,6 +10,7 @@ from flax import nnx
 
 from lra_bench.models import layers, s4d
 from lra_bench.models.layers import TORCH, GLUOutput
+from lra_bench.ssm import hippo
 from tests.recipes import s5_recipe
 from tests.s4_layers import assert_sees, assert_steps_equal_the_convolution, in_float64, relative
 
@@ -22,6 +23,7 @@ CONFIG = {
     "dt_transform": "softplus",
     "init": "legs",
     "discretization": "zoh",
+    "version": "e757cef5",
 }
 
 
@@ -69,6 +71,15 @@ def test_B_starts_full_and_C_complex_normal():
     C = np.asarray(layers.as_complex(layer.C))
     assert np.mean(np.abs(C) ** 2) == pytest.approx(1.0, rel=0.05)
     np.testing.assert_array_equal(layers.as_complex(s4d_layer(init="lin").B), np.ones((1, 4)))
+
+
+def test_version_3_starts_with_C_times_B_and_B_unclipped():
+    last, v3 = (s4d_layer(H=512, d_state=64, version=version) for version in ("e757cef5", "v3.0.0"))
+    B, clipped = (np.asarray(layers.as_complex(layer.B))[0] for layer in (v3, last))
+    np.testing.assert_allclose(B, hippo.normal_part(64).B_tilde[:32], rtol=1e-6)
+    assert np.abs(B.imag).max() > np.abs(clipped.imag).max() == 2.0
+    np.testing.assert_allclose(layers.as_complex(v3.C), layers.as_complex(last.C) * B, rtol=1e-5)
+    np.testing.assert_array_equal(np.asarray(s4d_layer(init="lin", version="v3.0.0").A_imag)[0, 0], 0.0)
 
 
 def test_s5_with_one_feature_is_s4d():

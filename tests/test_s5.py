@@ -149,11 +149,12 @@ def ptd_layer(**changes):
 
 def test_ptd_starts_from_the_perturbed_hippo_matrix():
     """B_hippo in the basis of V is Vinv B: going back with V must give HiPPO's own B, and V Λ Vinv is close to A."""
-    layer = ptd_layer(b_init="hippo")
-    modes = layer.initial_modes(layer.config)
     A, B = hippo.legs(8)
-    back = modes.V @ (np.asarray(layer.B[..., 0]) + 1j * np.asarray(layer.B[..., 1]))
-    np.testing.assert_allclose(back, np.tile(B, 2)[:, None].repeat(6, axis=1), atol=1e-5)
+    for b_init, rows in (("hippo", [*B, *B]), ("hippo_repeated", [b for b in B for _ in range(2)])):
+        layer = ptd_layer(b_init=b_init)
+        modes = layer.initial_modes(layer.config)
+        back = modes.V @ (np.asarray(layer.B[..., 0]) + 1j * np.asarray(layer.B[..., 1]))
+        np.testing.assert_allclose(back, np.asarray(rows)[:, None].repeat(6, axis=1), atol=1e-5)
     rebuilt = (modes.V * modes.Lambda) @ modes.Vinv
     for block in (rebuilt[:8, :8], rebuilt[8:, 8:]):
         assert 0 < np.linalg.norm(block - A, 2) / np.linalg.norm(A, 2) < 0.2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lra_bench.bench.synthetic import synthetic_run, synthetic_split
-from lra_bench.machine.xla import compile_program, compiler_options
+from lra_bench.machine.xla import all_finite, compile_program, compiler_options
 from lra_bench.training import steps
 from lra_bench.training.functional import initialized
 from lra_bench.training.mesh import data_mesh
@@ -55,3 +55,11 @@ def test_compiled_evaluation_leaves_products_to_eigen_but_for_the_transformer():
             for options in (compiler_options(network.batched_products, training=False), {})
         )
         assert ("ynn_fusion" in ours) == ("ynn_fusion" in default and model == "transformer")
+
+
+def test_a_large_gradient_is_finite_and_nothing_else_is_lost():
+    """The square of such a gradient overflows from 1.8e19 on."""
+    good = {"a": jnp.full((3, 2), 1e30), "b": jnp.zeros(4)}
+    assert all_finite(good)
+    for bad in (jnp.inf, -jnp.inf, jnp.nan):
+        assert not all_finite({**good, "b": good["b"].at[2].set(bad)})

@@ -150,10 +150,14 @@ class Classifier(nnx.Module):
         mask = None
         if true_lengths is not None:
             mask = (jnp.arange(x.shape[0])[:, None, None] < true_lengths[None, :, None]).astype(x.dtype)
-        shape = len(self.blocks), max(block.gate.masks for block in self.blocks), *x.shape[1:]
+        step_key = None
+        if key is not None and any(block.layer_dropout == "each_step" for block in self.blocks):
+            key, step_key = jax.random.split(key)
+        shape = len(self.blocks), max(block.masks for block in self.blocks), *x.shape[1:]
         masks = dropout_masks(key, self.dropout, shape, x.dtype)
         for i, block in enumerate(self.blocks):
-            arguments = x, mask, train, None if masks is None else masks[i]
+            own_key = None if step_key is None else jax.random.fold_in(step_key, i)
+            arguments = x, mask, train, None if masks is None else masks[i], own_key
             x = rematerialized(block, *arguments) if self.remat and train else block(*arguments)
         if self.final_norm is not None:
             x = self.final_norm(x, train)

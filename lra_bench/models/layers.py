@@ -42,13 +42,19 @@ class Conventions:
     """Whether there is one more norm after the last prenorm block."""
     mask_before_layer: bool
     """Whether padded positions are set to zero before each sequence layer."""
+    layer_dropout: Literal["none", "tied", "each_step"]
+    """Whether the output of the sequence layer has a dropout before those of the gate, and whether its mask is the same
+    at all steps or another one at each step."""
 
 
-FLAX = Conventions("flax", "tanh", True, False, 1e-6, False, False)
+FLAX = Conventions("flax", "tanh", True, False, 1e-6, False, False, "none")
 """The conventions of lindermanlab/S5 and NicolasZucchet/minimal-LRU."""
 
-TORCH = Conventions("torch", "exact", False, True, 1e-5, True, True)
-"""The conventions of state-spaces/s4, version 4."""
+TORCH = Conventions("torch", "exact", False, True, 1e-5, True, True, "each_step")
+"""The conventions of state-spaces/s4 @ e757cef5.
+
+There `tie_dropout` does not reach FFTConv. It does in v4.0.0 (`tied`), and v3.0.0 has no dropout there (`none`).
+"""
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,13 @@ def dropout(x: AnyFeatures, masks: DropoutMasks | None, number: int) -> AnyFeatu
     return x if masks is None else x * masks[number]
 
 
+def dropout_each_step(x: AnyFeatures, rate: float, key: Array | None) -> AnyFeatures:
+    """Drop single numbers of (L, b, H). Without a key, as in evaluation, nothing is dropped."""
+    if key is None or rate == 0.0:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0.0)
+
+
 class Dense(nnx.Module):
     """A dense layer x W + b on the last axis.
 
@@ -146,15 +159,18 @@ class Dense(nnx.Module):
     "Two-dimensional tokens").
     """
 
-    def __init__(self, inputs: int, outputs: int, conventions: Conventions, *, rngs: nnx.Rngs):
+    def __init__(
+        self, inputs: int, outputs: int, conventions: Conventions, bias_role: Role | None = None, *, rngs: nnx.Rngs
+    ):
         shape, key = (inputs, outputs), rngs.params()
         if conventions.initializer == "flax":
             self.kernel = nnx.Param(jax.nn.initializers.lecun_normal()(key, shape))
-            self.bias = nnx.Param(jnp.zeros(outputs))
+            bias = jnp.zeros(outputs)
         else:
             bound = inputs**-0.5
             self.kernel = nnx.Param(jax.random.uniform(key, shape, minval=-bound, maxval=bound))
-            self.bias = nnx.Param(jax.random.uniform(rngs.params(), (outputs,), minval=-bound, maxval=bound))
+            bias = jax.random.uniform(rngs.params(), (outputs,), minval=-bound, maxval=bound)
+        self.bias = nnx.Param(bias, role=bias_role)
 
     def __call__(self, x: DenseInput) -> DenseOutput:
         """Apply the layer to (…, inputs); returns (…, outputs)."""
@@ -169,8 +185,8 @@ class BatchNorm(nnx.Module):
     """
 
     def __init__(self, features: int, decay: float, unbiased: bool):
-        self.scale = nnx.Param(jnp.ones(features))
-        self.bias = nnx.Param(jnp.zeros(features))
+        self.scale = nnx.Param(jnp.ones(features), role="norm")
+        self.bias = nnx.Param(jnp.zeros(features), role="norm")
         self.mean = nnx.BatchStat(jnp.zeros(features))
         self.var = nnx.BatchStat(jnp.ones(features))
         self.decay = decay
@@ -203,7 +219,8 @@ class LayerNorm(nnx.Module):
     """Layer normalization over the features of each step. It takes `train` as BatchNorm does."""
 
     def __init__(self, features: int, epsilon: float, *, rngs: nnx.Rngs):
-        self.norm = nnx.LayerNorm(features, epsilon=epsilon, rngs=rngs)
+        role = {"role": "norm"}
+        self.norm = nnx.LayerNorm(features, epsilon=epsilon, scale_metadata=role, bias_metadata=role, rngs=rngs)
 
     def __call__(self, x: AnyFeatures, train: bool) -> AnyFeatures:
         """Normalize (L, b, H), or (b, H) at one step, in the same way in training and evaluation."""
@@ -228,9 +245,9 @@ class Gate(nnx.Module):
         self.kind = kind
         self.conventions = conventions
         if kind == "full_glu":
-            self.value = Dense(features, features, conventions, rngs=rngs)
+            self.value = Dense(features, features, conventions, "bias", rngs=rngs)
         if kind != "gelu":
-            self.gate = Dense(features, features, conventions, rngs=rngs)
+            self.gate = Dense(features, features, conventions, "bias", rngs=rngs)
 
     def __call__(self, x: AnyFeatures, masks: DropoutMasks | None) -> AnyFeatures:
         """Apply the gate to (L, b, H), or (b, H) at one step; `masks` (2, b, H) are the dropout's."""
@@ -248,27 +265,27 @@ class Gate(nnx.Module):
 
 
 class GLUOutput(nnx.Module):
-    """The nonlinearity of the S4 block: dropout → GELU → dropout → Linear(2H) and GLU → dropout.
+    """The nonlinearity of the S4 block: GELU → dropout → Linear(2H) and GLU → dropout.
 
     The source is state-spaces/s4 modules/s4block.py.
     """
 
-    masks: ClassVar[int] = 3
+    masks: ClassVar[int] = 2
     """The number of dropout masks that a call takes."""
 
     def __init__(self, features: int, conventions: Conventions, *, rngs: nnx.Rngs):
         self.conventions = conventions
-        self.linear = Dense(features, 2 * features, conventions, rngs=rngs)
+        self.linear = Dense(features, 2 * features, conventions, "bias", rngs=rngs)
 
     def __call__(self, x: AnyFeatures, masks: DropoutMasks | None) -> AnyFeatures:
-        """Apply the gate to (L, b, H), or (b, H) at one step; `masks` (3, b, H) are the dropout's."""
-        x = dropout(gelu(dropout(x, masks, 0), self.conventions), masks, 1)
-        value, gate = jnp.split(self.linear(x), 2, axis=-1)
-        return dropout(value * jax.nn.sigmoid(gate), masks, 2)
+        """Apply the gate to (L, b, H), or (b, H) at one step; `masks` (2, b, H) are the dropout's."""
+        activated = dropout(gelu(x, self.conventions), masks, 0)
+        value, gate = jnp.split(self.linear(activated), 2, axis=-1)
+        return dropout(value * jax.nn.sigmoid(gate), masks, 1)
 
 
 class Block(nnx.Module):
-    """A residual block: norm → sequence layer → gate → + skip, or with the norm last."""
+    """A residual block: norm → sequence layer (→ dropout) → gate → + skip, or with the norm last."""
 
     def __init__(
         self,
@@ -284,10 +301,27 @@ class Block(nnx.Module):
         self.gate = gate
         self.prenorm = recipe.prenorm
         self.mask_before_layer = conventions.mask_before_layer
+        self.layer_dropout, self.dropout = conventions.layer_dropout, recipe.dropout
 
-    def __call__(self, x: Features, mask: Mask | None, train: bool, masks: DropoutMasks | None) -> Features:
-        """Apply the block to (L, b, H); `mask` (L, b, 1) is zero on padding, `masks` (n, b, H) are the dropout's."""
-        x = x + self.gate(self._sequence(x, mask, train), masks)
+    @property
+    def masks(self) -> int:
+        """The number of dropout masks that a call takes."""
+        return self.gate.masks + (self.layer_dropout == "tied")
+
+    def __call__(
+        self, x: Features, mask: Mask | None, train: bool, masks: DropoutMasks | None, key: Array | None = None
+    ) -> Features:
+        """Apply the block to (L, b, H).
+
+        `mask` (L, b, 1) is zero on padding. `masks` (n, b, H) are the dropout's that are the same at all steps, and
+        `key` draws those of each step.
+        """
+        y = self._sequence(x, mask, train)
+        if self.layer_dropout == "tied" and masks is not None:
+            y, masks = dropout(y, masks, 0), masks[1:]
+        elif self.layer_dropout == "each_step":
+            y = dropout_each_step(y, self.dropout, key)
+        x = x + self.gate(y, masks)
         return x if self.prenorm else self.norm(x, train)
 
     def _sequence(self, x: Array, mask: Array | None, train: bool) -> Array:

@@ -11,8 +11,8 @@ from flax import nnx
 from jax import Array, lax
 
 from lra_bench.errors import UserError
-from lra_bench.models.layers import TORCH, Block, GLUOutput, as_complex, refuse_steps_if, ssm_parameter
-from lra_bench.recipes.s4 import Config
+from lra_bench.models.layers import TORCH, Block, Conventions, GLUOutput, as_complex, refuse_steps_if, ssm_parameter
+from lra_bench.recipes.s4 import FamilyConfig
 from lra_bench.spec import Discretization, Recipe
 from lra_bench.ssm.convolution import channel_major, convolve
 from lra_bench.ssm.discretization import DISCRETIZATIONS
@@ -23,8 +23,8 @@ CONVENTIONS = TORCH
 """The conventions of the S4 family."""
 
 SMALLEST = 1e-4
-"""The smallest initial −Re Λ and −Im Λ (state-spaces/s4 kernels/ssm.py). S4D-Lin's first mode, with Im Λ = 0 in the
-paper, then oscillates slowly."""
+"""The smallest initial −Re Λ and, from v4.0.0 on, the smallest initial −Im Λ (state-spaces/s4 kernels/ssm.py,
+`inv_transform`)."""
 
 
 class LongConvolution(nnx.Module):
@@ -33,7 +33,7 @@ class LongConvolution(nnx.Module):
     A subclass has B and C, and computes the kernels. Raises UserError where `n_ssm` does not divide the features.
     """
 
-    def __init__(self, recipe: Recipe, config: Config, Lambda: np.ndarray, *, rngs: nnx.Rngs):
+    def __init__(self, recipe: Recipe, config: FamilyConfig, Lambda: np.ndarray, *, rngs: nnx.Rngs):
         H = recipe.d_model
         self.n_ssm = config.n_ssm or H
         if H % self.n_ssm:
@@ -122,13 +122,18 @@ class DiagonalConvolution(LongConvolution):
         return state._replace(x=x), y_t + self.D[...] * u_t
 
 
+def clamped(Lambda: np.ndarray) -> np.ndarray:
+    """Λ with −Im Λ ≥ `SMALLEST`, as the code clamps it. A mode of the other sign of Im Λ then almost stands still."""
+    return Lambda.real - 1j * np.maximum(-Lambda.imag, SMALLEST)
+
+
 def normal_C(key: Array, channels: int, H: int, N: int) -> ModeWeights:
     """Draw C (c, H, N) from the complex standard normal law."""
     re, im = jax.random.normal(key, (2, channels, H, N)) * 0.5**0.5
     return jax.lax.complex(re, im)
 
 
-def block_around(recipe: Recipe, layer: Any, *, rngs: nnx.Rngs) -> Block:
+def block_around(recipe: Recipe, layer: Any, conventions: Conventions, *, rngs: nnx.Rngs) -> Block:
     """Make the S4 block around a layer, with `GLUOutput` after it."""
-    gate = GLUOutput(recipe.d_model, CONVENTIONS, rngs=rngs)
-    return Block(recipe, layer, gate, CONVENTIONS, rngs=rngs)
+    gate = GLUOutput(recipe.d_model, conventions, rngs=rngs)
+    return Block(recipe, layer, gate, conventions, rngs=rngs)

@@ -25,8 +25,11 @@ CONVENTIONS = FLAX
 
 def ring(key: Array, N: int, r_min: float, r_max: float) -> Array:
     """Draw ν_log (N,) such that λ with |λ| = exp(−exp(ν_log)) is uniform on the ring's area (paper, lemma 3.2)."""
-    u = jax.random.uniform(key, (N,), minval=jnp.finfo(jnp.float32).tiny)
-    return jnp.log(-0.5 * jnp.log(u * (r_max**2 - r_min**2) + r_min**2))
+    limits = jnp.finfo(jnp.float32)
+    u = jax.random.uniform(key, (N,), minval=limits.tiny)
+    # |λ| = 1 has no finite ν_log, and rounding reaches it where r_max = 1.
+    squared = jnp.minimum(u * (r_max**2 - r_min**2) + r_min**2, 1.0 - limits.epsneg)
+    return jnp.log(-0.5 * jnp.log(squared))
 
 
 def log_normalizer(nu_log: Array) -> Array:

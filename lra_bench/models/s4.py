@@ -1,6 +1,6 @@
 """S4: a diagonal plus rank one state space for each feature, computed as a long convolution.
 
-The sources are Gu, Goel & Ré 2022 and state-spaces/s4 @ e757cef5, its fourth version. As there, the stored C is
+The sources are Gu, Goel & Ré 2022 and state-spaces/s4 @ e757cef5. As there, the stored C is
 C̃ = C (I − Āᴸ) for the length L of the data. Padded positions are set to zero before each layer and left out of the
 mean; BatchNorm includes them.
 """
@@ -15,11 +15,11 @@ from jax import Array
 
 from lra_bench.models.classifier import Classifier
 from lra_bench.models.layers import Block, DataShape, as_complex, as_pair, refuse_steps_if, ssm_parameter
-from lra_bench.models.long_convolution import CONVENTIONS, LongConvolution, block_around, normal_C
+from lra_bench.models.long_convolution import CONVENTIONS, LongConvolution, block_around, clamped, normal_C
 from lra_bench.recipes.s4 import Config
 from lra_bench.spec import Recipe
 from lra_bench.ssm import dplr, hippo
-from lra_bench.ssm.cauchy import dplr_kernel
+from lra_bench.ssm.cauchy import cauchy_direct, dplr_kernel
 from lra_bench.ssm.shapes import FeaturesAt, Kernels
 
 
@@ -31,15 +31,17 @@ class DenseState(NamedTuple):
 
 
 class S4Layer(LongConvolution):
-    """The S4 layer: HiPPO-LegS as Λ − P Pᴴ, the bilinear rule, and the kernel by Cauchy sums (`ssm/cauchy.py`)."""
+    """The S4 layer: a HiPPO matrix as Λ − P Pᴴ, the bilinear rule, and the kernel by Cauchy sums (`ssm/cauchy.py`)."""
 
     def __init__(self, recipe: Recipe, config: Config, length: int, *, rngs: nnx.Rngs):
-        part, half = hippo.normal_part(config.d_state), config.d_state // 2
-        super().__init__(recipe, config, part.Lambda[:half], rngs=rngs)
+        start = hippo.low_rank(config.init, config.d_state)
+        super().__init__(recipe, config, clamped(start.Lambda), rngs=rngs)
         self.length = length
-        self.P = ssm_parameter(self._copies(as_pair(part.P_tilde[:half])), "low_rank")
-        self.B = ssm_parameter(self._copies(as_pair(hippo.clip_imaginary(part.B_tilde[:half]))), "input")
-        C = normal_C(rngs.params(), self.channels, recipe.d_model, half)
+        # The modes of FouT hardly decay, and `dplr_kernel` loses digits there.
+        self.dplr_kernel = dplr_kernel if config.init == "legs" else cauchy_direct
+        self.P = ssm_parameter(self._copies(as_pair(start.P)), "low_rank")
+        self.B = ssm_parameter(self._copies(as_pair(start.B)), "input")
+        C = normal_C(rngs.params(), self.channels, recipe.d_model, config.d_state // 2)
         self.C = ssm_parameter(as_pair(dplr.fold(self._dense(C), length)), "output")
 
     def _low_rank_and_input(self) -> tuple[Array, Array]:
@@ -53,7 +55,7 @@ class S4Layer(LongConvolution):
         C_tilde, length = as_complex(self.C), self.length
         while length < L:
             C_tilde, length = dplr.double(self._dense(C_tilde), length), 2 * length
-        return dplr_kernel(self.Lambda(), *self._low_rank_and_input(), C_tilde, self.dt(), length)[..., :L]
+        return self.dplr_kernel(self.Lambda(), *self._low_rank_and_input(), C_tilde, self.dt(), length)[..., :L]
 
     def initial_state(self, batch: int) -> DenseState:
         """The states before the first step. Raises UserError for a bidirectional layer."""
@@ -70,7 +72,7 @@ class S4Layer(LongConvolution):
 
 def block(recipe: Recipe, config: Config, length: int, *, rngs: nnx.Rngs) -> Block:
     """Make one residual block for data of this length, for which C is folded."""
-    return block_around(recipe, S4Layer(recipe, config, length, rngs=rngs), rngs=rngs)
+    return block_around(recipe, S4Layer(recipe, config, length, rngs=rngs), CONVENTIONS, rngs=rngs)
 
 
 def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs) -> Classifier:

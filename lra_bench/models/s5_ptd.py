@@ -43,7 +43,8 @@ class S5PTDLayer(s5.S5Layer):
         if config.b_init == "lecun_normal":
             return super().initial_B(key, config, H)
         _, B = hippo.legs(config.d_state // config.blocks)
-        return jnp.asarray(np.tile(B, config.blocks)[:, None].repeat(H, axis=1), jnp.float32)
+        rows = np.tile(B, config.blocks) if config.b_init == "hippo" else np.repeat(B, config.blocks)
+        return jnp.asarray(rows[:, None].repeat(H, axis=1), jnp.float32)
 
     def eigenvalues(self) -> tuple[Array, Array]:
         """The eigenvalues as Re Λ and Im Λ, each (P',), with Re Λ made negative where the recipe asks for it."""

@@ -20,7 +20,7 @@ class Config(Frozen):
 
     d_state: int = Field(ge=1, le=WIDEST, description="the number N of complex states; there is no conjugate symmetry")
     r_min: float = Field(ge=0, lt=1, description="the inner radius of the ring in which λ starts")
-    r_max: float = Field(gt=0, lt=1, description="the outer radius of the ring in which λ starts")
+    r_max: float = Field(gt=0, le=1, description="the outer radius of the ring in which λ starts")
     max_phase: float = Field(
         gt=0, le=2 * math.pi, description="the largest initial arg λ; it starts uniform between 0 and this"
     )
@@ -85,6 +85,7 @@ def row(
         ssm_lr=lr_factor * LR,
         weight_decay=0.05,
         adam_b2=0.999,
+        adam_eps=1e-8,
         schedule="cosine",
         warmup_epochs=0.1 * epochs,
         decay_epochs=epochs,

@@ -6,16 +6,19 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from lra_bench.recipes import CHOSEN_ON_TEST, PATHX_SEEDS, Input, steps_per_epoch
-from lra_bench.spec import WIDEST, Frozen, Group, Recipe, Role
+from lra_bench.recipes import CHOSEN_ON_TEST, PATHX_SEEDS, Input, notes, steps_per_epoch
+from lra_bench.spec import WIDEST, Frozen, Group, LowRankInit, Recipe, Role
 
 TITLE = "S4"
 PAPER = "Gu, Goel & Ré 2022 (arXiv 2111.00396)"
 REFERENCE = "state-spaces/s4 @ e757cef5 configs/experiment/lra; accuracy as stated in its models/s4/experiments.md"
 
 
-class Config(Frozen):
-    """The settings of the S4 layer, with the reference's names. Raises ValueError where dt_min exceeds dt_max."""
+class FamilyConfig(Frozen):
+    """The settings that S4, S4D and S4-PTD share, with the reference's names.
+
+    Raises ValueError where dt_min exceeds dt_max.
+    """
 
     d_state: int = Field(
         ge=2, le=WIDEST, multiple_of=2, description="the number N of states of each feature; N/2 are stored"
@@ -29,17 +32,39 @@ class Config(Frozen):
     dt_transform: Literal["softplus", "exp"] = Field(description="the function from the parameter to dt")
 
     @model_validator(mode="after")
-    def _order(self) -> Config:
+    def _order(self) -> FamilyConfig:
         if self.dt_min > self.dt_max:
             raise ValueError(f"dt_min must not exceed dt_max, got {self.dt_min} > {self.dt_max}")
         return self
 
 
-GROUPS: dict[Role, Group] = {"eigenvalues": "ssm", "input": "ssm", "low_rank": "ssm", "dt": "ssm"}
-"""The optimizer groups of the reference's `lr: 0.001`. C, D, norms and biases are regular."""
+class Config(FamilyConfig):
+    """The settings of the S4 layer."""
 
-GROUPS_DT_GLOBAL: dict[Role, Group] = {**GROUPS, "dt": "regular_no_decay"}
-"""The optimizer groups of the reference's `lr: {dt: null, A: 0.001, B: 0.001}`. C, D, norms and biases are regular."""
+    init: LowRankInit = Field(description="the initial Λ, P and B: S4-LegS or S4-FouT")
+
+
+V3_GROUPS: dict[Role, Group] = {"eigenvalues": "ssm", "input": "ssm", "low_rank": "ssm", "dt": "ssm"}
+"""The optimizer groups of `lr: 0.001` in state-spaces/s4 v3.0.0 and v4.0.0, and in S4-PTD's fork. C, D, norms and
+biases are regular."""
+
+V3_GROUPS_DT_GLOBAL: dict[Role, Group] = {**V3_GROUPS, "dt": "regular_no_decay"}
+"""The optimizer groups of `lr: {dt: null, A: 0.001, B: 0.001}` in the same versions."""
+
+_NO_DECAY: dict[Role, Group] = {"norm": "regular_no_decay", "bias": "regular_no_decay"}
+# configs/config.yaml there has `optimizer_param_grouping`, by which norms and biases of the blocks have no decay.
+
+GROUPS: dict[Role, Group] = {**V3_GROUPS, **_NO_DECAY, "output": "ssm_decay"}
+"""The optimizer groups of `lr: 0.001` in state-spaces/s4 @ e757cef5. There the single rate is C's too, which has weight
+decay (kernels/ssm.py, `register_params`)."""
+
+GROUPS_DT_GLOBAL: dict[Role, Group] = {**V3_GROUPS_DT_GLOBAL, **_NO_DECAY}
+"""The optimizer groups of `lr: {dt: null, A: 0.001, B: 0.001}` in state-spaces/s4 @ e757cef5. C is regular."""
+
+NOTES = (
+    "The accuracy is the repository's, which has stated it unchanged since v3.0.0, of the configurations it had then; "
+    "none is stated of these."
+)
 
 INPUTS: dict[str, Input] = {
     "listops": Input(embedding=18, pixels=None),
@@ -54,7 +79,7 @@ INPUTS: dict[str, Input] = {
 
 def family_row(
     task: str,
-    config: Config,
+    config: FamilyConfig,
     *,
     reference: str,
     published: float,
@@ -97,6 +122,7 @@ def family_row(
         ssm_lr=ssm_lr,
         weight_decay=weight_decay,
         adam_b2=0.999,
+        adam_eps=1e-8,
         schedule="torch-cosine",
         warmup_epochs=warmup_steps / per_epoch,
         decay_epochs=steps / per_epoch,
@@ -119,16 +145,16 @@ def row(
     steps: int,
     lr: float,
     groups: dict[Role, Group],
-    notes: str = "",
+    note: str = "",
 ) -> tuple[str, Recipe]:
     """A task and its recipe as the repository recommends it now: LegS, six layers, a tenth of the steps as warm-up."""
-    config = Config(d_state=d_state, n_ssm=n_ssm, dt_min=dt_min, dt_max=0.1, dt_transform="softplus")
+    config = Config(d_state=d_state, n_ssm=n_ssm, dt_min=dt_min, dt_max=0.1, dt_transform="softplus", init="legs")
     return family_row(
         task,
         config,
         reference=REFERENCE,
         published=published,
-        notes=notes,
+        notes=notes(NOTES, note),
         n_layers=6,
         d_model=d_model,
         norm="batch",
@@ -151,7 +177,7 @@ RECIPES: dict[str, Recipe] = dict([
     row("listops", published=59.5, d_state=4, prenorm=False, batch_size=32, epochs=40.0, steps=120_000, lr=0.01,
         groups=GROUPS_DT_GLOBAL),
     row("text", published=86.5, d_state=4, prenorm=True, batch_size=16, epochs=32.0, steps=50_000, lr=0.01,
-        groups=GROUPS_DT_GLOBAL, notes=CHOSEN_ON_TEST),
+        groups=GROUPS_DT_GLOBAL, note=CHOSEN_ON_TEST),
     row("retrieval", published=91.0, d_state=4, prenorm=True, batch_size=64, epochs=20.0, steps=50_000, lr=0.01,
         groups=GROUPS_DT_GLOBAL),
     row("image", published=88.5, d_model=512, d_state=64, prenorm=False, dropout=0.1, batch_size=50, epochs=200.0,
@@ -159,6 +185,6 @@ RECIPES: dict[str, Recipe] = dict([
     row("pathfinder", published=94.0, d_state=64, n_ssm=None, prenorm=True, batch_size=64, epochs=200.0,
         steps=500_000, lr=4e-3, groups=GROUPS),
     row("pathx", published=96.0, d_state=64, n_ssm=None, dt_min=1e-4, prenorm=True, batch_size=16, epochs=50.0,
-        steps=500_000, lr=1e-3, groups=GROUPS, notes=PATHX_SEEDS),
+        steps=500_000, lr=1e-3, groups=GROUPS, note=PATHX_SEEDS),
 ])
 # fmt: on

@@ -1,4 +1,4 @@
-"""S4-PTD: S4's settings and one of its own, and the recipes of the PTD authors."""
+"""S4-PTD: the S4 family's settings and two of its own, and the recipes of the PTD authors."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ PAPER = "Yu et al. 2024 (arXiv 2310.01698)"
 REFERENCE = "AnnanYu/Approximate_Diagonal @ ec98d6a6 S4-PTD/configs/experiment/lra; Yu et al. 2024 (arXiv 2310.01698)"
 
 
-class Config(s4.Config):
-    """The settings of S4 and one more. All d_state states are stored, not half of them."""
+class Config(s4.FamilyConfig):
+    """The settings of the S4 family and two more. All d_state states are stored, not half of them."""
 
     gamma: float = Field(gt=0, description="the weight of ‖E‖ against the condition number (`ssm/ptd.py`)")
+    init: Literal["paper", "published_code"] = Field(
+        description="the initial Λ: that of A_HiPPO + E, or with Im Λ > 0 replaced by −0.0001, as the code does"
+    )
 
 
 NOTES = (
     "The configurations may not be exactly the paper's, whose appendix we could not read; where training outlasts the "
     "cosine, the rate rises again, as in the code. The perturbation is our own. Published accuracies are quoted at "
-    "second hand; those of ListOps, Image and Pathfinder are known to us only to fit the paper's average of 86.58."
+    "second hand; those of ListOps, Image and Pathfinder are known to us only to fit the paper's average of 86.58. "
+    "init=published_code because these accuracies come from it: the code starts the modes with Im Λ > 0 at −0.0001, so "
+    "that of its 64 only 32 turn (of ours, where 4 are real, 30). --set init=paper starts all as the paper describes."
 )
 
 
@@ -52,7 +57,15 @@ def row(
 
     γ is our own: it makes ‖E‖ about as large as the authors'.
     """
-    config = Config(d_state=64, n_ssm=1, dt_min=dt_min, dt_max=dt_max, dt_transform="softplus", gamma=0.02)
+    config = Config(
+        d_state=64,
+        n_ssm=1,
+        dt_min=dt_min,
+        dt_max=dt_max,
+        dt_transform="softplus",
+        gamma=0.02,
+        init="published_code",
+    )
     return s4.family_row(
         task,
         config,
@@ -79,16 +92,16 @@ def row(
 # fmt: off
 RECIPES: dict[str, Recipe] = dict([
     row("listops", published=60.65, n_layers=8, d_model=256, dt_max=1.0, prenorm=False, batch_size=50, epochs=80.0,
-        steps=1_200_000, warmup_steps=12_000, lr=2e-3, ssm_lr=4e-4, weight_decay=0.05, groups=s4.GROUPS),
+        steps=1_200_000, warmup_steps=12_000, lr=2e-3, ssm_lr=4e-4, weight_decay=0.05, groups=s4.V3_GROUPS),
     row("text", published=88.32, d_model=256, prenorm=True, batch_size=16, epochs=80.0, steps=50_000,
-        warmup_steps=5_000, lr=0.01, weight_decay=0.05, groups=s4.GROUPS_DT_GLOBAL, note=CHOSEN_ON_TEST),
+        warmup_steps=5_000, lr=0.01, weight_decay=0.05, groups=s4.V3_GROUPS_DT_GLOBAL, note=CHOSEN_ON_TEST),
     row("retrieval", published=91.07, d_model=128, prenorm=True, batch_size=64, epochs=40.0, steps=100_000,
-        warmup_steps=5_000, lr=4e-3, weight_decay=0.03, groups=s4.GROUPS_DT_GLOBAL),
+        warmup_steps=5_000, lr=4e-3, weight_decay=0.03, groups=s4.V3_GROUPS_DT_GLOBAL),
     row("image", published=88.27, d_model=128, norm="layer", prenorm=False, dropout=0.1, batch_size=128,
-        epochs=2000.0, steps=1_760_000, warmup_steps=3_600, lr=0.01, weight_decay=0.01, groups=s4.GROUPS),
+        epochs=2000.0, steps=1_760_000, warmup_steps=3_600, lr=0.01, weight_decay=0.01, groups=s4.V3_GROUPS),
     row("pathfinder", published=94.79, d_model=256, prenorm=True, batch_size=64, epochs=300.0, steps=800_000,
-        warmup_steps=150_000, lr=4e-3, weight_decay=0.03, groups=s4.GROUPS),
+        warmup_steps=150_000, lr=4e-3, weight_decay=0.03, groups=s4.V3_GROUPS),
     row("pathx", published=96.39, d_model=128, dt_min=1e-4, prenorm=True, batch_size=20, epochs=100.0,
-        steps=1_250_000, warmup_steps=200_000, lr=1e-3, weight_decay=0.03, groups=s4.GROUPS, note=PATHX_SEEDS),
+        steps=1_250_000, warmup_steps=200_000, lr=1e-3, weight_decay=0.03, groups=s4.V3_GROUPS, note=PATHX_SEEDS),
 ])
 # fmt: on

@@ -1,4 +1,4 @@
-"""S4D: S4's settings and two of its own, and the recipes of its paper."""
+"""S4D: the S4 family's settings and three of its own, and the recipes of its paper."""
 
 from __future__ import annotations
 
@@ -12,26 +12,30 @@ from lra_bench.spec import DiagonalInit, Discretization, Group, Recipe, Role
 TITLE = "S4D"
 PAPER = "Gu, Gupta, Goel & Ré 2022 (arXiv 2206.11893)"
 REFERENCE = (
-    "state-spaces/s4 @ e757cef5 configs/experiment/lra/old/v3-s4-*.yaml with mode=diag; "
+    "state-spaces/s4 v3.0.0 configs/experiment/lra/s4-lra-*.yaml with mode=diag; "
     "Gu, Gupta, Goel & Ré 2022 (arXiv 2206.11893), accuracy as quoted in arXiv 2209.12951"
 )
 
 
-class Config(s4.Config):
-    """The settings of S4 and two more."""
+class Config(s4.FamilyConfig):
+    """The settings of the S4 family and three more."""
 
     init: DiagonalInit = Field(description="the initial Λ and B: S4D-LegS, S4D-Inv, S4D-Lin or S4D-Real")
     discretization: Discretization
+    version: Literal["v3.0.0", "e757cef5"] = Field(
+        description="the version of state-spaces/s4 that decides the initial B and C, and where dropout is"
+    )
 
 
 NOTES = (
-    "Accuracy of S4D-LegS; --set init=inv, lin or real for the others. Δ = exp(parameter), as when these were run: "
-    "today's code defaults to softplus."
+    "Accuracy of S4D-LegS; --set init=inv, lin or real for the others. All is as in v3.0.0, released with the paper. "
+    "Today's code: --set version=e757cef5 --set discretization=zoh --set dt_transform=softplus, and `groups` as S4's."
 )
+LONGER_COSINE = "Training ends after 180,000 of the cosine's 200,000 steps."
 DEFAULT_WARMUP = "The configuration names no warm-up; 1,000 steps are the repository's default."
 S4D_PATHX = (
-    "S4D-Lin did not learn Path-X in the paper. The paper's rate was 0.0005 with one epoch of warm-up; the repository "
-    "calls the five here better."
+    "S4D-Lin did not learn Path-X in the paper. The repository later called five epochs of warm-up better, at "
+    "lr 0.001: --set lr=0.001 --set warmup_epochs=5."
 )
 
 
@@ -57,9 +61,16 @@ def row(
     groups: dict[Role, Group],
     note: str = "",
 ) -> tuple[str, Recipe]:
-    """A task and its recipe for S4D-LegS, with the settings of the third version: 64 states, zero-order hold."""
+    """A task and its recipe for S4D-LegS, as in the third version: 64 states, the bilinear rule."""
     config = Config(
-        d_state=64, n_ssm=n_ssm, dt_min=dt_min, dt_max=0.1, dt_transform="exp", init="legs", discretization="zoh"
+        d_state=64,
+        n_ssm=n_ssm,
+        dt_min=dt_min,
+        dt_max=0.1,
+        dt_transform="exp",
+        init="legs",
+        discretization="bilinear",
+        version="v3.0.0",
     )
     return s4.family_row(
         task,
@@ -87,16 +98,17 @@ def row(
 # fmt: off
 RECIPES: dict[str, Recipe] = dict([
     row("listops", published=60.47, n_layers=8, d_model=128, prenorm=False, batch_size=50, epochs=40.0, steps=80_000,
-        warmup_steps=1_000, lr=0.01, groups=s4.GROUPS_DT_GLOBAL, note=DEFAULT_WARMUP),
+        warmup_steps=1_000, lr=0.01, groups=s4.V3_GROUPS_DT_GLOBAL, note=DEFAULT_WARMUP),
     row("text", published=86.18, prenorm=True, batch_size=16, epochs=32.0, steps=50_000, warmup_steps=1_000, lr=0.01,
-        groups=s4.GROUPS_DT_GLOBAL, note=notes(CHOSEN_ON_TEST, DEFAULT_WARMUP)),
+        groups=s4.V3_GROUPS_DT_GLOBAL, note=notes(CHOSEN_ON_TEST, DEFAULT_WARMUP)),
     row("retrieval", published=89.46, prenorm=True, batch_size=64, epochs=20.0, steps=50_000, warmup_steps=2_500,
-        lr=0.01, groups=s4.GROUPS_DT_GLOBAL),
+        lr=0.01, groups=s4.V3_GROUPS_DT_GLOBAL),
     row("image", published=88.19, d_model=512, n_ssm=2, norm="layer", prenorm=False, dropout=0.1, batch_size=50,
-        epochs=200.0, steps=180_000, warmup_steps=900, lr=0.01, groups=s4.GROUPS_DT_GLOBAL),
+        epochs=200.0, steps=200_000, warmup_steps=1_000, lr=0.01, groups=s4.V3_GROUPS_DT_GLOBAL,
+        note=notes(DEFAULT_WARMUP, LONGER_COSINE)),
     row("pathfinder", published=93.06, prenorm=True, pooling="last", batch_size=64, epochs=200.0, steps=500_000,
-        warmup_steps=2_500, lr=4e-3, weight_decay=0.03, groups=s4.GROUPS),
+        warmup_steps=2_500, lr=4e-3, weight_decay=0.03, groups=s4.V3_GROUPS),
     row("pathx", published=91.95, dt_min=1e-4, prenorm=True, batch_size=16, epochs=50.0, steps=500_000,
-        warmup_steps=50_000, lr=1e-3, ssm_lr=5e-4, groups=s4.GROUPS, note=notes(PATHX_SEEDS, S4D_PATHX)),
+        warmup_steps=10_000, lr=5e-4, ssm_lr=5e-4, groups=s4.V3_GROUPS, note=notes(PATHX_SEEDS, S4D_PATHX)),
 ])
 # fmt: on

@@ -117,6 +117,7 @@ def row(
         ssm_lr=ssm_lr,
         weight_decay=weight_decay,
         adam_b2=0.999,
+        adam_eps=1e-8,
         schedule="reference",
         warmup_epochs=warmup_epochs,
         decay_epochs=epochs,

@@ -56,7 +56,7 @@ def row(
     schedule: Literal["rsqrt", "cosine"],
     note: str,
 ) -> tuple[str, Recipe]:
-    """A task and its recipe: prenorm LayerNorm, AdamW with β₂ = 0.98 for all parameters."""
+    """A task and its recipe: prenorm LayerNorm, AdamW with β₂ = 0.98 and ε = 1e-9 for all parameters."""
     return task, Recipe(
         reference=REFERENCE,
         published=published,
@@ -78,6 +78,7 @@ def row(
         ssm_lr=lr,
         weight_decay=weight_decay,
         adam_b2=0.98,
+        adam_eps=1e-9,
         schedule=schedule,
         warmup_epochs=warmup_epochs,
         decay_epochs=decay_epochs,

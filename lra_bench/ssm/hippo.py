@@ -8,18 +8,18 @@ state-spaces/s4 `src/models/hippo/hippo.py` and `models/s4/s4d.py`, lindermanlab
 
 from __future__ import annotations
 
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lra_bench.spec import DiagonalInit, unknown
+from lra_bench.spec import DiagonalInit, LowRankInit
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
 B_CLIP = 2.0
-"""The bound of the imaginary part of S4's and S4D's initial B (state-spaces/s4 `kernels/ssm.py`, `B_clip`)."""
+"""The bound of the imaginary part of S4's and S4D's initial B from v4.0.0 on (state-spaces/s4 `hippo.py`, `B_clip`)."""
 
 NO_ENTRY = 1e-8
 """The size below which an entry of a unit eigenvector is rounding, so that its phase means nothing."""
@@ -39,6 +39,14 @@ class NormalPart(NamedTuple):
     V: Complex  # (N, N), unitary, first row real and positive; V[:, ::-1] is conj(V)
     P_tilde: Complex  # (N,), Vᴴ P
     B_tilde: Complex  # (N,), Vᴴ B
+
+
+class LowRank(NamedTuple):
+    """A state space with A = diag(Lambda) - P Pᴴ, given by one state of each conjugate pair."""
+
+    Lambda: Complex  # (N // 2,)
+    P: Complex  # (N // 2,)
+    B: Complex  # (N // 2,)
 
 
 class Diagonal(NamedTuple):
@@ -100,21 +108,34 @@ def clip_imaginary(B: Complex, limit: float = B_CLIP) -> Complex:
     return B.real + 1j * np.clip(B.imag, -limit, limit)
 
 
-def diagonal(name: str, N: int) -> Diagonal:
+def low_rank(name: LowRankInit, N: int) -> LowRank:
+    """The S4 initialization `name` for an even number N of states: HiPPO-LegS with B clipped, or HiPPO-FouT.
+
+    The normal part of FouT has the eigenvalues ±iπn for n < N/2, which nothing damps. Both states of n = 0 stand still.
+    """
+    half = N // 2
+    if name == "legs":
+        part = normal_part(N)
+        return LowRank(part.Lambda[:half], part.P_tilde[:half], clip_imaginary(part.B_tilde[:half]))
+    n = np.arange(half)[::-1]
+    P = np.where(n == 0, 0.5**0.5, 1.0).astype(np.complex128)
+    return LowRank(np.asarray(-1j * np.pi * n, np.complex128), P, P)
+
+
+def diagonal(name: DiagonalInit, N: int, *, clipped: bool) -> Diagonal:
     """The S4D initialization `name` for N states, of which N // 2 are stored.
 
     `real` has N // 2 states without a conjugate partner. `legs` takes the full HiPPO B where the theory asks for B / 2,
-    and clips it; the reference code does both.
-    Raises UserError for an unknown name, ValueError for odd N.
+    as the reference code does. `clipped` says whether the imaginary part of that B is clipped too.
+    Raises ValueError for odd N.
     """
-    if name not in get_args(DiagonalInit):
-        raise unknown("S4D initialization", name, get_args(DiagonalInit))
     if N < 2 or N % 2:
         raise ValueError(f"conjugate pairs need an even number of states, got N={N}")
     half = N // 2
     if name == "legs":
         part = normal_part(N)
-        return Diagonal(part.Lambda[:half], clip_imaginary(part.B_tilde[:half]))
+        B = part.B_tilde[:half]
+        return Diagonal(part.Lambda[:half], clip_imaginary(B) if clipped else B)
     n = np.arange(half)
     decay, omega = {
         "inv": (np.full(half, 0.5), (N / np.pi) * (N / (2 * n + 1) - 1)),

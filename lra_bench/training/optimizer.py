@@ -99,7 +99,8 @@ def make_optimizer(params: nnx.State, recipe: Recipe, steps_per_epoch: int) -> o
     multiplier = make_schedule(recipe, steps_per_epoch)
 
     def adamw(base: float, weight_decay: float) -> optax.GradientTransformation:
-        return optax.adamw(lambda count: base * multiplier(count), b2=recipe.adam_b2, weight_decay=weight_decay)
+        b2, eps = recipe.adam_b2, recipe.adam_eps
+        return optax.adamw(lambda count: base * multiplier(count), b2=b2, eps=eps, weight_decay=weight_decay)
 
     groups: dict[Group, optax.GradientTransformation] = {
         "regular": adamw(recipe.lr, recipe.weight_decay),
