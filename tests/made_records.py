@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from lra_bench.records.files import load_any, record_files
 from lra_bench.records.schema import BenchRecord, Record, RobustnessRecord
 
 MAJORITY = {"listops": 0.17, "text": 0.5, "retrieval": 0.5, "image": 0.1, "pathfinder": 0.5, "pathx": 0.5}
@@ -227,3 +229,11 @@ def robustness_record(
         "note": "",
     }
     return RobustnessRecord.model_validate({**fields, **change})
+
+
+def load_records(results_dir: Path) -> list[Record]:
+    """Read all training records below `results_dir`, in the order of their paths.
+
+    Raises UserError for a file that is no record.
+    """
+    return [record for record in map(load_any, record_files(results_dir)) if isinstance(record, Record)]

@@ -75,7 +75,7 @@ def test_reference_recurrence_and_convolution():
         system = dplr.discretize(*map(jnp.asarray, (Lambda, P, B, C[None], step)))
         first = jnp.zeros((len(u), *system.B_bar.shape))
         y = jax.lax.scan(lambda x, u_t: dplr.advance(system, x, u_t), first, jnp.moveaxis(u, -1, 0))[1]
-    y = np.moveaxis(y, 0, -1)
+        y = np.moveaxis(np.asarray(y), 0, -1)
     assert relative(y, golden["y_conv64"]) < 1e-12
     assert relative(y, golden["y_step_ref"]) < 1e-5
 

@@ -21,10 +21,10 @@ from lra_bench.data.prepare import prepare
 from lra_bench.errors import Interrupted, UserError
 from lra_bench.models.layers import DataShape
 from lra_bench.models.network import build
-from lra_bench.records.files import load_records
 from lra_bench.runs.run import load_run, make_run
 from lra_bench.training import setup, state, train
 from lra_bench.training.functional import initialized
+from tests.made_records import load_records
 
 SMALL = {"n_layers": 2, "d_model": 8, "batch_size": 40, "epochs": 1.0, "warmup_epochs": 0.25, "decay_epochs": 1.0}
 

@@ -24,7 +24,7 @@ def test_a_driver_that_jax_does_not_use_is_a_problem(monkeypatch):
     monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
     finding = doctor._devices()
     assert finding.level == "problem"
-    assert "pip install 'lra-bench[cuda13]'" in finding.advice
+    assert "pip install -e '.[cuda13]'" in finding.advice
 
 
 def test_no_device_at_all_is_told_not_raised(monkeypatch):

@@ -269,6 +269,7 @@ class _Killed(BaseException):
     """Stands for kill -9 between two writes: nothing may catch it and tidy up."""
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a kill leaves files open
 @pytest.mark.parametrize(("generator", "distinct"), [(False, False), (True, False), (True, True)])
 def test_killed_at_every_write_in_turn_ends_in_the_same_bytes(fake, monkeypatch, generator, distinct):
     """Fails at the n-th sync or row write for every n until a run comes through; rows are torn in half on the way."""

@@ -10,7 +10,6 @@ from lra_bench.records import files, schema
 from lra_bench.records.files import (
     load_any,
     load_record,
-    load_records,
     parse_record,
     path_of,
     record_files,
@@ -18,7 +17,7 @@ from lra_bench.records.files import (
 )
 from lra_bench.records.validate import validate
 from lra_bench.report import report
-from tests.made_records import bench_record, robustness_record, train_record
+from tests.made_records import bench_record, load_records, robustness_record, train_record
 
 KINDS = {"train": train_record, "bench": bench_record, "robustness": robustness_record}
 

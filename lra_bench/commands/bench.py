@@ -25,10 +25,12 @@ LEGEND = (
 
 
 def bench(
-    model: Annotated[list[str] | None, typer.Option(help="The model, or `all`. May be repeated. [default: s5]")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="The model, or `all`. May be repeated. By default s5.")
+    ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="The task whose shape is measured, or `all`. May be repeated. [default: all]"),
+        typer.Option(help="The task whose shape is measured, or `all`. May be repeated. By default all six."),
     ] = None,
     lengths: Annotated[
         str | None, typer.Option(help="Lengths to measure instead of the task's own, as in 1k,4k,16k,64k,256k,1M.")
@@ -46,12 +48,14 @@ def bench(
     remat: Remat = False,
     against: Annotated[
         str | None,
-        typer.Option(help="Print ratios to the speeds of this run, record, results folder or output of --json."),
+        typer.Option(
+            help="Print ratios to the speeds of this run, record, results folder, or file written by `bench --json`."
+        ),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw time and memory against length into this .svg or .png file.")
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Measure anew what has a record already.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Measure again what has a record already.")] = False,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Measure a small network in short windows: seconds for each shape.")
     ] = False,
@@ -166,7 +170,7 @@ def refuse_if_not_drawable(plot: Path) -> None:
     if plot.suffix not in (".svg", ".png"):
         raise UserError(f"--plot writes .svg or .png, got {plot.name!r}.")
     if not have_matplotlib():
-        raise UserError("--plot needs matplotlib. Type: pip install 'lra-bench[plots]'.")
+        raise UserError("--plot needs matplotlib. Type: pip install matplotlib.")
 
 
 def draw(plot: Path, records: list[BenchRecord]) -> None:

@@ -52,7 +52,7 @@ def _devices() -> Finding:
     what = f"{len(devices)} × {', '.join(kinds)} ({devices[0].platform})"
     if devices[0].platform == "cpu" and shutil.which("nvidia-smi"):
         return Finding(
-            "problem", what, "There is an NVIDIA driver but JAX uses the CPU: pip install 'lra-bench[cuda13]'."
+            "problem", what, "There is an NVIDIA driver but JAX uses the CPU: in the clone, pip install -e '.[cuda13]'."
         )
     if devices[0].platform == "cpu":
         return Finding("note", what, "Full LRA runs want an accelerator; tiny data and short runs are fine here.")

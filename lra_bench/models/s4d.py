@@ -2,8 +2,8 @@
 
 The sources are Gu, Gupta, Goel & Ré 2022 and two versions of state-spaces/s4, with `mode: diag`. v3.0.0
 (`src/models/sequence/ss`) was released with the paper: C starts as normal numbers times B, B is not clipped, and
-nothing is dropped before GELU. In e757cef5 (`src/models/sequence/kernels/ssm.py`), the last one, C does not depend on
-B, B is clipped, and there is a third dropout.
+nothing is dropped before GELU. In e757cef5 (`src/models/sequence/kernels/ssm.py`), the latest commit, C does not depend
+on B, B is clipped, −Im Λ is at least 1e-4, and there is a third dropout.
 """
 
 from __future__ import annotations

@@ -26,7 +26,10 @@ CONVENTIONS = FLAX
 
 
 class Modes(NamedTuple):
-    """The eigenvalues and eigenvectors that Λ, B and C start from: Λ (P',), V (P, P'), V⁻¹ (P', P)."""
+    """The eigenvalues and eigenvectors that Λ, B and C start from: Λ (P',), V (P, P'), V⁻¹ (P', P).
+
+    P is the number of states and P' that of the stored ones: half of them with conjugate symmetry.
+    """
 
     Lambda: np.ndarray
     V: np.ndarray

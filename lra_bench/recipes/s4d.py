@@ -12,8 +12,8 @@ from lra_bench.spec import DiagonalInit, Discretization, Group, Recipe, Role
 TITLE = "S4D"
 PAPER = "Gu, Gupta, Goel & Ré 2022 (arXiv 2206.11893)"
 REFERENCE = (
-    "state-spaces/s4 v3.0.0 configs/experiment/lra/s4-lra-*.yaml with mode=diag; "
-    "Gu, Gupta, Goel & Ré 2022 (arXiv 2206.11893), accuracy as quoted in arXiv 2209.12951"
+    "state-spaces/s4 v3.0.0 configs/experiment/lra/s4-lra-*.yaml with mode=diag; Gu, Gupta, Goel & Ré 2022 (arXiv "
+    "2206.11893), accuracy as quoted in arXiv 2209.12951"
 )
 
 
@@ -23,19 +23,20 @@ class Config(s4.FamilyConfig):
     init: DiagonalInit = Field(description="the initial Λ and B: S4D-LegS, S4D-Inv, S4D-Lin or S4D-Real")
     discretization: Discretization
     version: Literal["v3.0.0", "e757cef5"] = Field(
-        description="the version of state-spaces/s4 that decides the initial B and C, and where dropout is"
+        description="the version of state-spaces/s4 that decides the initial Λ, B and C, and where dropout is"
     )
 
 
 NOTES = (
     "Accuracy of S4D-LegS; --set init=inv, lin or real for the others. All is as in v3.0.0, released with the paper. "
-    "Today's code: --set version=e757cef5 --set discretization=zoh --set dt_transform=softplus, and `groups` as S4's."
+    "Today's code: --set version=e757cef5 --set discretization=zoh --set dt_transform=softplus, and --set groups=… "
+    "with those of `lra-bench show s4/TASK` as JSON."
 )
 LONGER_COSINE = "Training ends after 180,000 of the cosine's 200,000 steps."
 DEFAULT_WARMUP = "The configuration names no warm-up; 1,000 steps are the repository's default."
 S4D_PATHX = (
-    "S4D-Lin did not learn Path-X in the paper. The repository later called five epochs of warm-up better, at "
-    "lr 0.001: --set lr=0.001 --set warmup_epochs=5."
+    "S4D-Lin did not learn Path-X in the paper. The repository later called five epochs of warm-up better, at lr "
+    "0.001: --set lr=0.001 --set warmup_epochs=5."
 )
 
 

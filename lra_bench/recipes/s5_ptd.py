@@ -56,10 +56,11 @@ def row(
 
 
 TWO_MATRICES = (
-    "B starts from HiPPO-LegS's own, as the README advises for CIFAR, by the branch it names, which repeats each entry "
-    "for three rows; --set b_init=hippo gives each block the whole of B, as the README's words mean. The branch is off "
-    "in the published code, so which made 87.92 cannot be decided, nor which of two published matrices: one is no "
-    "perturbation, the other starts with a growing mode."
+    "B starts from HiPPO-LegS's own, as the authors' README advises for CIFAR. Their code for it repeats each entry of "
+    "B three times in a row (hippo_repeated); their README means the whole B once for each of the three blocks (--set "
+    "b_init=hippo). That code is switched off as published, so it cannot be decided which of the two made 87.92. The "
+    "authors published two matrices for this task: one is no perturbation, the other starts with a growing mode. Here "
+    "E is our own, as for all tasks."
 )
 BATCH_SCHEDULE = (
     "The authors lowered the batch size in the course of training, by a schedule their script and its comments "

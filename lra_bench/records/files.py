@@ -90,7 +90,10 @@ def parse_record(text: str, name: str) -> AnyRecord:
     try:
         return any_record.validate_python(data)
     except ValidationError as error:
-        raise UserError(f"{name} is not a result record: {explain(error)}") from None
+        raise UserError(
+            f"{name} is not a result record: {explain(error)} Another version of lra-bench may have written it; "
+            "`report --skip-unreadable` leaves it out."
+        ) from None
 
 
 def load_any(path: Path) -> AnyRecord:
@@ -111,12 +114,4 @@ def load_record(path: Path) -> Record:
 
 def record_files(results_dir: Path) -> list[Path]:
     """Return the paths of all records below `results_dir`, sorted."""
-    return sorted(path for path in results_dir.glob("*/*/*.json") if not path.name.startswith("."))
-
-
-def load_records(results_dir: Path) -> list[Record]:
-    """Read all training records below `results_dir`, in the order of their paths.
-
-    Raises UserError for a file that is no record.
-    """
-    return [record for record in map(load_any, record_files(results_dir)) if isinstance(record, Record)]
+    return sorted(path for path in results_dir.glob("*/*/*.json") if path.is_file() and path.name[0] != ".")

@@ -82,9 +82,7 @@ def report(
             if table.name in tables_with("terminal") and (table.measured or not loaded):
                 show(table, console, models=quoted)
         if pictures and not check and not have_matplotlib():
-            console.print(
-                "No pictures: matplotlib is not installed; `pip install 'lra-bench[plots]'` brings it.", markup=False
-            )
+            console.print("No pictures: matplotlib is not installed; `pip install matplotlib` brings it.", markup=False)
     return made
 
 

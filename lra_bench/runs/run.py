@@ -191,4 +191,7 @@ def load_run(folder: Path) -> Run:
         return Run.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
         why = explain(error) if isinstance(error, ValidationError) else "it is not UTF-8 text."
-        raise UserError(f"{path} describes no run of this lra-bench ({why}) Remove {folder}.") from None
+        raise UserError(
+            f"{path} describes no run of this lra-bench ({why}) Another version may have written it: use that one, "
+            f"or remove {folder}."
+        ) from None

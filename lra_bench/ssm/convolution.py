@@ -116,7 +116,7 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _points(L: int, form: Form) -> int:
-    """The number n of points of the transform: the fastest one, a product of small primes, that the form allows."""
+    """The number n of points of the transform: at least L, or 2L − 1, rounded up to a product of small primes."""
     return next_fast_len(L) if form == "right_angle" else next_fast_len(2 * L - 1, real=True)
 
 

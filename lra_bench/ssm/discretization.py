@@ -20,7 +20,7 @@ Number = jax.Array | np.ndarray | np.floating | float
 
 
 class Discrete(NamedTuple):
-    """A discretized system: Λ̄, and the factor in B̄ = factor · B, each with the broadcast shape of the arguments."""
+    """A discretized system: Λ̄, and the factor in B̄ = factor · B, each with the shape of Λ broadcast with that of dt."""
 
     Lambda_bar_re: jax.Array
     Lambda_bar_im: jax.Array

@@ -195,7 +195,8 @@ def _read(path: Path, n: int, gamma: float) -> Real | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        # NumPy leaves a file open that it opened itself and that is no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             E, key = kept["E"], (int(kept["n"]), float(kept["gamma"]))
         if key == (n, gamma) and E.shape == (n, n) and E.dtype == np.float64 and np.isfinite(E).all():
             decompose(E)

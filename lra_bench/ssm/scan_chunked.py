@@ -53,7 +53,7 @@ class Powers(NamedTuple):
 
 @partial(jax.jit, static_argnames="reverse")  # traced once for all layers of a model
 def chunked_states(Lambda_bar: Pair, b: States, reverse: bool) -> States:
-    """Compute the states of `sequential_states` in log_T L levels of parallel work."""
+    """Compute the same result as `sequential_states`, in log_T L levels of parallel work."""
     return _level(_polar(Lambda_bar), b, reverse)
 
 
@@ -70,7 +70,7 @@ def rotate(factor: Sequence[Array], x: Array) -> Array:
 
 
 def _level(Lambda_bar: Polar, b: Array, reverse: bool) -> Array:
-    """The states of one level, by the steps at the head of this file."""
+    """Solve x_t = λ x_{t−1} + b_t for b (L, batch, 2P): within chunks by products, across chunks by the next level."""
     L, batch, width = b.shape
     T = min(CHUNK, L)
     n_chunks, middle = -(-L // T), T // 2

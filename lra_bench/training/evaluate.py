@@ -33,7 +33,7 @@ def score_best(run: Run, folder: Path) -> tuple[Score, Score, History]:
 
 
 def _data_folder(run: Run) -> Path:
-    """The prepared set with the fingerprint that the run was trained on."""
+    """The folder of the prepared set whose fingerprint the run recorded. Raises UserError where there is none."""
     for folder, manifest in prepared_sets(run.data.task):
         if manifest.fingerprint == run.data.fingerprint:
             return folder
