@@ -403,15 +403,14 @@ def test_signals_save_and_give_their_exit_code(data, tmp_path, number, code):
     settings = [f"--set={key}={value}" for key, value in {**SMALL, "epochs": 500.0, "decay_epochs": 500.0}.items()]
     command = [sys.executable, "-m", "lra_bench", "train", "--model", "s5", "--task", "listops", "--size", "tiny"]
     command += [*settings, "--results-dir", str(tmp_path / "results")]
-    process = subprocess.Popen(
-        command, env={**os.environ, "LRA_BENCH_HOME": str(home)}, stderr=subprocess.PIPE, text=True
-    )
-    for line in process.stderr:
-        if "epoch 2:" in line:
-            break
-    process.send_signal(number)
-    errors = process.stderr.read()
-    assert process.wait(timeout=60) == code
+    environment = {**os.environ, "LRA_BENCH_HOME": str(home)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "epoch 2:" in line:
+                break
+        process.send_signal(number)
+        errors = process.stderr.read()
+        assert process.wait(timeout=60) == code
     assert "all is saved. The same command continues: lra-bench train --model s5" in errors
     assert "Traceback" not in errors
     assert list(home.glob("runs/listops/s5/*/checkpoints/last/*"))
