@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from lra_bench.commands.import_ import import_
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.prepare import prepare
 from lra_bench.errors import OutOfTime, UserError
@@ -60,7 +61,7 @@ def test_time_limit_saves_and_says_how_to_go_on(tmp_path, monkeypatch):
     assert list((small_run(data).folder / "checkpoints" / "last").iterdir())
 
 
-def test_finished_runs_travel_without_their_resume_state_and_are_not_overwritten(tmp_path, monkeypatch):
+def test_finished_runs_travel_without_their_resume_state_and_are_not_overwritten(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(setup, "cache_folder", lambda: tmp_path / "compiled")
     data = prepare("listops", size="tiny", jobs=1)
     run = make_run(load_manifest(data).data_info, "s5", 0, {**SMALL, "epochs": 0.1}, "float32")
@@ -70,7 +71,8 @@ def test_finished_runs_travel_without_their_resume_state_and_are_not_overwritten
     import_runs(tmp_path / "runs.tar.xz")
     assert sorted(path.name for path in (run.folder / "checkpoints").iterdir()) == ["best"]
     (run.folder / "result.json").write_text("mine")
-    assert import_runs(tmp_path / "runs.tar.xz") == []
+    import_(tmp_path / "runs.tar.xz")
+    assert "Nothing new" in capsys.readouterr().err
     assert (run.folder / "result.json").read_text() == "mine"
 
 

@@ -14,5 +14,8 @@ def import_(
     """Unpack runs that were exported elsewhere. A run that is finished here already is left alone."""
     from lra_bench.runs.transfer import import_runs
 
-    for folder in import_runs(file):
+    folders = import_runs(file)
+    for folder in folders:
         typer.echo(folder)
+    if not folders:
+        typer.echo("Nothing new: all runs of this file are finished here already.", err=True)
