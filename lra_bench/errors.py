@@ -42,7 +42,7 @@ class Interrupted(Exception):
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """The error numbers of a full disk or an exhausted quota."""
 
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+REFUSED = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 """The error numbers of a path that cannot be read or written."""
 
 

@@ -1,4 +1,4 @@
-"""Strict JAX in every test; nothing of one test is seen by another."""
+"""Shapes of arrays are checked in every test, no test sees another's leftovers, and files of tests share fixtures."""
 
 import os
 import signal
@@ -21,3 +21,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def _own_home(tmp_path, monkeypatch):
     """Each test has its own LRA_BENCH_HOME, so no test reads a user's data or another test's leftovers."""
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The folder of tiny ListOps, made once for the tests of a file."""
+    from lra_bench.data.prepare import prepare
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LRA_BENCH_HOME", str(tmp_path_factory.mktemp("home")))
+        return prepare("listops", size="tiny", jobs=1)
+
+
+@pytest.fixture
+def shared_compilation_cache(tmp_path_factory, monkeypatch):
+    """Programs are compiled once for all tests that use this."""
+    folder = tmp_path_factory.getbasetemp() / "compiled"
+    monkeypatch.setattr("lra_bench.training.setup.cache_folder", lambda: folder)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,6 +194,8 @@ BAD = [
     (["validate", "nowhere"], "nowhere"),
     (["import", "nowhere.tar.xz"], "nowhere.tar.xz is no file"),
     (["show", "nothing"], "`show` takes a task"),
+    (["show", "s5/nothing"], "unknown task 'nothing'"),
+    (["export", "."], "is a folder"),
 ]
 
 
@@ -201,6 +204,14 @@ def test_bad_input_is_one_sentence_and_exit_2(type_in, words, says):
     code, _, err = type_in(*words)
     assert code == 2
     assert says in one_sentence(err)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which the kernel makes no others")
+def test_a_folder_that_cannot_be_made_is_one_sentence(type_in, tmp_path):
+    (tmp_path / "results").mkdir()
+    code, _, err = type_in("report", "--out", "/proc/nothing", "--no-pictures")
+    assert code == 1
+    assert "cannot be used" in one_sentence(err)
 
 
 SETTINGS = [

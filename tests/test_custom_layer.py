@@ -17,32 +17,19 @@ from flax import nnx
 
 from lra_bench import registry
 from lra_bench.data.manifest import load_manifest
-from lra_bench.data.prepare import prepare
 from lra_bench.errors import Interrupted, UserError
 from lra_bench.models.layers import DataShape
 from lra_bench.models.network import build
 from lra_bench.runs.run import load_run, make_run
-from lra_bench.training import setup, state, train
+from lra_bench.training import state, train
 from lra_bench.training.functional import initialized
 from tests.made_records import load_records
+
+pytestmark = pytest.mark.usefixtures("shared_compilation_cache")
 
 SMALL = {"n_layers": 2, "d_model": 8, "batch_size": 40, "epochs": 1.0, "warmup_epochs": 0.25, "decay_epochs": 1.0}
 
 EXAMPLE = (Path(__file__).parent.parent / "examples" / "moving_average.py").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Tiny ListOps, made once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LRA_BENCH_HOME", str(tmp_path_factory.mktemp("home")))
-        return prepare("listops", size="tiny", jobs=1)
-
-
-@pytest.fixture(autouse=True)
-def _shared_compilation_cache(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.getbasetemp() / "compiled"
-    monkeypatch.setattr(setup, "cache_folder", lambda: folder)
 
 
 @pytest.fixture

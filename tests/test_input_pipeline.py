@@ -10,29 +10,16 @@ import pytest
 
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.packed import PackedSplit, open_split
-from lra_bench.data.prepare import prepare
 from lra_bench.errors import Interrupted
 from lra_bench.runs.run import make_run
-from lra_bench.training import input_pipeline, setup, state, train
+from lra_bench.training import input_pipeline, state, train
 from lra_bench.training.input_pipeline import ResidentPipeline, StreamedPipeline, fits_on_device, make_pipelines
 from lra_bench.training.mesh import data_mesh
 
+pytestmark = pytest.mark.usefixtures("shared_compilation_cache")
+
 SMALL = {"n_layers": 1, "d_model": 8, "batch_size": 40, "epochs": 1.5, "warmup_epochs": 0.5, "decay_epochs": 1.5}
 ROW = 8
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Tiny ListOps, made once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LRA_BENCH_HOME", str(tmp_path_factory.mktemp("home")))
-        return prepare("listops", size="tiny", jobs=1)
-
-
-@pytest.fixture(autouse=True)
-def _shared_compilation_cache(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.getbasetemp() / "compiled"
-    monkeypatch.setattr(setup, "cache_folder", lambda: folder)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from lra_bench.commands.ls import LISTINGS
 from lra_bench.commands.train import train_all
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.prepare import prepare
@@ -87,6 +88,8 @@ def test_a_run_of_another_version_is_named(data):
         (item.run.folder / "run.json").write_text(content)
         with pytest.raises(UserError, match=re.escape(f"{item.run.folder / 'run.json'} describes no run")):
             load_run(item.run.folder)
+    (listed,) = LISTINGS["runs"]()
+    assert (listed["run"], listed["status"]) == (item.run.name, "unreadable")
 
 
 def test_a_prepared_set_can_be_chosen_by_name(data, tmp_path):

@@ -8,7 +8,9 @@ from flax import nnx
 
 from lra_bench.errors import UserError
 from lra_bench.models import layers, s4
+from lra_bench.models.diagonal import DiagonalSSM
 from lra_bench.models.layers import DataShape
+from lra_bench.models.long_convolution import DiagonalConvolution, LongConvolution
 from lra_bench.models.network import build
 from lra_bench.ssm import dplr, hippo
 from tests.recipes import s5_recipe
@@ -46,6 +48,12 @@ def test_fout_in_float32(N, L):
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_directions(bidirectional):
     assert_sees(s4_layer(bidirectional, length=16), past=True, future=bidirectional)
+
+
+@pytest.mark.parametrize("base", [LongConvolution, DiagonalConvolution, DiagonalSSM])
+def test_a_base_without_its_own_kernel_or_system_is_no_layer(base):
+    with pytest.raises(TypeError, match="abstract"):
+        base()
 
 
 def test_a_bidirectional_layer_has_no_step():

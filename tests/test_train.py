@@ -16,7 +16,6 @@ from orbax.checkpoint import CheckpointManager
 
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.packed import PackedSplit
-from lra_bench.data.prepare import prepare
 from lra_bench.errors import Interrupted, UserError, WorkError
 from lra_bench.records.files import load_record
 from lra_bench.runs.run import make_run
@@ -27,22 +26,9 @@ from lra_bench.training.input_pipeline import ResidentPipeline
 from lra_bench.training.setup import set_up
 from lra_bench.training.state import Examples, epoch_order, stream_key
 
+pytestmark = pytest.mark.usefixtures("shared_compilation_cache")
+
 SMALL = {"n_layers": 1, "d_model": 8, "batch_size": 40, "epochs": 2.5, "warmup_epochs": 0.5, "decay_epochs": 2.5}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Tiny ListOps, made once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LRA_BENCH_HOME", str(tmp_path_factory.mktemp("home")))
-        return prepare("listops", size="tiny", jobs=1)
-
-
-@pytest.fixture(autouse=True)
-def _shared_compilation_cache(tmp_path_factory, monkeypatch):
-    """Programs are compiled once for all tests of this file."""
-    folder = tmp_path_factory.getbasetemp() / "compiled"
-    monkeypatch.setattr(training_setup, "cache_folder", lambda: folder)
 
 
 def small_run(data, seed=0, **changes):

@@ -89,15 +89,25 @@ def recipes() -> list[Row]:
 
 
 def runs() -> list[Row]:
-    """List every run of this machine with its data, its status and its test accuracy in %."""
+    """List every run of this machine with its data, its status and its test accuracy in %.
+
+    A run that cannot be read has only its folder and a status; `show RUN` says why.
+    """
+    from lra_bench.errors import UserError
+    from lra_bench.paths import runs_folder
     from lra_bench.records.files import load_record
     from lra_bench.runs.run import all_runs, load_run
 
-    rows = []
+    rows: list[Row] = []
     for folder in all_runs():
-        run = load_run(folder)
         result = folder / "result.json"
-        record = load_record(result) if result.exists() else None
+        try:
+            run = load_run(folder)
+            record = load_record(result) if result.exists() else None
+        except UserError:
+            name = folder.relative_to(runs_folder()).as_posix()
+            rows.append({"run": name, "data": None, "status": "unreadable", "test": None})
+            continue
         test = None if record is None else record.accuracy.test
         rows.append(
             {

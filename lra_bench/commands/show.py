@@ -97,13 +97,16 @@ def describe_model(name: str) -> dict[str, Any]:
 def find_recipe(name: str) -> Recipe | None:
     """The recipe with the name MODEL/TASK; None where the name has no such form.
 
-    Raises UserError where the model has no recipe for the task.
+    Raises UserError where there is no such task, or the model has no recipe for it.
     """
     from lra_bench.registry import canonical_model, every_task_name, model_names, recipes_of
+    from lra_bench.spec import unknown
 
-    model, _, task = name.partition("/")
-    if task not in every_task_name() or model.replace("-", "_") not in model_names():
+    model, slash, task = name.partition("/")
+    if not slash or model.replace("-", "_") not in model_names():
         return None
+    if task not in every_task_name():
+        raise unknown("task", task, every_task_name())
     recipes = recipes_of(task)
     if canonical_model(model) not in recipes:
         raise UserError(f"there is no published recipe for {model} on {task}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -39,9 +40,9 @@ class DiagonalSSM(nnx.Module):
     D: nnx.Param
     C_reverse: nnx.Param | None
 
+    @abstractmethod
     def discretized(self) -> tuple[Pair, Array, Array, Array | None]:
         """The system as `scan.diagonal_ssm` takes it: Λ̄ (two of (P,)), B̄ (H, 2P), C and C_reverse (2P, H)."""
-        raise NotImplementedError("a layer has its own system")
 
     def __call__(self, u: Features) -> Features:
         """Apply the layer to (L, b, H)."""

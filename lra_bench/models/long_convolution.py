@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import jax
@@ -67,9 +68,9 @@ class LongConvolution(nnx.Module):
         transform = jax.nn.softplus if self.config.dt_transform == "softplus" else jnp.exp
         return transform(self.inv_dt[...])
 
+    @abstractmethod
     def kernel(self, L: int) -> Kernels:
         """The kernels (c, H, L) of every direction."""
-        raise NotImplementedError("a layer computes its own kernel")
 
     def __call__(self, u: Features) -> Features:
         """Apply the layer to (L, b, H)."""
@@ -93,9 +94,9 @@ class DiagonalConvolution(LongConvolution):
     discretization: Discretization
     C: nnx.Param
 
+    @abstractmethod
     def inputs(self) -> SharedModes:
         """The input matrix B, (H or 1, N' or 1)."""
-        raise NotImplementedError("a layer has its own B")
 
     def kernel(self, L: int) -> Kernels:
         """The kernels (c, H, L) of every direction."""

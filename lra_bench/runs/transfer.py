@@ -23,8 +23,10 @@ def export_runs(file: Path, names: Sequence[str] = ()) -> list[Path]:
     """Pack the runs called `names` (default: all of this machine) into `file`, an xz-compressed tar archive.
 
     A finished run is packed without the checkpoint to resume from. Returns the folders of the packed runs.
-    Raises UserError where there is nothing to pack.
+    Raises UserError where there is nothing to pack, or `file` is a folder.
     """
+    if file.is_dir():
+        raise UserError(f"{file} is a folder. Give the name of a file, as in {file / 'runs.tar.xz'}.")
     runs = [find_run(name) for name in names] or all_runs()
     if not runs:
         raise UserError("there is no run to export. Train one: lra-bench train --model s5-ptd --smoke.")
