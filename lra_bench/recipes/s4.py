@@ -62,8 +62,8 @@ GROUPS_DT_GLOBAL: dict[Role, Group] = {**V3_GROUPS_DT_GLOBAL, **_NO_DECAY}
 """The optimizer groups of `lr: {dt: null, A: 0.001, B: 0.001}` in state-spaces/s4 @ e757cef5. C is regular."""
 
 NOTES = (
-    "The published accuracy belongs to the repository's configurations of v3.0.0. It states none for the ones used "
-    "here, which it recommends now."
+    "The published accuracy belongs to the repository's configurations of v3.0.0. The repository states none for the "
+    "configurations used here, which it recommends now."
 )
 
 INPUTS: dict[str, Input] = {
