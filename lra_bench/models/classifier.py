@@ -13,6 +13,7 @@ from flax import nnx
 from jax import Array
 
 from lra_bench.errors import UserError
+from lra_bench.models.fused import can_fuse, fused, moments_of
 from lra_bench.models.layers import Block, Conventions, DataShape, Dense, dropout_masks, gelu, make_norm
 from lra_bench.models.remat import rematerialized
 from lra_bench.models.shapes import (
@@ -155,7 +156,12 @@ class Classifier(nnx.Module):
             key, step_key = jax.random.split(key)
         shape = len(self.blocks), max(block.masks for block in self.blocks), *x.shape[1:]
         masks = dropout_masks(key, self.dropout, shape, x.dtype)
+        moments = None
         for i, block in enumerate(self.blocks):
+            if train and not self.remat and can_fuse(block, x):
+                moments = moments_of(x) if moments is None else moments
+                x, moments = fused(block, x, moments, None if masks is None else masks[i])
+                continue
             own_key = None if step_key is None else jax.random.fold_in(step_key, i)
             arguments = x, mask, train, None if masks is None else masks[i], own_key
             x = rematerialized(block, *arguments) if self.remat and train else block(*arguments)

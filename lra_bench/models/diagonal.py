@@ -44,6 +44,11 @@ class DiagonalSSM(nnx.Module):
     def discretized(self) -> tuple[Pair, Array, Array, Array | None]:
         """The system as `scan.diagonal_ssm` takes it: Λ̄ (two of (P,)), B̄ (H, 2P), C and C_reverse (2P, H)."""
 
+    @property
+    def discretized_width(self) -> int:
+        """The length 2P of a row of packed states."""
+        return self.discretized()[1].shape[1]
+
     def __call__(self, u: Features) -> Features:
         """Apply the layer to (L, b, H)."""
         return scan.diagonal_ssm(*self.discretized(), u) + self.D[...] * u

@@ -178,6 +178,10 @@ class Dense(nnx.Module):
         return y.reshape(*x.shape[:-1], -1)
 
 
+EPSILON = 1e-5
+"""The ε that BatchNorm adds to the variance."""
+
+
 class BatchNorm(nnx.Module):
     """Batch normalization over batch and length, with ε = 1e-5.
 
@@ -199,19 +203,22 @@ class BatchNorm(nnx.Module):
             mean = tokens.mean(0)
             # Both moments come from one pass over memory. Rounding can make this difference negative.
             var = jnp.maximum((tokens * tokens).mean(0) - mean * mean, 0.0)
-            n = tokens.shape[0]
-            kept_var = var * (n / (n - 1)) if self.unbiased else var
-            self.mean[...] = self.decay * self.mean[...] + (1 - self.decay) * mean
-            self.var[...] = self.decay * self.var[...] + (1 - self.decay) * kept_var
+            self.keep(mean, var, tokens.shape[0])
         else:
             mean, var = self.mean[...], self.var[...]
         scale, shift = self.scale_and_shift(mean, var)
         return (tokens * scale + shift).reshape(x.shape)
 
+    def keep(self, mean: PerFeature, var: PerFeature, tokens: int) -> None:
+        """Update the running moments by those of a batch of so many tokens."""
+        kept_var = var * (tokens / (tokens - 1)) if self.unbiased else var
+        self.mean[...] = self.decay * self.mean[...] + (1 - self.decay) * mean
+        self.var[...] = self.decay * self.var[...] + (1 - self.decay) * kept_var
+
     def scale_and_shift(self, mean: Array | None = None, var: Array | None = None) -> tuple[Array, Array]:
         """The scale and the shift, each (H,), that normalize by these moments; None means the running ones."""
         mean, var = self.mean[...] if mean is None else mean, self.var[...] if var is None else var
-        scale = self.scale[...] * jax.lax.rsqrt(var + 1e-5)
+        scale = self.scale[...] * jax.lax.rsqrt(var + EPSILON)
         return scale, self.bias[...] - mean * scale
 
 

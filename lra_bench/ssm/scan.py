@@ -23,13 +23,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lra_bench.ssm.scan_chunked import chunked_states
+from lra_bench.kernels import scan as kernel
+from lra_bench.kernels import triton
+from lra_bench.machine.platform import target_platform
+from lra_bench.ssm.scan_chunked import chunked_states, powers_of
 from lra_bench.ssm.scan_sequential import advance, sequential_states
 from lra_bench.ssm.shapes import Drive, Features, FeaturesAt, InputMatrix, OutputMatrix, Pair, States, StatesAt
 
-Form = Literal["sequential", "chunked"]
-"""The way to compute the states; the results agree up to rounding. By default it is sequential on a CPU, where that is
-2–6 times faster than any parallel form, and chunked elsewhere."""
+Form = Literal["sequential", "chunked", "loop"]
+"""The way to compute the states; the results agree up to rounding."""
 
 FEWEST_CHUNKED_STEPS = 64
 """The length up to which sequences run step by step on every device, with about as many launches as two levels of
@@ -60,7 +62,13 @@ def diagonal_ssm(
     """
     _check_shapes(Lambda_bar, B, C, C_reverse, u)
     dtype, (P2, H) = Lambda_bar[0].dtype, C.shape
+    form = form or fastest_form(u.shape[0])
     driven = _tokens_times(u, B, dtype)
+    if form == "loop":
+        constant = jnp.zeros(P2, dtype) if drive is None else drive
+        x = loop_recurrence(Lambda_bar, driven.astype(u.dtype), constant, C_reverse is not None)
+        both = C if C_reverse is None else jnp.concatenate([C, C_reverse])
+        return _tokens_times(x, both, dtype).astype(u.dtype)
     if drive is not None:
         driven += drive
     x = recurrence(Lambda_bar, driven, False, form).astype(u.dtype)
@@ -84,6 +92,58 @@ def step(
     driven = _tokens_times(u_t, B, state.dtype)
     state = jnp.concatenate(advance(Lambda_bar, jnp.split(state, 2, axis=-1), jnp.split(driven, 2, axis=-1)), axis=-1)
     return state, _tokens_times(state.astype(u_t.dtype), C, state.dtype).astype(u_t.dtype)
+
+
+def fastest_form(length: int) -> Form:
+    """The form for a length on the platform that is traced for.
+
+    On a CPU the sequential form is 2–6 times faster than any parallel one. On a GPU the loop kernels move a third of
+    the bytes of the chunked form. The latter needs nothing but XLA.
+    """
+    platform = target_platform()
+    if platform == "cpu" or length <= FEWEST_CHUNKED_STEPS:
+        return "sequential"
+    return "loop" if platform == "gpu" and triton.AVAILABLE else "chunked"
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def loop_recurrence(Lambda_bar: Pair, b: States, drive: Drive, both: bool) -> States:
+    """Compute the states of x_t = Λ̄ x_{t−1} + b_t + drive by GPU kernels: (L, batch, 2P), and with `both` (L, batch,
+    4P), in which those of the reverse direction follow those of the forward one. They are stored in b's dtype."""
+    return loop_states(Lambda_bar, b, drive, both)
+
+
+def _loop_forward(
+    Lambda_bar: Pair, b: Array, drive: Array, both: bool
+) -> tuple[Array, tuple[Pair, Array]]:
+    x = loop_states(Lambda_bar, b, drive, both)
+    return x, (Lambda_bar, x)
+
+
+def _loop_backward(both: bool, residuals: tuple[Pair, Array], dx: Array) -> tuple[Pair, Array, Array]:
+    d_Lambda, d_drive, db = loop_gradient(*residuals, dx, both)
+    return d_Lambda, db, d_drive
+
+
+loop_recurrence.defvjp(_loop_forward, _loop_backward)
+
+
+def loop_states(Lambda_bar: Pair, b: States, drive: Drive, both: bool) -> States:
+    """Compute `loop_recurrence`; it is not differentiable."""
+    return kernel.loop_states(_modes(Lambda_bar, b.shape[0], *jnp.split(drive, 2)), b, both)
+
+
+def loop_gradient(Lambda_bar: Pair, x: States, dx: States, both: bool) -> tuple[Pair, Drive, States]:
+    """Compute the gradients of Λ̄, drive and b from the states of `loop_states` and their gradient."""
+    real, imag = Lambda_bar
+    modes = _modes((real, -imag), x.shape[0], jnp.zeros_like(real), jnp.zeros_like(real))
+    d_Lambda, d_drive, db = kernel.loop_gradient(modes, x, dx, both)
+    return (d_Lambda[0], d_Lambda[1]), d_drive.reshape(-1), db
+
+
+def _modes(Lambda_bar: Pair, L: int, drive_real: Array, drive_imag: Array) -> kernel.Modes:
+    power_real, power_imag = powers_of(Lambda_bar, [kernel.chunk_length(L)])
+    return kernel.Modes(*Lambda_bar, power_real[0], power_imag[0], drive_real, drive_imag)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

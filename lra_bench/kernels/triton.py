@@ -1,0 +1,60 @@
+"""Pallas' Triton dialect: all that this package uses of it.
+
+The dialect is deprecated from JAX 0.12 on. Its heirs are Mosaic GPU, which runs on Hopper and later only, and the
+package `jax_triton`. Where it is missing, or no GPU is there, `AVAILABLE` and the callers' plain twins decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax import Array
+from jax.experimental import pallas as pl
+
+try:
+    from jax.experimental.pallas import triton
+except ImportError:  # a JAX that has dropped the dialect
+    triton = None  # type: ignore[assignment]
+
+AVAILABLE = triton is not None
+"""Whether this JAX has the dialect."""
+
+Shape = jax.ShapeDtypeStruct
+"""The shape and dtype of an output."""
+
+program_id = pl.program_id
+"""The place of the running program along an axis of the grid."""
+
+
+class Interpreter:
+    """The switch that lets tests run the kernels without a GPU."""
+
+    on = False
+
+
+def load(array: Any, index: Any, mask: Any = None) -> Array:
+    """Load the numbers of a flat array at these indices; zero where the mask is false."""
+    return triton.load(array.at[index], mask=mask, other=None if mask is None else 0)
+
+
+def store(array: Any, index: Any, value: Array, mask: Any = None) -> None:
+    """Store numbers, in the array's dtype, at these indices of a flat array, where the mask is true."""
+    triton.store(array.at[index], value.astype(array.dtype), mask=mask)
+
+
+def call(
+    kernel: Callable[..., None],
+    name: str,
+    grid: tuple[int, ...],
+    arguments: Sequence[Array],
+    outputs: Sequence[Shape],
+    warps: int,
+) -> list[Array]:
+    """Run `kernel(*argument refs, *output refs)` once for each place of the grid. All arrays are flat."""
+    options: dict[str, Any] = {"interpret": True}
+    if not Interpreter.on:
+        options = {"compiler_params": triton.CompilerParams(num_warps=warps, num_stages=1)}
+    flat = [argument.reshape(-1) for argument in arguments]
+    return pl.pallas_call(kernel, out_shape=list(outputs), grid=grid, name=name, **options)(*flat)

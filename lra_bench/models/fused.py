@@ -1,0 +1,193 @@
+"""The S5 block in training on a GPU: one function with a gradient of its own, in a third of XLA's passes over memory.
+
+The plain twin is `layers.Block`, with the same values and gradients up to the rounding of products. Three things save
+passes over tokens × features:
+
+1. BatchNorm is folded into the state space. With scale = γ/σ and shift = β − μ ∘ scale, B u = (x ∘ scale) B + shift B
+   and D ∘ u = (D ∘ scale) ∘ x + D ∘ shift, so no normalized array is written. The gradients of scale and shift follow
+   from those of the weights, without a sum over tokens of their own.
+2. The moments of a block's output are summed up where it is written. The next block takes them as an argument; the
+   gradient through them is added where its input's gradient is written.
+3. What stands between the products is fused with them: `kernels/gate.py`, `kernels/residual.py`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from lra_bench.kernels import gate, residual, triton
+from lra_bench.machine.platform import target_platform
+from lra_bench.models.diagonal import DiagonalSSM
+from lra_bench.models.layers import EPSILON, BatchNorm, Block, Gate
+from lra_bench.models.shapes import DropoutMasks
+from lra_bench.ssm import scan
+from lra_bench.ssm.shapes import Features, Pair
+
+
+class BlockParameters(NamedTuple):
+    """The arrays of a block. The state space is discretized, as `scan.diagonal_ssm` takes it."""
+
+    norm_scale: Array  # γ (H,)
+    norm_bias: Array  # β (H,)
+    Lambda_bar: Pair  # two of (P,)
+    B: Array  # (H, 2P)
+    C: Array  # (2P, H), or (4P, H) for both directions
+    D: Array  # (H,)
+    gate: Array  # (H, H)
+    gate_bias: Array  # (H,)
+    value: Array | None  # (H, H)
+    value_bias: Array | None  # (H,)
+
+
+class _Kind(NamedTuple):
+    """What does not change in training."""
+
+    gate: str
+    both: bool
+
+
+class _Folded(NamedTuple):
+    """BatchNorm as an affine map, and what its gradient needs; (H,) each."""
+
+    mean: Array
+    inverse: Array  # 1/σ
+    scale: Array
+    shift: Array
+
+
+def can_fuse(block: Block, x: Features) -> bool:
+    """Whether the kernels compute this block on these arrays.
+
+    They need one GPU, products as TF32 or of bfloat16 arrays, BatchNorm first, a diagonal state space, and widths that
+    are multiples of 16 and not above `gate.WIDEST`.
+    """
+    here = target_platform() == "gpu" and triton.AVAILABLE and jax.device_count() == 1
+    fast = x.dtype == jnp.bfloat16 or jax.config.jax_default_matmul_precision == "tensorfloat32"
+    layer, head = block.layer, block.gate
+    if not (here and fast and isinstance(layer, DiagonalSSM) and isinstance(head, Gate)):
+        return False
+    known = isinstance(block.norm, BatchNorm) and block.prenorm and not block.mask_before_layer
+    known = known and block.layer_dropout == "none" and head.kind != "gelu" and head.conventions.gelu == "tanh"
+    width = layer.discretized_width
+    return known and x.shape[-1] <= gate.WIDEST and bool(gate.column_block(x.shape[-1]) and gate.column_block(width))
+
+
+def moments_of(x: Features) -> Array:
+    """The sums (2, H) of x and x² over all tokens, in float32."""
+    tokens = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+    return jnp.stack([tokens.sum(0), (tokens * tokens).sum(0)])
+
+
+def fused(block: Block, x: Features, moments: Array, masks: DropoutMasks | None) -> tuple[Features, Array]:
+    """Apply the block in training mode to (L, b, H), whose moments are given. Returns the output and its moments.
+
+    BatchNorm's running statistics are updated. Moments are sums, as `moments_of` makes them.
+    """
+    layer, norm, head = block.layer, block.norm, block.gate
+    assert isinstance(layer, DiagonalSSM) and isinstance(norm, BatchNorm) and isinstance(head, Gate)
+    Lambda_bar, B, C, C_reverse = layer.discretized()
+    tokens = x.shape[0] * x.shape[1]
+    norm.keep(*_mean_and_variance(jax.lax.stop_gradient(moments), tokens), tokens)
+    full = head.kind == "full_glu"
+    parameters = BlockParameters(
+        norm.scale[...],
+        norm.bias[...],
+        Lambda_bar,
+        B,
+        C if C_reverse is None else jnp.concatenate([C, C_reverse]),
+        layer.D[...],
+        head.gate.kernel[...],
+        head.gate.bias[...],
+        head.value.kernel[...] if full else None,
+        head.value.bias[...] if full else None,
+    )
+    return _block(_Kind(head.kind, C_reverse is not None), parameters, x, jax.lax.stop_gradient(moments), masks)
+
+
+def _mean_and_variance(moments: Array, tokens: int) -> tuple[Array, Array]:
+    mean = moments[0] / tokens
+    # Rounding can make this difference negative.
+    return mean, jnp.maximum(moments[1] / tokens - mean * mean, 0.0)
+
+
+def _fold(parameters: BlockParameters, moments: Array, tokens: int) -> _Folded:
+    mean, variance = _mean_and_variance(moments, tokens)
+    inverse = jax.lax.rsqrt(variance + EPSILON)
+    scale = parameters.norm_scale * inverse
+    return _Folded(mean, inverse, scale, parameters.norm_bias - mean * scale)
+
+
+def _gate_parameters(parameters: BlockParameters, folded: _Folded) -> gate.GateParameters:
+    p = parameters
+    skip, shift = p.D * folded.scale, p.D * folded.shift
+    return gate.GateParameters(skip, shift, p.gate, p.gate_bias, p.value, p.value_bias)
+
+
+def _product(a: Array, b: Array) -> Array:
+    """A product of two-dimensional arrays in a's dtype, with a float32 sum."""
+    return jnp.dot(a, b.astype(a.dtype), preferred_element_type=jnp.float32)
+
+
+def _exact(a: Array, b: Array) -> Array:
+    """A product of small arrays, whose rounding would meet every token."""
+    return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _block(
+    kind: _Kind, parameters: BlockParameters, x: Array, moments: Array, masks: Array | None
+) -> tuple[Array, Array]:
+    return _forward(kind, parameters, x, moments, masks)[0]
+
+
+def _forward(
+    kind: _Kind, parameters: BlockParameters, x: Array, moments: Array, masks: Array | None
+) -> tuple[tuple[Array, Array], tuple[Array | None, ...]]:
+    p, (L, b, H) = parameters, x.shape
+    folded = _fold(p, moments, L * b)
+    driven = _product(x.reshape(-1, H), folded.scale[:, None] * p.B).astype(x.dtype).reshape(L, b, -1)
+    states = scan.loop_states(p.Lambda_bar, driven, _exact(folded.shift, p.B), kind.both)
+    y = _product(states.reshape(L * b, -1), p.C).astype(x.dtype).reshape(L, b, H)
+    out, sums = gate.gate_forward(kind.gate, x, y, _gate_parameters(p, folded), masks)
+    return (out, sums), (p, x, moments, masks, states, y)
+
+
+def _backward(kind: _Kind, residuals: tuple, cotangents: tuple[Array, Array]):
+    (p, x, moments, masks, states, y), (dout, _) = residuals, cotangents
+    L, b, H = x.shape
+    folded = _fold(p, moments, L * b)
+    found = gate.gate_backward(kind.gate, dout, x, y, _gate_parameters(p, folded), masks)
+    sum_dz, sum_x_dz, d_gate_bias, *d_value_bias = found.sums
+    d_states = _product(found.dz, p.C.T).astype(x.dtype).reshape(L, b, -1)
+    dC = _product(states.reshape(L * b, -1).T, found.dz)
+    d_Lambda, d_drive, db = scan.loop_gradient(p.Lambda_bar, states, d_states, kind.both)
+    # The gradients of scale ∘ B and of shift B, then those of scale and shift.
+    dB_scaled = _product(x.reshape(-1, H).T, db.reshape(L * b, -1))
+    d_shift = _exact(p.B, d_drive) + p.D * sum_dz
+    d_scale = (dB_scaled * p.B).sum(1) + p.D * sum_x_dz - folded.mean * d_shift
+    d_variance = -0.5 * p.norm_scale * d_scale * folded.inverse**3
+    d_mean = -folded.scale * d_shift - 2.0 * folded.mean * d_variance
+    vectors = residual.PerFeature(p.D * folded.scale, d_mean / (L * b), 2.0 * d_variance / (L * b))
+    dx = residual.input_gradient(db, folded.scale[:, None] * p.B, found.dz, dout, x, vectors)
+    gradients = BlockParameters(
+        norm_scale=d_scale * folded.inverse,
+        norm_bias=d_shift,
+        Lambda_bar=d_Lambda,
+        B=folded.scale[:, None] * dB_scaled + folded.shift[:, None] * d_drive,
+        C=dC,
+        D=folded.scale * sum_x_dz + folded.shift * sum_dz,
+        gate=_product(found.activated.T, found.d_gate),
+        gate_bias=d_gate_bias,
+        value=None if found.d_value is None else _product(found.activated.T, found.d_value),
+        value_bias=d_value_bias[0] if d_value_bias else None,
+    )
+    # The moments are those of x, so their part of the gradient is in dx.
+    return gradients, dx, jnp.zeros_like(moments), None if masks is None else jnp.zeros_like(masks)
+
+
+_block.defvjp(_forward, _backward)
