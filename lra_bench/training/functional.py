@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from lra_bench.machine.precision import activation_dtype
 from lra_bench.models.classifier import count_parameters
 from lra_bench.models.layers import DataShape
 from lra_bench.models.network import build
@@ -67,6 +68,7 @@ def initialized(run: Run, shape: DataShape, remat: bool = False) -> tuple[Functi
         rngs = nnx.Rngs(params=key, default=jax.random.fold_in(key, 1))
         model: Any = build(run.model, run.recipe, shape, rngs=rngs)
         model.remat = remat
+        model.activations = activation_dtype(run.precision)
         model.train()
         training, states = nnx.graphdef(model), nnx.state(model, nnx.Param, nnx.BatchStat, ...)
         model.eval()
