@@ -158,6 +158,15 @@ def test_no_model_has_such_a_product(model):
         precision.refuse_lossy_products(traced.jaxpr.jaxpr)
 
 
+@pytest.mark.parametrize("model", ["s5", "s4"])
+def test_a_run_starts_from_the_same_numbers_whatever_jax_is_set_to(model):
+    run, shape = synthetic_run(model, "listops", 32, SMALL, "float32")
+    _, params, _ = initialized(run, shape)
+    with jax.default_matmul_precision(precision.THREE_PRODUCTS):
+        _, again, _ = initialized(run, shape)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, params, again))
+
+
 # What repeats a run
 
 

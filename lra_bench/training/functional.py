@@ -74,7 +74,8 @@ def initialized(run: Run, shape: DataShape, remat: bool = False) -> tuple[Functi
         model.eval()
         return training, nnx.graphdef(model), states  # a graphdef is static: jit hands it through as it is
 
-    training, evaluation, (params, stats, fixed) = jax.jit(initial)(stream_key(run.seed, 0))
+    with jax.default_matmul_precision("highest"):  # a run starts from the same numbers in every precision
+        training, evaluation, (params, stats, fixed) = jax.jit(initial)(stream_key(run.seed, 0))
     model = nnx.merge(evaluation, params, stats, fixed)
     network = FunctionalNetwork(training, evaluation, fixed, count_parameters(model), model.batched_products)
     return network, params, stats
