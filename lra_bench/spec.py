@@ -48,9 +48,17 @@ Group = Literal["regular", "regular_no_decay", "ssm", "ssm_decay"]
 `regular` has `lr` and decay, `regular_no_decay` has `lr` alone, `ssm` has `ssm_lr` alone, `ssm_decay` has both.
 """
 
-Precision = Literal["float32", "tf32"]
-"""The precision of matrix products. `float32` is full precision everywhere. `tf32` is the accelerator's fast float32
-mode, which changes numbers."""
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""The precision of a run.
+
+`float32` multiplies matrices exactly. `tf32` rounds the factors of products of float32 matrices to 10 bits of mantissa;
+JAX does so by default on the GPUs that the papers used. `bfloat16` keeps activations and saved states in 16 bits;
+parameters, optimizer, statistics, the carry of scans and the loss stay in float32, and products of float32 matrices are
+those of `tf32`.
+"""
+
+PUBLISHED_PRECISIONS: frozenset[Precision] = frozenset({"float32", "tf32"})
+"""The precisions in which a published recipe is run as published."""
 
 Placement = Literal["auto", "device", "host"]
 """The place of the examples while training: the device, the host's disk (read buffer by buffer), or the device if they

@@ -32,7 +32,7 @@ def _quick(monkeypatch, tmp_path):
 
 def asked(**changes):
     fields = {"models": ["s5"], "tasks": ["listops"], "lengths": "32", "batch": 2, "overrides": SMALL, "smoke": True}
-    return BenchRequest(**{**fields, **changes})
+    return BenchRequest(precision="float32", **{**fields, **changes})
 
 
 def run(tmp_path, against=None, **changes):

@@ -105,7 +105,7 @@ def test_a_digest_with_two_recipes_and_a_fingerprint_of_two_sets(tmp_path):
     words = sound(seed=2)
     words = words.model_copy(update={"recipe": words.recipe.model_copy(update={"notes": "only words"})})
     found = problems(tmp_path, sound(), other, words)
-    assert [text.split(" in ")[0] for _, text in found] == ["digest aaaaaaaaaaaa has another recipe or data"]
+    assert [text.split(" in ")[0] for _, text in found] == ["digest aaaaaaaaaaaa has another recipe, data or precision"]
     made = [sound(), sound(seed=1, digest="b" * 12, data={"source": "generated"})]
     found = problems(tmp_path / "two", *made)
     assert [severity for severity, text in found if "is of other examples" in text] == ["error"]

@@ -27,16 +27,16 @@ SMOKE_SIZES: dict[str, Any] = {"n_layers": 2, "d_model": 32}
 _LENGTH = re.compile(r"(\d+)([kM]?)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchRequest:
     """The request of a command line. No `models` or `tasks` means all; no `lengths` means the tasks' own."""
 
+    precision: Precision
     models: Sequence[str] = ()
     tasks: Sequence[str] = ()
     lengths: str | None = None
     batch: int | None = None
     overrides: Mapping[str, Any] | None = None
-    precision: Precision = "float32"
     data: bool = False
     remat: bool = False
     smoke: bool = False

@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from lra_bench.errors import UserError
 from lra_bench.records.files import load_any, parse_record, record_files
 from lra_bench.records.schema import BenchRecord, Record
 from lra_bench.runs.run import find_run
+from lra_bench.spec import Precision
 
 
 class Key(NamedTuple):
-    """The identity of a measurement. Speeds with the same key are compared."""
+    """The identity of a measurement. Speeds with the same key are compared, else those of another precision."""
 
     model: str
     task: str
     length: int
     call: str
     input: str
+    precision: Precision
 
 
 class Speed(NamedTuple):
@@ -48,6 +50,8 @@ class Ratio(NamedTuple):
     batch: int
     earlier_device_kind: str
     device_kind: str
+    earlier_precision: Precision
+    precision: Precision
 
     def sentence(self) -> str:
         """The ratio as a sentence for the terminal."""
@@ -57,6 +61,8 @@ class Ratio(NamedTuple):
             text += f"; batch {self.batch}, before {self.earlier_batch}"
         if self.device_kind != self.earlier_device_kind:
             text += f"; on {self.device_kind}, before on {self.earlier_device_kind}"
+        if self.precision != self.earlier_precision:
+            text += f"; in {self.precision}, before in {self.earlier_precision}"
         return text + "."
 
 
@@ -106,13 +112,13 @@ def speeds_of(record: Record | BenchRecord) -> Earlier:
     """The speeds of a record. That of a training run counts both for real data and for synthetic examples."""
     kind = record.system.device_kind
     if isinstance(record, Record):
-        key = Key(record.model, record.data.task, record.data.length, "train", "data")
+        key = Key(record.model, record.data.task, record.data.length, "train", "data", record.system.precision)
         rate = record.throughput.examples_per_second_per_device
         speed = Speed(rate, record.recipe.batch_size, kind)
         return {key: speed, key._replace(input="synthetic"): speed} if rate > 0 else {}
     place = (record.model, record.task, record.length)
     return {
-        Key(*place, measured.call, measured.input): Speed(
+        Key(*place, measured.call, measured.input, record.system.precision): Speed(
             measured.examples_per_second_per_device or measured.tokens_per_second_per_device, record.batch_size, kind
         )
         for measured in record.measurements
@@ -120,12 +126,14 @@ def speeds_of(record: Record | BenchRecord) -> Earlier:
 
 
 def ratios(records: Sequence[BenchRecord], earlier: Earlier) -> list[Ratio]:
-    """Make a ratio for every measurement that `earlier` has too."""
+    """Make a ratio for every measurement that `earlier` has too, if only in another precision."""
     found = []
     for record in records:
         for key, now in speeds_of(record).items():
-            if key in earlier:
-                before = earlier[key]
-                times = now.rate / before.rate
-                found.append(Ratio(*key, times, before.batch, now.batch, before.device_kind, now.device_kind))
+            others = [key, *(key._replace(precision=precision) for precision in get_args(Precision))]
+            for other in [other for other in others if other in earlier][:1]:
+                before = earlier[other]
+                times, kinds = now.rate / before.rate, (before.device_kind, now.device_kind)
+                precisions = other.precision, key.precision
+                found.append(Ratio(*key[:5], times, before.batch, now.batch, *kinds, *precisions))
     return found

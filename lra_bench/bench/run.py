@@ -13,7 +13,7 @@ from lra_bench.bench.ratios import Earlier, Ratio, earlier_speeds, ratios
 from lra_bench.bench.timing import SMOKE_TIMING, Roofline, TimingSettings, measure_roofline
 from lra_bench.errors import WorkError
 from lra_bench.machine.system import describe_provenance, describe_system
-from lra_bench.machine.xla import MATMUL_PRECISIONS, run_on_calling_thread
+from lra_bench.machine.xla import run_on_calling_thread
 from lra_bench.paths import write_atomically
 from lra_bench.progress import Progress
 from lra_bench.records.files import load_any, path_of, record_text
@@ -97,7 +97,7 @@ def measure_all(request: BenchRequest, planned: list[PlannedCase], earlier: Earl
 
 def make_record(run: Run, remat: bool, parameters: int, measured: list[Measurement], note: str) -> BenchRecord:
     """Make the record of one shape. Its digest is over recipe, shape, precision and devices."""
-    system = describe_system(run.precision, MATMUL_PRECISIONS[run.precision])
+    system = describe_system(run.precision)
     identity = {
         "model": run.model,
         "task": run.data.task,
@@ -130,8 +130,7 @@ def make_record(run: Run, remat: bool, parameters: int, measured: list[Measureme
 def command_of(run: Run, remat: bool) -> str:
     """The command that repeats this measurement."""
     parts = [f"lra-bench bench --model {cli_name(run.model)} --task {run.data.task}", f"--lengths {run.data.length}"]
-    parts += set_options(run.overrides)
-    parts += [] if run.precision == "float32" else [f"--precision {run.precision}"]
+    parts += [*set_options(run.overrides), f"--precision {run.precision}"]
     return " ".join([*parts, *(["--remat"] if remat else [])])
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lra_bench.machine.xla import matmul_precision
+from lra_bench.machine.precision import activation_dtype, matmul_precision
 from lra_bench.records.schema import Timing
 from lra_bench.spec import Precision
 
@@ -72,7 +72,7 @@ def _timing(seconds: list[float], calls: int, warmup: int) -> Timing:
 
 
 class Roofline(NamedTuple):
-    """The best rates of the device in this process: a product of square float32 matrices, and x + 1 in place."""
+    """The best rates of the device in this process: a product of square matrices, and x + 1 in place."""
 
     flops_per_second: float
     bytes_per_second: float
@@ -87,18 +87,25 @@ class Roofline(NamedTuple):
 
 
 def measure_roofline(precision: Precision, settings: TimingSettings) -> Roofline:
-    """Measure the roofline by the fastest window of each of the two, with products at the run's precision."""
+    """Measure the roofline by the fastest window of each of the two, with products at the run's precision.
+
+    A run multiplies float32 matrices and matrices of its activations' dtype; the faster of both products counts.
+    """
     size, bytes_each = ROOFLINE_SIZES[jax.default_backend() == "cpu"]
-    matrix = jnp.ones((size, size), jnp.float32)
-    with matmul_precision(precision):
-        multiply = jax.jit(jnp.dot).lower(matrix, matrix).compile()
     increment = jax.jit(lambda x: x + 1, donate_argnums=0)
     vector = [jnp.zeros(bytes_each // 4, jnp.float32)]
 
-    def products(n: int) -> None:
-        for _ in range(n):
-            result = multiply(matrix, matrix)
-        result.block_until_ready()
+    def products_of(dtype: Any) -> Calls:
+        matrix = jnp.ones((size, size), dtype)
+        with matmul_precision(precision):
+            multiply = jax.jit(jnp.dot).lower(matrix, matrix).compile()
+
+        def products(n: int) -> None:
+            for _ in range(n):
+                result = multiply(matrix, matrix)
+            result.block_until_ready()
+
+        return products
 
     def copies(n: int) -> None:
         for _ in range(n):
@@ -110,4 +117,5 @@ def measure_roofline(precision: Precision, settings: TimingSettings) -> Roofline
         n = max(1, round(settings.window_seconds / 2 / seconds_of(calls, 1)))
         return min(seconds_of(calls, n) / n for _ in range(settings.windows))
 
-    return Roofline(2 * size**3 / fastest(products), 2 * bytes_each / fastest(copies))
+    product = min(fastest(products_of(dtype)) for dtype in {jnp.float32, activation_dtype(precision)})
+    return Roofline(2 * size**3 / product, 2 * bytes_each / fastest(copies))

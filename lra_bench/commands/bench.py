@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lra_bench.commands.options import Json, Remat, ResultsDir, Settings
+from lra_bench.commands.options import Json, PrecisionOption, Remat, ResultsDir, Settings, chosen_precision
 from lra_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ def bench(
         int | None, typer.Option(min=1, help="Examples in a batch. By default the recipe's, and on a CPU fewer.")
     ] = None,
     settings: Settings = None,
-    precision: Annotated[
-        Literal["float32", "tf32"], typer.Option(help="The precision of matrix products on accelerators.")
-    ] = "float32",
+    precision: PrecisionOption = None,
     data: Annotated[
         bool, typer.Option("--data", help="Measure prepared data as well, beside synthetic examples.")
     ] = False,
@@ -75,7 +73,7 @@ def bench(
         lengths=lengths,
         batch=batch,
         overrides=parse_overrides(settings or []),
-        precision=precision,
+        precision=chosen_precision(precision),
         data=data,
         remat=remat,
         smoke=smoke,
@@ -111,7 +109,8 @@ def print_outcome(outcome: BenchOutcome) -> None:
     if not console.is_terminal:
         console = Console(width=140)
     numbers = ("Examples/s", "Tokens/s", "ms", "IQR", "Compile s", "GiB", "Roofline")
-    table = Table(title="Speed per device", box=SIMPLE)
+    precisions = ", ".join(sorted({record.system.precision for record in outcome.records}))
+    table = Table(title=f"Speed per device, {precisions}", box=SIMPLE)
     for name in ("Model", "Shape", "Call"):
         table.add_column(name, overflow="fold")
     for name in numbers:
@@ -175,14 +174,13 @@ def refuse_if_not_drawable(plot: Path) -> None:
 
 def draw(plot: Path, records: list[BenchRecord]) -> None:
     """Draw time and memory of the training step against length into a file."""
-    from lra_bench.registry import model_title
     from lra_bench.report.select import Loaded
-    from lra_bench.report.speed_figures import scaling_pictures
+    from lra_bench.report.speed_figures import lines_of, scaling_pictures
 
     # The report draws published networks only. Here the user asked for the changed ones, so they pass as published.
     asked_for = {"overrides": {}, "remat": False}
     loaded = [Loaded(record.digest, record.model_copy(update=asked_for)) for record in records]
-    pictures = scaling_pictures(loaded, [model_title(record.model) for record in records])
+    pictures = scaling_pictures(loaded, list(lines_of(loaded)))
     if not pictures:
         print("No picture: it needs one model at two lengths or more.", file=sys.stderr)
         return

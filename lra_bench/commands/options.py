@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from lra_bench.spec import Precision
 
 ResultsDir = Annotated[Path, typer.Option("--results-dir", help="The folder of result records to read and write.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -23,4 +26,24 @@ Settings = Annotated[
         "--set", metavar="KEY=VALUE", help="Change a setting of the recipe, as in --set n_layers=4. May be repeated."
     ),
 ]
+PrecisionOption = Annotated[
+    Literal["float32", "tf32", "bfloat16"] | None,
+    typer.Option(
+        "--precision",
+        help="The precision: exact products (float32), products rounded as when the papers ran (tf32), or in addition "
+        "activations in 16 bits (bfloat16). By default tf32 on accelerators and float32 on a CPU, which only emulates "
+        "the others: slower, and for tests.",
+    ),
+]
 PROTOCOL_HELP = "Tokens and splits as in S4 and S5 (s4), or as in the LRA paper (lra)."
+
+
+def chosen_precision(asked: Precision | None) -> Precision:
+    """The precision that was asked for, or else the default of this machine's devices, for which it starts JAX."""
+    if asked is not None:
+        return asked
+    from lra_bench.machine.precision import default_precision
+    from lra_bench.machine.xla import run_on_calling_thread
+
+    run_on_calling_thread()  # it has no effect once JAX has started
+    return default_precision()

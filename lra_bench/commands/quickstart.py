@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lra_bench.commands.options import ResultsDir
+from lra_bench.commands.options import ResultsDir, chosen_precision
 
 OVERRIDES = {
     "n_layers": 3,
@@ -35,7 +35,7 @@ def quickstart(
     from lra_bench.runs.run import make_run
 
     folder = prepare("listops", size="tiny")
-    run = make_run(load_manifest(folder).data_info, "s5_ptd", seed, OVERRIDES, "float32")
+    run = make_run(load_manifest(folder).data_info, "s5_ptd", seed, OVERRIDES, chosen_precision(None))
     planned = [PlannedRun(run, folder)]
     print_plan(planned)
     train_all(planned, results_dir)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lra_bench.commands.options import PROTOCOL_HELP, Remat, ResultsDir, Settings
+from lra_bench.commands.options import PROTOCOL_HELP, PrecisionOption, Remat, ResultsDir, Settings, chosen_precision
 from lra_bench.errors import OutOfTime, UserError, WorkError
 
 if TYPE_CHECKING:
     from lra_bench.records.schema import Record
     from lra_bench.runs.plan import PlannedRun
+    from lra_bench.runs.run import Run
     from lra_bench.spec import Placement
 
 
@@ -43,10 +44,7 @@ def train(
     data: Annotated[
         str | None, typer.Option(help="Train on the prepared set whose folder has this name. `ls tasks` shows them.")
     ] = None,
-    precision: Annotated[
-        Literal["float32", "tf32"],
-        typer.Option(help="The precision of matrix products on accelerators. CPUs always use float32."),
-    ] = "float32",
+    precision: PrecisionOption = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Train a small network on tiny data: every stage in a minute.")
     ] = False,
@@ -76,7 +74,7 @@ def train(
         protocol=protocol,
         size=size,
         data=data,
-        precision=precision,
+        precision=chosen_precision(precision),
         smoke=smoke,
     )
     print_plan(planned)
@@ -85,13 +83,14 @@ def train(
 
 
 def print_plan(planned: Sequence[PlannedRun]) -> None:
-    """Print a line for each run: its model, data and duration, and whether it is new, started or finished."""
+    """Print a line for each run: its model, data, settings, and whether it is new, started or finished."""
     from rich.console import Console
     from rich.table import Table
 
     from lra_bench.registry import model_title
 
-    table = Table("Task", "Data", "Model", "Seed", "Epochs", "Batch", "Recipe", "State", title="Plan")
+    title = ", ".join(["Plan", *sorted({item.run.precision for item in planned})])
+    table = Table("Task", "Data", "Model", "Seed", "Epochs", "Batch", "Recipe", "State", title=title)
     for item in planned:
         run = item.run
         table.add_row(
@@ -101,7 +100,7 @@ def print_plan(planned: Sequence[PlannedRun]) -> None:
             str(run.seed),
             f"{run.recipe.epochs:g}",
             str(run.recipe.batch_size),
-            "changed" if run.overrides else "published" if run.code is None else "default",
+            recipe_state(run),
             item.state,
         )
     console = Console(stderr=True)
@@ -109,6 +108,15 @@ def print_plan(planned: Sequence[PlannedRun]) -> None:
     if planned and planned[0].run.overrides:
         changed = ", ".join(f"{key}={value}" for key, value in planned[0].run.overrides.items())
         console.print(f"Changed from the recipe: {changed}.", highlight=False)
+
+
+def recipe_state(run: Run) -> str:
+    """Say whether the run's settings are `published`, `changed`, or the `default` ones of a layer of the user's own."""
+    from lra_bench.spec import PUBLISHED_PRECISIONS
+
+    if run.overrides or run.precision not in PUBLISHED_PRECISIONS:
+        return "changed"
+    return "published" if run.code is None else "default"
 
 
 def train_all(

@@ -13,6 +13,7 @@ import psutil
 
 from lra_bench import __version__
 from lra_bench.records.schema import Provenance, System
+from lra_bench.spec import Precision
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "scipy")
 
@@ -27,9 +28,11 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def describe_system(precision: str, matmul_precision: str) -> System:
-    """Describe the devices and the software of this process. It starts JAX."""
+def describe_system(precision: Precision) -> System:
+    """Describe the devices and the software of this process, and the precision of a run on it. It starts JAX."""
     import jax
+
+    from lra_bench.machine.precision import product_precision
 
     device = jax.devices()[0]
     return System(
@@ -44,7 +47,7 @@ def describe_system(precision: str, matmul_precision: str) -> System:
         python=platform.python_version(),
         versions={name: importlib.metadata.version(name) for name in PACKAGES},
         precision=precision,
-        matmul_precision=matmul_precision,
+        matmul_precision=product_precision(precision),
     )
 
 

@@ -6,7 +6,6 @@ without it.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,10 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from lra_bench.machine.precision import matmul_precision, refuse_lossy_products
 from lra_bench.spec import Precision
-
-MATMUL_PRECISIONS: dict[Precision, str] = {"float32": "highest", "tf32": "tensorfloat32"}
-"""JAX's names for the precisions of matrix products."""
 
 CompilerOptions = dict[str, str | bool]
 """XLA's options by name."""
@@ -36,14 +33,6 @@ class Cost(NamedTuple):
     program, and of a recurrence one of its L steps, whose work is about 1 % of the products around it."""
     bytes_accessed: float
     """The bytes read and written, counted in the same way."""
-
-
-def matmul_precision(precision: Precision) -> contextlib.AbstractContextManager[None]:
-    """A context in which float32 matrices are multiplied at this precision.
-
-    Without it an accelerator may round them to TF32 or bfloat16.
-    """
-    return jax.default_matmul_precision(MATMUL_PRECISIONS[precision])
 
 
 def run_on_calling_thread() -> None:
@@ -90,10 +79,15 @@ def compile_program(
     options: CompilerOptions,
     donate: int | tuple[int, ...] = (),
 ) -> tuple[Any, Cost]:
-    """Compile `function` ahead of time for arguments of these shapes; returns the program and its cost."""
+    """Compile `function` ahead of time for arguments of these shapes; returns the program and its cost.
+
+    Raises UserError where it has a product that the precision would spoil.
+    """
     with matmul_precision(precision):
         started = time.perf_counter()
-        compiled = jax.jit(function, donate_argnums=donate).lower(*arguments).compile(options)
+        traced = jax.jit(function, donate_argnums=donate).trace(*arguments)
+        refuse_lossy_products(traced.jaxpr.jaxpr)
+        compiled = traced.lower().compile(options)
         seconds = time.perf_counter() - started
     memory, analysis = compiled.memory_analysis(), compiled.cost_analysis() or {}
     peak = 0

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from lra_bench.spec import DataInfo, Frozen, Recipe
+from lra_bench.spec import DataInfo, Frozen, Precision, Recipe
 
 SCHEMA_VERSION = 1
 """The `schema_version` of the records that this lra-bench writes and reads."""
@@ -77,8 +77,8 @@ class System(Frozen):
     os: str
     python: str
     versions: dict[str, str]
-    precision: str
-    matmul_precision: str
+    precision: Precision = Field(description="precision that was asked for; records of different ones share no cell")
+    matmul_precision: str = Field(description="JAX's name for the products of float32 matrices that it stands for")
 
 
 class Provenance(Frozen):
@@ -101,7 +101,7 @@ class Record(Frozen):
     seed: int
     status: Literal["completed", "diverged"]
     published_recipe: bool = Field(
-        description="whether the recipe was used as published: full data, nothing overridden, nothing cut short"
+        description="whether the recipe was used as published: full data, nothing overridden or cut short, no bfloat16"
     )
     data: DataInfo
     recipe: Recipe

@@ -19,7 +19,7 @@ from lra_bench.errors import UserError
 from lra_bench.records.files import load_any, path_of, record_files
 from lra_bench.records.schema import AnyRecord, BenchRecord, Record
 from lra_bench.registry import task_module, task_names
-from lra_bench.spec import TEXT_FIELDS
+from lra_bench.spec import PUBLISHED_PRECISIONS, TEXT_FIELDS
 
 Severity = Literal["error", "warning"]
 """`error`: the record cannot be trusted or shared as it is. `warning`: somebody should look at it."""
@@ -139,6 +139,19 @@ def _ranges(record: Record) -> Iterator[tuple[Severity, str]]:
         yield "error", "says the checkpoint was chosen on validation data, but validation is the test set here"
 
 
+def _published(record: Record) -> Iterator[tuple[Severity, str]]:
+    """Check that a run that is called one of a published recipe changed nothing of it."""
+    changes = {
+        "data of size " + record.data.size: record.data.size != "full",
+        "overrides": bool(record.overrides),
+        f"precision {record.system.precision}": record.system.precision not in PUBLISHED_PRECISIONS,
+        "no published accuracy": record.recipe.published is None,
+    }
+    found = [name for name, there in changes.items() if there]
+    if record.published_recipe and found:
+        yield "error", f"called a published recipe, with {', '.join(found)}"
+
+
 def _curve(record: Record) -> Iterator[tuple[Severity, str]]:
     """Check that the curve's steps increase, that it reaches the end, and that the best accuracy is on it."""
     curve, accuracy = record.curve, record.accuracy
@@ -200,7 +213,14 @@ def _sampling(share: float, n: int) -> float:
     return max(math.sqrt(max(share * (1 - share), 0.0) / n), 1 / n)
 
 
-_TRAINING: Sequence[Callable[[Record], Iterator[tuple[Severity, str]]]] = (_ranges, _counts, _curve, _speed, _plausible)
+_TRAINING: Sequence[Callable[[Record], Iterator[tuple[Severity, str]]]] = (
+    _ranges,
+    _counts,
+    _published,
+    _curve,
+    _speed,
+    _plausible,
+)
 """The checks of a training record."""
 
 
@@ -229,7 +249,10 @@ def _between(found: dict[str, AnyRecord]) -> Iterator[Problem]:
         if isinstance(record, Record):
             data = record.data
             seeds[data.task, record.model, record.digest, record.seed].append(name)
-            content = record.model_dump_json(include={"data", "recipe", "parameters"}, exclude={"recipe": TEXT_FIELDS})
+            content = record.model_dump_json(
+                include={"data": True, "recipe": True, "parameters": True, "system": {"precision"}},
+                exclude={"recipe": TEXT_FIELDS},
+            )
             contents[data.task, record.model, record.digest].setdefault(content, name)
             shape = data.model_dump_json(include={"task", "counts", "length", "classes"})
             examples[data.fingerprint].setdefault(f"{shape} {data.source == 'generated'}", name)
@@ -241,7 +264,9 @@ def _between(found: dict[str, AnyRecord]) -> Iterator[Problem]:
     for (_, _, digest), by_content in contents.items():
         for name in list(by_content.values())[1:]:
             yield Problem(
-                name, "error", f"digest {digest} has another recipe or data in {next(iter(by_content.values()))}"
+                name,
+                "error",
+                f"digest {digest} has another recipe, data or precision in {next(iter(by_content.values()))}",
             )
     for fingerprint, by_shape in examples.items():
         for name in list(by_shape.values())[1:]:

@@ -9,7 +9,7 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from lra_bench.records.schema import BenchRecord, RobustnessRecord
+from lra_bench.records.schema import RobustnessRecord
 from lra_bench.registry import cli_name, task_title
 from lra_bench.report.drawing import (
     COLUMN,
@@ -28,8 +28,16 @@ from lra_bench.report.drawing import (
     styles,
     thinned,
 )
-from lra_bench.report.select import Entry, Loaded, SelectedRecords, row_label, threshold
-from lra_bench.report.speed_figures import accuracy_speed_pictures, scaling_pictures
+from lra_bench.report.select import (
+    Entry,
+    Loaded,
+    SelectedRecords,
+    labeled,
+    precision_labels,
+    row_label,
+    threshold,
+)
+from lra_bench.report.speed_figures import accuracy_speed_pictures, lines_of, scaling_pictures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,8 +50,7 @@ def pictures(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Picture]
     cells: Cells = {(plain(row_label(key)), task): runs for (key, task), runs in published}
     tasks = [task for task in chosen.tasks(("published",)) if any(place == task for _, place in cells)]
     noise = _noise(loaded)
-    benched = [plain(cli_name(item.record.model)) for item in loaded if isinstance(item.record, BenchRecord)]
-    best = _featured(cells, [*benched, *(model for models in noise.values() for model in models)])
+    best = _featured(cells, [*lines_of(loaded), *(model for models in noise.values() for model in models)])
     found = []
     if cells:
         found += accuracy_speed_pictures(cells, tasks, loaded, best)
@@ -164,12 +171,14 @@ Noise = dict[tuple[str, float], dict[str, list[RobustnessRecord]]]
 
 
 def _noise(loaded: Sequence[Loaded]) -> Noise:
-    """Group the robustness records by task, amplitude and model."""
+    """Group the robustness records by task, amplitude, and model with its precision."""
+    records = [item.record for item in loaded if isinstance(item.record, RobustnessRecord)]
+    labels = precision_labels((record.model, record.system.precision) for record in records)
     found: Noise = defaultdict(lambda: defaultdict(list))
-    for item in loaded:
-        if isinstance(item.record, RobustnessRecord):
-            for amplitude in sorted({point.amplitude for point in item.record.points}):
-                found[item.record.data.task, amplitude][plain(cli_name(item.record.model))].append(item.record)
+    for record in records:
+        name = plain(labeled(cli_name(record.model), labels[record.model, record.system.precision]))
+        for amplitude in sorted({point.amplitude for point in record.points}):
+            found[record.data.task, amplitude][name].append(record)
     return {place: dict(models) for place, models in sorted(found.items())}
 
 

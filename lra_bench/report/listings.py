@@ -8,8 +8,20 @@ from statistics import fmean
 
 from lra_bench.records.schema import Record, RobustnessRecord
 from lra_bench.registry import cli_name, task_title
-from lra_bench.report.select import HEADINGS, LeftOut, Loaded, RowKey, Section, SelectedRecords, row_label
+from lra_bench.report.select import (
+    HEADINGS,
+    LeftOut,
+    Loaded,
+    RowKey,
+    Section,
+    SelectedRecords,
+    joined,
+    labeled,
+    precision_labels,
+    row_label,
+)
 from lra_bench.report.table import ABSENT, Block, Cell, Column, Table
+from lra_bench.spec import Precision
 
 
 def left_out_table(left_out: Sequence[LeftOut]) -> Table:
@@ -103,15 +115,23 @@ def _commit(record: Record) -> str:
 
 def robustness_table(loaded: Iterable[Loaded]) -> Table:
     """Return the table of test accuracy without noise and at every noise frequency, as mean over seeds."""
-    groups: dict[tuple[str, str, str, float], list[tuple[str, RobustnessRecord]]] = defaultdict(list)
+    groups: dict[tuple[str, str, str, Precision, float], list[tuple[str, RobustnessRecord]]] = defaultdict(list)
     for item in loaded:
-        if isinstance(item.record, RobustnessRecord):
-            for amplitude in sorted({point.amplitude for point in item.record.points}):
-                groups[item.record.data.task, item.record.model, item.record.digest, amplitude].append(
-                    (item.id, item.record)
-                )
+        record = item.record
+        if isinstance(record, RobustnessRecord):
+            place = record.data.task, record.model, record.digest, record.system.precision
+            for amplitude in sorted({point.amplitude for point in record.points}):
+                groups[*place, amplitude].append((item.id, record))
     frequencies = sorted({p.frequency for group in groups.values() for _, record in group for p in record.points})
-    rows = [_robustness_row(amplitude, group, frequencies) for (*_, amplitude), group in sorted(groups.items())]
+    first = [group[0][1] for group in groups.values()]
+    labels = precision_labels(
+        ((record.data.task, *_robustness_name(record)), record.system.precision) for record in first
+    )
+    rows = []
+    for (task, *_, precision, amplitude), group in sorted(groups.items()):
+        name, settings = _robustness_name(group[0][1])
+        label = joined(settings, labels[(task, name, settings), precision])
+        rows.append(_robustness_row(labeled(name, label), amplitude, group, frequencies))
     heads = (Column("Model", numeric=False), Column("Task", numeric=False), Column("Data", numeric=False))
     numbers = (Column("Seeds"), Column("Amplitude"), Column("Clean"))
     return Table(
@@ -123,10 +143,15 @@ def robustness_table(loaded: Iterable[Loaded]) -> Table:
     )
 
 
+def _robustness_name(record: RobustnessRecord) -> tuple[str, str]:
+    """Return the model's name, and the digest where its recipe was changed."""
+    return cli_name(record.model), "" if record.published_recipe else record.digest
+
+
 def _robustness_row(
-    amplitude: float, group: Sequence[tuple[str, RobustnessRecord]], frequencies: Sequence[float]
+    name: str, amplitude: float, group: Sequence[tuple[str, RobustnessRecord]], frequencies: Sequence[float]
 ) -> tuple[Cell, ...]:
-    """Return the row of one model, task, digest and amplitude."""
+    """Return the row of one model, task, digest, precision and amplitude."""
     record = group[0][1]
     ids = tuple(run for run, _ in group)
     clean = 100 * fmean(found.clean for _, found in group)
@@ -140,9 +165,8 @@ def _robustness_row(
         ]
         mean = fmean(values) if values else None
         cells.append(Cell(ABSENT) if mean is None else Cell(f"{mean:.2f}", mean, runs=ids))
-    settings = "" if record.published_recipe else f" [{record.digest}]"
     return (
-        Cell(cli_name(record.model) + settings, runs=ids),
+        Cell(name, runs=ids),
         Cell(task_title(record.data.task)),
         Cell(f"{record.data.source}, {record.data.size}"),
         Cell(str(len(group)), len(group)),

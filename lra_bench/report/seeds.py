@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -76,6 +77,7 @@ def as_json(cell: CellStatistics) -> dict[str, Any]:
         "selection": record.accuracy.selection,
         "n_test": record.data.counts["test"],
         "majority": record.accuracy.majority,
+        "precision": record.system.precision,
         "seeds": [run.record.seed for run in cell.runs],
         "solved": cell.solved,
         "diverged": cell.diverged,
@@ -117,15 +119,17 @@ def cells_table(cells: Sequence[CellStatistics]) -> Table:
 
 
 def paired_table(cells: Sequence[CellStatistics]) -> Table:
-    """Return the table of differences to the best row of each task, over the seeds that both rows have.
+    """Return the table of differences to the best row of each task and precision, over the seeds that both rows have.
 
     It compares rows measured with published recipes; the best row has the highest mean.
     """
     rows = []
-    for task in dict.fromkeys(cell.task for cell in cells):
-        there = [cell for cell in cells if cell.task == task and cell.key.section == "published" and cell.summary]
-        if len(there) < 2:
-            continue
+    groups: dict[tuple[str, str], list[CellStatistics]] = defaultdict(list)
+    for cell in cells:
+        if cell.key.section == "published" and cell.summary:
+            groups[cell.task, cell.runs[0].record.system.precision].append(cell)
+    tasks = list(dict.fromkeys(cell.task for cell in cells))
+    for _, there in sorted(groups.items(), key=lambda group: (tasks.index(group[0][0]), group[0][1])):
         best = max(there, key=lambda cell: cell.summary.mean if cell.summary else 0.0)
         for cell in there:
             found = None if cell is best else paired(cell.accuracies, best.accuracies)
@@ -148,8 +152,9 @@ def paired_table(cells: Sequence[CellStatistics]) -> Table:
         ),
         (Block("Points of test accuracy", tuple(rows)),),
         (
-            "Model minus best over the seeds both have. Intervals as in the cells: t from three shared seeds, BCa from "
-            "five. A few seeds show no significance, so none is claimed: there are no stars.",
+            "Model minus best over the seeds both have, both in the same precision. Intervals as in the cells: t from "
+            "three shared seeds, BCa from five. A few seeds show no significance, so none is claimed: there are no "
+            "stars.",
         ),
     )
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from lra_bench.errors import UserError
 from lra_bench.records.files import load_any, record_files
 from lra_bench.records.schema import AnyRecord, Record
 from lra_bench.registry import cli_name, task_module, task_names
-from lra_bench.spec import Protocol, Source
+from lra_bench.spec import PUBLISHED_PRECISIONS, Precision, Protocol, Source
+
+T = TypeVar("T", bound=Hashable)
 
 LRA = task_names()
 """The tasks of the benchmark, in the order of the paper's table."""
@@ -77,7 +79,10 @@ class LeftOut:
 
 @dataclass(frozen=True, order=True)
 class RowKey:
-    """The key of a row of the accuracy tables; `settings` tells the rows of one model and section apart."""
+    """The key of a row of the accuracy tables; `settings` tells the rows of one model and section apart.
+
+    It names the precision where the row's model and settings were run in several, and where it is not a published one.
+    """
 
     section: Section
     model: str
@@ -88,7 +93,7 @@ class RowKey:
 class SelectedRecords:
     """The cells of the accuracy tables by row and task, and the records that are in none.
 
-    All entries of a cell have the same digest.
+    All entries of a cell have the same digest, and all of a row the same precision.
     """
 
     selection: SelectionProtocol
@@ -146,7 +151,7 @@ def select_records(
         else:
             fitting.append(Entry(item.id, item.record))
     reference = _references(fitting)
-    cells: dict[tuple[RowKey, str], list[Entry]] = defaultdict(list)
+    comparable: list[Entry] = []
     for run in fitting:
         data = run.record.data
         version, fingerprint = reference[data.task, data.size]
@@ -158,8 +163,8 @@ def select_records(
                 )
             )
         else:
-            cells[row_key(run.record), data.task].append(run)
-    for place, runs in sorted(cells.items()):
+            comparable.append(run)
+    for place, runs in sorted(_cells(comparable).items()):
         chosen.cells[place] = _one_configuration(runs, chosen.left_out)
     chosen.left_out.sort(key=lambda item: (item.id, item.reason))
     return chosen
@@ -185,22 +190,58 @@ def _unfit(record: Record, protocol: Protocol, selection: SelectionProtocol) -> 
     return ""
 
 
+def _cells(runs: Sequence[Entry]) -> dict[tuple[RowKey, str], list[Entry]]:
+    """Return the runs by row and task. A row holds one precision, so that no mean is over two."""
+    labels = precision_labels((row_key(run.record), run.record.system.precision) for run in runs)
+    cells: dict[tuple[RowKey, str], list[Entry]] = defaultdict(list)
+    for run in runs:
+        key = row_key(run.record)
+        settings = joined(key.settings, labels[key, run.record.system.precision])
+        cells[replace(key, settings=settings), run.record.data.task].append(run)
+    return cells
+
+
 def row_key(record: Record) -> RowKey:
-    """Return the key of the row that the record belongs to."""
+    """Return the key of the row that the record belongs to, without its precision."""
     settings = settings_of(record.overrides)
     if record.data.size != "full":
-        return RowKey(
-            "reduced", record.model, "; ".join(part for part in (f"data {record.data.size}", settings) if part)
-        )
+        return RowKey("reduced", record.model, joined(f"data {record.data.size}", settings))
     if record.published_recipe:
         return RowKey("published", record.model)
     bare = "no published accuracy" if record.recipe.published is None else "cut short"
+    if record.system.precision not in PUBLISHED_PRECISIONS:
+        bare = ""  # the precision is what was changed
     return RowKey("settings", record.model, settings or record.note or bare)
 
 
 def row_label(key: RowKey) -> str:
     """Return the row's name in tables, such as `s5 [epochs=1]`."""
-    return f"{cli_name(key.model)} [{key.settings}]" if key.settings else cli_name(key.model)
+    return labeled(cli_name(key.model), key.settings)
+
+
+def labeled(name: str, settings: str) -> str:
+    """Return the name with its settings in brackets, if there are any."""
+    return f"{name} [{settings}]" if settings else name
+
+
+def precision_labels(rows: Iterable[tuple[T, Precision]]) -> dict[tuple[T, Precision], str]:
+    """Return the label of the precision of each row.
+
+    It is empty where the row was run in no other precision and this one is as published.
+    """
+    found: dict[T, set[Precision]] = defaultdict(set)
+    for row, precision in rows:
+        found[row].add(precision)
+    return {
+        (row, precision): precision if len(precisions) > 1 or precision not in PUBLISHED_PRECISIONS else ""
+        for row, precisions in found.items()
+        for precision in precisions
+    }
+
+
+def joined(*parts: str) -> str:
+    """Return the parts that are not empty as one text, such as `data tiny; epochs=1`."""
+    return "; ".join(part for part in parts if part)
 
 
 def settings_of(overrides: Mapping[str, Any]) -> str:

@@ -45,12 +45,12 @@ def training_speed_table(loaded: Iterable[Loaded]) -> Table:
 
     The runs measured them while training.
     """
-    groups: dict[tuple[str, int, str, str, bool], list[Entry]] = defaultdict(list)
+    groups: dict[tuple[str, int, str, str, str, bool], list[Entry]] = defaultdict(list)
     for item in loaded:
         record = item.record
         if isinstance(record, Record) and record.throughput.steps > 0 and record.throughput.train_seconds > 0:
             place = (record.system.device_kind, _order(record.data.task), record.model, record.digest)
-            groups[*place, record.throughput.remat].append(Entry(item.id, record))
+            groups[*place, record.system.precision, record.throughput.remat].append(Entry(item.id, record))
     blocks: dict[str, list[tuple[Cell, ...]]] = defaultdict(list)
     for (kind, *_), runs in sorted(groups.items()):
         blocks[kind].append(_training_row(runs))

@@ -29,8 +29,9 @@ from lra_bench.report.drawing import (
     render,
     styles,
 )
-from lra_bench.report.select import Entry, Loaded
+from lra_bench.report.select import Entry, Loaded, labeled, precision_labels
 from lra_bench.report.speed import GIB
+from lra_bench.spec import Precision
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,13 +87,20 @@ def _points(cells: Cells, task: str, kind: str, loaded: Sequence[Loaded]) -> lis
             there.append((model, 100 * fmean(values), same))
     lengths = {run.record.data.length for _, _, runs in there for run in runs}
     benched = _benched(loaded, task, kind, lengths)
-    if all(model in benched for model, _, _ in there):
-        return [Point(model, accuracy, *benched[model]) for model, accuracy, _ in there]
+    same_network = [(runs[0].record.model, runs[0].record.system.precision) for _, _, runs in there]
+    if all(network in benched for network in same_network):
+        speeds = [benched[network] for network in same_network]
+        return [Point(model, accuracy, *speed) for (model, accuracy, _), speed in zip(there, speeds, strict=True)]
     return [Point(model, accuracy, *_trained_speed(runs)) for model, accuracy, runs in there]
 
 
-def _benched(loaded: Sequence[Loaded], task: str, kind: str, lengths: set[int]) -> dict[str, tuple[float, int | None]]:
-    """Return speed and memory of each model's training step at the task's own length, measured by `bench`."""
+def _benched(
+    loaded: Sequence[Loaded], task: str, kind: str, lengths: set[int]
+) -> dict[tuple[str, Precision], tuple[float, int | None]]:
+    """Return speed and memory of the training step of each model and precision at the task's own length.
+
+    They are those that `bench` measured.
+    """
     found = {}
     for item in loaded:
         record = item.record
@@ -102,7 +110,7 @@ def _benched(loaded: Sequence[Loaded], task: str, kind: str, lengths: set[int]) 
             for measured in record.measurements:
                 speed = measured.examples_per_second_per_device
                 if measured.call == "train" and speed is not None and record.length in lengths:
-                    found[plain(cli_name(record.model))] = (speed, measured.peak_memory_bytes)
+                    found[record.model, record.system.precision] = (speed, measured.peak_memory_bytes)
     return found
 
 
@@ -223,6 +231,19 @@ def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
+def lines_of(loaded: Sequence[Loaded]) -> dict[str, list[BenchRecord]]:
+    """Return the bench records of published networks by the name of their line: the model, with its precision where
+    there are several."""
+    records = [item.record for item in loaded if isinstance(item.record, BenchRecord)]
+    records = [record for record in records if _as_published(record)]
+    labels = precision_labels((record.model, record.system.precision) for record in records)
+    found: dict[str, list[BenchRecord]] = defaultdict(list)
+    for record in records:
+        name = labeled(cli_name(record.model), labels[record.model, record.system.precision])
+        found[plain(name)].append(record)
+    return found
+
+
 Series = dict[tuple[str, str], dict[int, tuple[float, float | None]]]
 """The milliseconds per example and the GiB at each length, by model and device kind."""
 
@@ -239,15 +260,13 @@ def scaling_pictures(loaded: Sequence[Loaded], featured: Sequence[str]) -> list[
 def _scaling(loaded: Sequence[Loaded]) -> Series:
     """Return the training steps on synthetic data of each model and device kind that has two lengths or more."""
     found: Series = defaultdict(dict)
-    for item in loaded:
-        record = item.record
-        if not isinstance(record, BenchRecord) or not _as_published(record):
-            continue
-        for measured in record.measurements:
-            if measured.call == "train" and measured.input == "synthetic" and measured.examples_per_second_per_device:
-                memory = None if measured.peak_memory_bytes is None else measured.peak_memory_bytes / GIB
-                line = plain(cli_name(record.model)), record.system.device_kind
-                found[line][record.length] = (1000 / measured.examples_per_second_per_device, memory)
+    for name, records in lines_of(loaded).items():
+        for record in records:
+            for measured in record.measurements:
+                rate = measured.examples_per_second_per_device
+                if measured.call == "train" and measured.input == "synthetic" and rate:
+                    memory = None if measured.peak_memory_bytes is None else measured.peak_memory_bytes / GIB
+                    found[name, record.system.device_kind][record.length] = (1000 / rate, memory)
     return {line: points for line, points in sorted(found.items()) if len(points) > 1}
 
 

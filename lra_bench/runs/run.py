@@ -13,6 +13,7 @@ from lra_bench.errors import UserError
 from lra_bench.paths import runs_folder
 from lra_bench.registry import canonical_model, cli_name, custom_path, recipe_module, recipes_of, task_module
 from lra_bench.spec import (
+    PUBLISHED_PRECISIONS,
     TEXT_FIELDS,
     DataInfo,
     Frozen,
@@ -72,8 +73,8 @@ class Run(Frozen):
         Only then can the result be compared with the paper's.
         """
         whole = self.data.size == "full" and self.data.counts == task_module(self.data.task).TASK.splits
-        exact = self.precision == "float32" and not self.overrides
-        return whole and exact and self.recipe.published is not None
+        unchanged = self.precision in PUBLISHED_PRECISIONS and not self.overrides
+        return whole and unchanged and self.recipe.published is not None
 
     @property
     def command(self) -> str:
@@ -82,9 +83,8 @@ class Run(Frozen):
         chosen = [f"--protocol {self.data.protocol}", f"--size {self.data.size}"]
         parts += chosen if self.data_name is None else [f"--data {self.data_name}"]
         parts.append(f"--seed {self.seed}")
-        parts += set_options(self.overrides)
-        if self.precision != "float32":
-            parts.append(f"--precision {self.precision}")
+        # The default precision is the device's, and the command repeats the run on any.
+        parts += [*set_options(self.overrides), f"--precision {self.precision}"]
         return " ".join(parts)
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from lra_bench.machine.precision import activation_dtype
 from lra_bench.models.classifier import count_parameters
 from lra_bench.models.layers import DataShape
 from lra_bench.models.network import build
@@ -67,12 +68,14 @@ def initialized(run: Run, shape: DataShape, remat: bool = False) -> tuple[Functi
         rngs = nnx.Rngs(params=key, default=jax.random.fold_in(key, 1))
         model: Any = build(run.model, run.recipe, shape, rngs=rngs)
         model.remat = remat
+        model.activations = activation_dtype(run.precision)
         model.train()
         training, states = nnx.graphdef(model), nnx.state(model, nnx.Param, nnx.BatchStat, ...)
         model.eval()
         return training, nnx.graphdef(model), states  # a graphdef is static: jit hands it through as it is
 
-    training, evaluation, (params, stats, fixed) = jax.jit(initial)(stream_key(run.seed, 0))
+    with jax.default_matmul_precision("highest"):  # a run starts from the same numbers in every precision
+        training, evaluation, (params, stats, fixed) = jax.jit(initial)(stream_key(run.seed, 0))
     model = nnx.merge(evaluation, params, stats, fixed)
     network = FunctionalNetwork(training, evaluation, fixed, count_parameters(model), model.batched_products)
     return network, params, stats

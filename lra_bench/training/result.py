@@ -10,7 +10,7 @@ import jax
 from lra_bench.errors import WorkError
 from lra_bench.machine.memory import peak_memory
 from lra_bench.machine.system import describe_provenance, describe_system
-from lra_bench.machine.xla import MATMUL_PRECISIONS, Cost
+from lra_bench.machine.xla import Cost
 from lra_bench.paths import write_atomically
 from lra_bench.records.files import record_text, write_record
 from lra_bench.records.schema import Accuracies, Record, Throughput
@@ -78,7 +78,7 @@ def make_record(
         accuracy=accuracy,
         curve=history.curve,
         throughput=speed,
-        system=describe_system(run.precision, MATMUL_PRECISIONS[run.precision]),
+        system=describe_system(run.precision),
         provenance=describe_provenance(run.command),
         note=note,
     )

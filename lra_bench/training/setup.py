@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 
 from lra_bench.data.packed import PackedSplit, open_split
 from lra_bench.errors import UserError
-from lra_bench.machine.xla import matmul_precision, run_on_calling_thread, use_compilation_cache
+from lra_bench.machine.precision import matmul_precision
+from lra_bench.machine.xla import run_on_calling_thread, use_compilation_cache
 from lra_bench.models.layers import DataShape
 from lra_bench.paths import cache_folder
 from lra_bench.registry import task_module

@@ -1,0 +1,349 @@
+"""Precision: its names on each platform, its default, and that results of different precision never meet in a cell."""
+
+import io
+import json
+import shlex
+import subprocess
+import sys
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import pytest
+from rich.console import Console
+from typer.main import get_command
+
+from lra_bench.bench.ratios import ratios, speeds_of
+from lra_bench.bench.run import make_record
+from lra_bench.bench.synthetic import synthetic_run, synthetic_split
+from lra_bench.cli import app
+from lra_bench.commands.options import PrecisionOption, chosen_precision
+from lra_bench.commands.train import recipe_state
+from lra_bench.errors import UserError
+from lra_bench.machine import precision
+from lra_bench.machine.system import describe_system
+from lra_bench.machine.xla import compile_program
+from lra_bench.records.files import write_record
+from lra_bench.records.validate import validate
+from lra_bench.report import report
+from lra_bench.report.figures import pictures
+from lra_bench.report.select import Loaded, select_records
+from lra_bench.report.speed_figures import lines_of
+from lra_bench.spec import Precision
+from lra_bench.training import steps
+from lra_bench.training.functional import initialized
+from lra_bench.training.optimizer import make_optimizer
+from lra_bench.training.state import Examples, stream_key
+from tests.made_records import bench_record, robustness_record, train_record
+
+PRECISIONS = get_args(Precision)
+SMALL = {"n_layers": 1, "d_model": 8, "batch_size": 2}
+
+
+def train(model, digit, name, tests=(0.6,), **change):
+    """A training record per test accuracy, in a precision and with a digest of its own, as its digest is over it."""
+    system = {"system": {"precision": name}}
+    return [
+        train_record(model, seed=i, test=test, digest=digit * 12, **system, **change) for i, test in enumerate(tests)
+    ]
+
+
+def rows_of(table, block):
+    return {row[0].text: row for found in table.blocks if block in found.title for row in found.rows}
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "names"),
+    [
+        ("cpu", None, ["highest", "tensorfloat32", "tensorfloat32"]),
+        ("gpu", "9.0", ["BF16_BF16_F32_X3", "tensorfloat32", "tensorfloat32"]),
+        ("gpu", "8.0", ["BF16_BF16_F32_X3", "tensorfloat32", "tensorfloat32"]),
+        ("gpu", "12.0", ["BF16_BF16_F32_X3", "tensorfloat32", "tensorfloat32"]),
+        ("gpu", "7.5", ["highest", "tensorfloat32", "tensorfloat32"]),
+        ("gpu", "gfx942", ["highest", "tensorfloat32", "tensorfloat32"]),
+        ("gpu", None, ["highest", "tensorfloat32", "tensorfloat32"]),
+        ("tpu", None, ["highest", "high", "high"]),
+    ],
+)
+def test_names_of_each_platform_are_those_of_jax_and_recorded(platform, capability, names):
+    assert [precision.jax_precision(name, platform, capability) for name in PRECISIONS] == names
+    for name in names:
+        with jax.default_matmul_precision(name):
+            assert jax.config.jax_default_matmul_precision == name
+    emulated = ["highest", "tensorfloat32, emulated", "tensorfloat32, emulated"]
+    recorded = [precision.recorded_precision(name, platform, capability) for name in PRECISIONS]
+    assert recorded == (emulated if platform == "cpu" else names)
+
+
+def test_on_a_cpu_float32_is_the_default_and_accelerators_round_as_the_papers_did(monkeypatch):
+    assert [precision.default_precision_on(platform) for platform in ("cpu", "gpu", "tpu")] == [
+        "float32",
+        "tf32",
+        "tf32",
+    ]
+    monkeypatch.setattr(precision, "_platform", lambda: "gpu")
+    monkeypatch.setattr(precision, "_capability", lambda: "9.0")
+    assert chosen_precision(None) == "tf32"
+    assert [chosen_precision(name) for name in PRECISIONS] == list(PRECISIONS)
+    assert describe_system("float32").matmul_precision == "BF16_BF16_F32_X3"
+    with precision.matmul_precision("float32"):
+        assert jax.config.jax_default_matmul_precision == "BF16_BF16_F32_X3"
+
+
+def test_only_bfloat16_stores_activations_in_16_bits():
+    assert [jnp.dtype(precision.activation_dtype(name)).itemsize for name in PRECISIONS] == [4, 4, 2]
+
+
+def test_an_asked_precision_starts_no_jax_and_the_default_starts_it_on_the_calling_thread():
+    """Started otherwise, JAX ignores the setting, and a step of ListOps on a CPU takes 1.4 times as long."""
+    code = """
+import sys
+from lra_bench.commands.options import chosen_precision
+assert chosen_precision("tf32") == "tf32" and "jax" not in sys.modules
+import jax
+started = jax.default_backend
+settings = []
+jax.default_backend = lambda: settings.append(jax.config.read("jax_cpu_enable_async_dispatch")) or started()
+chosen_precision(None)
+print(settings)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == ["[False]"]
+
+
+@pytest.mark.parametrize("command", ["train", "bench"])
+def test_the_option_takes_every_precision_and_no_default_is_written_into_it(command):
+    option = next(found for found in get_command(app).commands[command].params if found.name == "precision")
+    assert get_args(get_args(get_args(PrecisionOption)[0])[0]) == PRECISIONS
+    assert option.default is None
+
+
+# Products that three products of float32 would spoil
+
+
+@pytest.mark.parametrize("dtype", [jnp.complex64, jnp.int32])
+def test_a_product_that_would_lose_its_imaginary_part_is_refused(monkeypatch, dtype):
+    monkeypatch.setattr(precision, "_platform", lambda: "gpu")
+    monkeypatch.setattr(precision, "_capability", lambda: "9.0")
+    matrix = jnp.ones((3, 3), dtype)
+
+    def program(x):
+        return jax.lax.fori_loop(0, 3, lambda _, y: jnp.dot(x, y), x)
+
+    with pytest.raises(UserError, match=r"matrices of \w+, .*precision=jax.lax.Precision.HIGHEST"):
+        compile_program(program, [matrix], "float32", {})
+    compile_program(program, [matrix], "tf32", {})
+    compile_program(lambda x: jnp.dot(x, x, precision=jax.lax.Precision.HIGHEST), [matrix], "float32", {})
+
+
+@pytest.mark.parametrize("model", ["s4", "s4d", "s4_ptd", "s5", "s5_ptd", "lru", "transformer"])
+def test_no_model_has_such_a_product(model):
+    run, shape = synthetic_run(model, "listops", 32, SMALL, "float32")
+    network, params, stats = initialized(run, shape)
+    optimizer = make_optimizer(params, run.recipe, 10)
+    state = steps.initial_state(params, stats, optimizer, jax.make_mesh((1,), ("data",)))
+    batch, key = Examples(*map(jnp.asarray, synthetic_split(run.recipe, shape, 2))), stream_key(0, 2)
+    with jax.default_matmul_precision(precision.THREE_PRODUCTS):
+        step = jax.jit(steps.train_step(network, optimizer)).trace(state, batch, key)
+        forward = jax.jit(network.apply_eval).trace(params, stats, batch)
+    for traced in (step, forward):
+        products = [
+            found for found in precision._equations(traced.jaxpr.jaxpr) if found.primitive.name == "dot_general"
+        ]
+        assert products
+        precision.refuse_lossy_products(traced.jaxpr.jaxpr)
+
+
+@pytest.mark.parametrize("model", ["s5", "s4"])
+def test_a_run_starts_from_the_same_numbers_whatever_jax_is_set_to(model):
+    run, shape = synthetic_run(model, "listops", 32, SMALL, "float32")
+    _, params, _ = initialized(run, shape)
+    with jax.default_matmul_precision(precision.THREE_PRODUCTS):
+        _, again, _ = initialized(run, shape)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, params, again))
+
+
+# What repeats a run
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_commands_say_the_precision_because_its_default_is_the_machines(name):
+    run, _ = synthetic_run("s5", "listops", 32, SMALL, name)
+    for command in (run.command, make_record(run, False, 0, [], "").provenance.command):
+        words = shlex.split(command)
+        assert words[words.index("--precision") + 1] == name
+    assert recipe_state(run.model_copy(update={"overrides": {}})) == ("changed" if name == "bfloat16" else "published")
+
+
+def test_each_precision_has_its_own_digest():
+    runs = [synthetic_run("s5", "listops", 32, SMALL, name)[0] for name in PRECISIONS]
+    assert len({run.digest for run in runs}) == 3
+    assert len({make_record(run, False, 0, [], "").digest for run in runs}) == 3
+
+
+# The report
+
+
+def test_rows_of_a_model_in_two_precisions_are_two_and_named(tmp_path):
+    for record in (
+        *train("s5", "a", "tf32", (0.6, 0.62)),
+        *train("s5", "b", "float32", (0.5,)),
+        *train("s4", "c", "tf32"),
+    ):
+        write_record(tmp_path, record)
+    made = report(tmp_path, pictures=False)
+    rows = rows_of(made.table("accuracy-paper"), "published recipes")
+    assert {name: row[1].text for name, row in rows.items()} == {
+        "s4": "60.00 (1/1)",
+        "s5 [float32]": "50.00 (1/1)",
+        "s5 [tf32]": "61.00 ± 1.41 (2/2)",
+    }
+    assert rows["s5 [tf32]"][1].rank == "best"
+    cells = json.loads(made.files["leaderboard.json"])["cells"]["paper"]
+    assert {(cell["model"], cell["settings"]): cell["precision"] for cell in cells} == {
+        ("s4", ""): "tf32",
+        ("s5", "float32"): "float32",
+        ("s5", "tf32"): "tf32",
+    }
+    with pytest.raises(KeyError):
+        made.table("left-out")
+
+
+def test_tasks_in_different_precisions_share_no_row_and_so_no_average(tmp_path):
+    write_record(tmp_path, train("s5", "a", "tf32")[0])
+    write_record(tmp_path, train("s5", "b", "float32", task="image")[0])
+    rows = rows_of(report(tmp_path, pictures=False).table("accuracy-paper"), "published recipes")
+    assert set(rows) == {"s5 [float32]", "s5 [tf32]"}
+
+
+@pytest.mark.parametrize("name", ["float32", "tf32"])
+def test_a_single_published_precision_needs_no_name(tmp_path, name):
+    write_record(tmp_path, train("s5", "a", name)[0])
+    assert set(rows_of(report(tmp_path, pictures=False).table("accuracy-paper"), "published recipes")) == {"s5"}
+
+
+def test_bfloat16_is_a_changed_run_and_always_named(tmp_path):
+    changed = {"published_recipe": False}
+    for record in (
+        *train("s5", "a", "bfloat16", **changed),
+        *train("s5", "b", "tf32", (0.5,)),
+        *train("s5", "c", "bfloat16", **changed, overrides={"lr": 0.1}),
+        *train("s5", "d", "bfloat16", **changed, data={"size": "tiny"}),
+    ):
+        write_record(tmp_path, record)
+    made = report(tmp_path, pictures=False)
+    assert set(rows_of(made.table("accuracy-paper"), "published recipes")) == {"s5"}
+    assert set(rows_of(made.table("accuracy-paper"), "other settings")) == {"s5 [bfloat16]", "s5 [lr=0.1; bfloat16]"}
+    assert set(rows_of(made.table("reduced"), "reduced")) == {"s5 [data tiny; bfloat16]"}
+
+
+def test_seeds_are_paired_within_a_precision_only(tmp_path):
+    seeds = (0.6, 0.61, 0.62)
+    for record in (
+        *train("s5", "a", "tf32", seeds),
+        *train("s4", "b", "float32", tuple(test - 0.01 for test in seeds)),
+        *train("lru", "c", "float32", tuple(test - 0.02 for test in seeds)),
+    ):
+        write_record(tmp_path, record)
+    (block,) = report(tmp_path, pictures=False).table("paired").blocks
+    assert [(row[1].text, row[2].text) for row in block.rows] == [("lru", "s4")]
+
+
+def test_speeds_of_two_precisions_have_rows_and_ranks_of_their_own(tmp_path):
+    for i, name in enumerate(PRECISIONS):
+        for model in ("s5", "s4"):
+            system = {"precision": name}
+            seconds = 0.01 * (i + 1) + (0.001 if model == "s4" else 0)
+            write_record(tmp_path, bench_record(model, seconds=seconds, digest=f"{i}" * 12, system=system))
+        write_record(tmp_path, train("s5", "abc"[i], name, published_recipe=name != "bfloat16")[0])
+    made = report(tmp_path, pictures=False)
+    steps = [row for row in made.table("throughput").blocks[0].rows if row[4].text == "training step"]
+    assert sorted((row[5].text, row[0].text, row[6].rank) for row in steps) == sorted(
+        (name, model, rank) for name in PRECISIONS for model, rank in (("s5", "best"), ("s4", "second"))
+    )
+    training = made.table("training-speed").blocks[0].rows
+    assert sorted(row[6].text for row in training) == sorted(PRECISIONS)
+    assert all(row[7].value == 1 for row in training)
+
+
+def test_robustness_is_never_a_mean_over_two_precisions(tmp_path):
+    for i, name in enumerate(("float32", "tf32")):
+        for seed in (0, 1):
+            record = robustness_record(seed=seed, digest=f"{i}" * 12, system={**robustness_system(), "precision": name})
+            write_record(tmp_path, record)
+    write_record(tmp_path, train("s5", "a", "tf32")[0])
+    rows = rows_of(report(tmp_path, pictures=False).table("robustness"), "Test accuracy")
+    assert {name: row[3].text for name, row in rows.items()} == {"s5 [float32]": "2", "s5 [tf32]": "2"}
+
+
+def robustness_system():
+    return robustness_record().system.model_dump()
+
+
+def test_pictures_draw_a_line_and_a_point_per_precision():
+    """Colliding names would draw the last record of both precisions as one line."""
+    records = []
+    for i, name in enumerate(("float32", "tf32")):
+        lengths = [
+            bench_record(
+                length=length, seconds=length / (1e5 * (i + 1)), digest=f"{i}{length}", system={"precision": name}
+            )
+            for length in (1024, 2048)
+        ]
+        noise = robustness_record(digest=f"{i}" * 12, system={**robustness_system(), "precision": name})
+        records += [*lengths, *train("s5", "ab"[i], name), noise]
+    loaded = [Loaded(f"r{i}", record) for i, record in enumerate(records)]
+    assert {name: len(lines) for name, lines in lines_of(loaded).items()} == {"s5 [float32]": 2, "s5 [tf32]": 2}
+    drawn = {picture.name: picture.svg for picture in pictures(select_records(loaded), loaded)}
+    for picture in ("accuracy-throughput-nvidia-h200", "seeds", "curves", "scaling", "robustness"):
+        assert "s5 [float32]" in drawn[picture], picture
+        assert "s5 [tf32]" in drawn[picture], picture
+
+
+# Ratios of speeds, and checks of records
+
+
+def test_a_ratio_prefers_the_same_precision_and_names_another():
+    def benched(name, seconds):
+        return bench_record(seconds=seconds, system={"precision": name})
+
+    slow, fast = benched("float32", 0.02), benched("tf32", 0.01)
+    now = benched("tf32", 0.005)
+    (same, *_) = ratios([now], speeds_of(slow) | speeds_of(fast))
+    assert (same.times_as_fast, same.earlier_precision) == (pytest.approx(2), "tf32")
+    assert "before in" not in same.sentence()
+    (other, *_) = ratios([now], speeds_of(slow))
+    assert other.times_as_fast == pytest.approx(4)
+    assert other.sentence().endswith("4.00 times as fast; in tf32, before in float32.")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"system": {"precision": "bfloat16"}}, "called a published recipe, with precision bfloat16"),
+        ({"overrides": {"lr": 0.1}}, "called a published recipe, with overrides"),
+        ({"data": {"size": "tiny"}}, "called a published recipe, with data of size tiny"),
+    ],
+)
+def test_validate_says_why_a_recipe_is_not_the_published_one(tmp_path, change, message):
+    write_record(tmp_path, train_record(test=0.6215, epochs=40, **change))
+    assert [problem.message for problem in validate(tmp_path) if problem.severity == "error"] == [message]
+
+
+def test_validate_finds_a_digest_of_two_precisions(tmp_path):
+    for seed, name in enumerate(("float32", "tf32")):
+        write_record(tmp_path, train_record(test=0.6215, epochs=40, seed=seed, system={"precision": name}))
+    (problem,) = validate(tmp_path)
+    assert problem.message.startswith("digest aaaaaaaaaaaa has another recipe, data or precision in")
+
+
+def test_a_table_on_the_terminal_names_the_rows_too(tmp_path):
+    for record in (*train("s5", "a", "tf32"), *train("s5", "b", "float32")):
+        write_record(tmp_path, record)
+    console = Console(width=160, record=True, file=io.StringIO())
+    report(tmp_path, pictures=False, console=console)
+    assert "s5 [tf32]" in console.export_text()
