@@ -1,1 +1,1 @@
-"""GPU kernels of our own, for what XLA makes of many passes over memory. Each has a plain twin in `ssm/` or `models/`."""
+"""GPU kernels of our own, where XLA needs many passes over memory. Each has a plain twin in `ssm/` or `models/`."""

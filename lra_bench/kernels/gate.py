@@ -85,9 +85,7 @@ def column_block(H: int) -> int:
     return next((size for size in (64, 32, 16) if H % size == 0), 0)
 
 
-def gate_forward(
-    kind: str, x: Array, y: Array, parameters: GateParameters, masks: Array | None
-) -> tuple[Array, Array]:
+def gate_forward(kind: str, x: Array, y: Array, parameters: GateParameters, masks: Array | None) -> tuple[Array, Array]:
     """Compute `out` and the sums (2, H) of out and out² over all tokens, from x and y (L, b, H) and masks (2, b, H)."""
     layout = _layout(kind, x, masks)
     outputs = [Shape((x.size,), x.dtype), Shape((layout.programs * 2 * layout.H,), jnp.float32)]
@@ -135,7 +133,8 @@ class _Program:
         self.rows = program_id(0) * ROWS + jnp.arange(ROWS)
         self.inside = (self.rows < layout.tokens)[:, None]
         self.skip, self.shift, self.gate, self.gate_bias, *rest = weights
-        self.value, self.value_bias = (rest[0], rest[1]) if layout.value else (None, None)
+        self.value: Any = rest[0] if layout.value else None
+        self.value_bias: Any = rest[1] if layout.value else None
         self.masks = rest[-1] if layout.dropout else None
 
     def of(self, block: int) -> Array:

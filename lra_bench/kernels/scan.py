@@ -117,9 +117,7 @@ def _ends(layout: Layout, modes: Modes, b: Array, sources: list[Source]) -> Arra
     return _call(kernel, layout, "scan_ends", (*modes, b), [output])[0]
 
 
-def _call(
-    kernel: Any, layout: Layout, name: str, arguments: tuple[Array, ...], outputs: list[Shape]
-) -> list[Array]:
+def _call(kernel: Any, layout: Layout, name: str, arguments: tuple[Array, ...], outputs: list[Shape]) -> list[Array]:
     grid = layout.chunks, -(-layout.batch * layout.P // LANES)
     return triton.call(partial(kernel, layout), name, grid, arguments, outputs, warps=2)
 
@@ -178,9 +176,7 @@ def _driven(program: _Program, b: Any, t: Any, width: int, offset: int, drive: C
     return jnp.where(real, b_t[0], 0.0), jnp.where(real, b_t[1], 0.0)
 
 
-def _ends_kernel(
-    layout: Layout, *refs: Any, sources: list[Source], width: int
-) -> None:
+def _ends_kernel(layout: Layout, *refs: Any, sources: list[Source], width: int) -> None:
     *modes, b, out = refs
     program = _Program(layout)
     Lambda, drive = program.mode(*modes[:2]), program.mode(*modes[4:])
@@ -244,7 +240,9 @@ def _gradient(layout: Layout, *refs: Any) -> None:
     Lambda, Lambda_T = program.mode(*modes[:2]), program.mode(*modes[2:4])
     directions, width = [True, False][: 1 + layout.both], layout.width
 
-    def group(add: bool, g: Any, carry: tuple[list[Complex], Complex, Complex]) -> tuple[list[Complex], Complex, Complex]:
+    def group(
+        add: bool, g: Any, carry: tuple[list[Complex], Complex, Complex]
+    ) -> tuple[list[Complex], Complex, Complex]:
         running, d_Lambda, d_drive = list(carry[0]), *carry[1:]
         loaded = []
         for number, reverse in enumerate(directions):

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lra_bench.machine.precision import matmul_precision, refuse_lossy_products
+from lra_bench.machine.emulation import emulated
+from lra_bench.machine.precision import matmul_precision
 from lra_bench.spec import Precision
 
 CompilerOptions = dict[str, str | bool]
@@ -79,15 +80,10 @@ def compile_program(
     options: CompilerOptions,
     donate: int | tuple[int, ...] = (),
 ) -> tuple[Any, Cost]:
-    """Compile `function` ahead of time for arguments of these shapes; returns the program and its cost.
-
-    Raises UserError where it has a product that the precision would spoil.
-    """
+    """Compile `function` ahead of time for arguments of these shapes; returns the program and its cost."""
     with matmul_precision(precision):
         started = time.perf_counter()
-        traced = jax.jit(function, donate_argnums=donate).trace(*arguments)
-        refuse_lossy_products(traced.jaxpr.jaxpr)
-        compiled = traced.lower().compile(options)
+        compiled = jax.jit(emulated(function), donate_argnums=donate).lower(*arguments).compile(options)
         seconds = time.perf_counter() - started
     memory, analysis = compiled.memory_analysis(), compiled.cost_analysis() or {}
     peak = 0

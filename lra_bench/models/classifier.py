@@ -14,7 +14,7 @@ from jax import Array
 
 from lra_bench.errors import UserError
 from lra_bench.models.fused import can_fuse, fused, moments_of
-from lra_bench.models.layers import Block, Conventions, DataShape, Dense, dropout_masks, gelu, make_norm
+from lra_bench.models.layers import Block, Conventions, DataShape, Dense, dropout_masks, gelu, make_norm, wide
 from lra_bench.models.remat import rematerialized
 from lra_bench.models.shapes import (
     AnyFeatures,
@@ -116,6 +116,9 @@ class Classifier(nnx.Module):
     """Whether most of the time goes into products of many small matrices, as in attention."""
     remat: bool = False
     """Whether training keeps only the inputs of blocks and computes the rest again in the backward pass."""
+    activations: Any = None
+    """The dtype of activations between the encoder and pooling; None means the encoder's. Parameters, moments and
+    logits are in float32."""
 
     def __init__(
         self, recipe: Recipe, shape: DataShape, blocks: list[Block], conventions: Conventions, *, rngs: nnx.Rngs
@@ -147,6 +150,7 @@ class Classifier(nnx.Module):
 
         With two documents to an example, the inputs are (L, 2b, H): all first ones, then all second ones.
         """
+        x = self.stored(x)
         true_lengths = lengths if self.shape.variable_length else None
         mask = None
         if true_lengths is not None:
@@ -155,7 +159,7 @@ class Classifier(nnx.Module):
         if key is not None and any(block.layer_dropout == "each_step" for block in self.blocks):
             key, step_key = jax.random.split(key)
         shape = len(self.blocks), max(block.masks for block in self.blocks), *x.shape[1:]
-        masks = dropout_masks(key, self.dropout, shape, x.dtype)
+        masks = dropout_masks(key, self.dropout, shape, jnp.promote_types(x.dtype, jnp.float32))
         moments = None
         for i, block in enumerate(self.blocks):
             if train and not self.remat and can_fuse(block, x):
@@ -167,7 +171,11 @@ class Classifier(nnx.Module):
             x = rematerialized(block, *arguments) if self.remat and train else block(*arguments)
         if self.final_norm is not None:
             x = self.final_norm(x, train)
-        return self.head(pool(x, true_lengths, self.pooling))
+        return self.head(pool(wide(x), true_lengths, self.pooling))
+
+    def stored(self, x: AnyFeatures) -> AnyFeatures:
+        """The features in the dtype of activations."""
+        return x if self.activations is None else x.astype(self.activations)
 
     def initial_state(self, batch: int) -> Reading:
         """The state of `batch` documents before their first step. Raises UserError where a layer has no step."""
@@ -176,12 +184,13 @@ class Classifier(nnx.Module):
 
     def step(self, state: Reading, inputs_t: TimeMajorTokens) -> tuple[Reading, Logits]:
         """Read one input (b,) of each document: the next state, and the logits of evaluation on all inputs so far."""
-        x_t, blocks = self.encoder(inputs_t), []
+        x_t, blocks = self.stored(self.encoder(inputs_t)), []
         for block, block_state in zip(self.blocks, state.blocks, strict=True):
             block_state, x_t = block.step(block_state, x_t)
             blocks.append(block_state)
         if self.final_norm is not None:
             x_t = self.final_norm(x_t, False)
+        x_t = wide(x_t)
         state = Reading(blocks, state.total + x_t, state.steps + 1)
         return state, self.head(x_t if self.pooling == "last" else state.total / state.steps)
 

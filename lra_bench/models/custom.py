@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from lra_bench.custom_layer import CustomModel, NoSettings
 from lra_bench.errors import UserError
 from lra_bench.models.classifier import Classifier
-from lra_bench.models.layers import FLAX, Block, DataShape, Gate
+from lra_bench.models.layers import FLAX, Block, DataShape, Gate, wide
 from lra_bench.spec import Recipe, Role, unknown
 from lra_bench.ssm.shapes import Features
 
@@ -30,13 +30,13 @@ class CustomLayer(nnx.Module):
         self.path = path
 
     def __call__(self, u: Features) -> Features:
-        """Apply the layer to (L, b, H). Raises UserError where it changes the shape or the dtype."""
-        x = u.swapaxes(0, 1)
+        """Apply the layer, in float32, to (L, b, H). Raises UserError where it changes the shape or the dtype."""
+        x = wide(u.swapaxes(0, 1))
         y = self.layer(x)
         if getattr(y, "shape", None) != x.shape or y.dtype != x.dtype:
             given = f"{y.dtype} {y.shape}" if isinstance(y, Array) else type(y).__name__
             raise UserError(f"{self.path} must return what it is given, {x.dtype} {x.shape} as (b, L, H); got {given}.")
-        return y.swapaxes(0, 1)
+        return y.swapaxes(0, 1).astype(u.dtype)
 
 
 @dataclass(frozen=True)

@@ -51,13 +51,13 @@ class DiagonalSSM(nnx.Module):
 
     def __call__(self, u: Features) -> Features:
         """Apply the layer to (L, b, H)."""
-        return scan.diagonal_ssm(*self.discretized(), u) + self.D[...] * u
+        return (scan.diagonal_ssm(*self.discretized(), u) + self.D[...] * u).astype(u.dtype)
 
     def folded(self, x: Features, scale: PerFeature, shift: PerFeature) -> Features:
         """Apply the layer to scale · x + shift, with the map put into B, D and a constant drive."""
         Lambda_bar, B, C, C_reverse = self.discretized()
         y = scan.diagonal_ssm(Lambda_bar, scale[:, None] * B, C, C_reverse, x, drive=shift @ B)
-        return y + ((self.D[...] * scale) * x + self.D[...] * shift)
+        return (y + ((self.D[...] * scale) * x + self.D[...] * shift)).astype(x.dtype)
 
     def initial_state(self, batch: int) -> DiagonalState:
         """The states before the first step. Raises UserError for a bidirectional layer."""
@@ -68,4 +68,4 @@ class DiagonalSSM(nnx.Module):
     def step(self, state: DiagonalState, u_t: FeaturesAt) -> tuple[DiagonalState, FeaturesAt]:
         """The next states and y_t (b, H) from the inputs u_t (b, H)."""
         state, y_t = state.step(u_t)
-        return state, y_t + self.D[...] * u_t
+        return state, (y_t + self.D[...] * u_t).astype(u_t.dtype)

@@ -21,9 +21,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from lra_bench.kernels import gate, residual, triton
-from lra_bench.machine.platform import target_platform
+from lra_bench.machine.platform import product_precision, target_platform
+from lra_bench.machine.products import exact_product, product
 from lra_bench.models.diagonal import DiagonalSSM
-from lra_bench.models.layers import EPSILON, BatchNorm, Block, Gate
+from lra_bench.models.layers import EPSILON, BatchNorm, Block, Gate, wide
 from lra_bench.models.shapes import DropoutMasks
 from lra_bench.ssm import scan
 from lra_bench.ssm.shapes import Features, Pair
@@ -67,7 +68,7 @@ def can_fuse(block: Block, x: Features) -> bool:
     are multiples of 16 and not above `gate.WIDEST`.
     """
     here = target_platform() == "gpu" and triton.AVAILABLE and jax.device_count() == 1
-    fast = x.dtype == jnp.bfloat16 or jax.config.jax_default_matmul_precision == "tensorfloat32"
+    fast = x.dtype == jnp.bfloat16 or product_precision() == "tensorfloat32"
     layer, head = block.layer, block.gate
     if not (here and fast and isinstance(layer, DiagonalSSM) and isinstance(head, Gate)):
         return False
@@ -79,7 +80,7 @@ def can_fuse(block: Block, x: Features) -> bool:
 
 def moments_of(x: Features) -> Array:
     """The sums (2, H) of x and x² over all tokens, in float32."""
-    tokens = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+    tokens = wide(x.reshape(-1, x.shape[-1]))
     return jnp.stack([tokens.sum(0), (tokens * tokens).sum(0)])
 
 
@@ -89,7 +90,9 @@ def fused(block: Block, x: Features, moments: Array, masks: DropoutMasks | None)
     BatchNorm's running statistics are updated. Moments are sums, as `moments_of` makes them.
     """
     layer, norm, head = block.layer, block.norm, block.gate
-    assert isinstance(layer, DiagonalSSM) and isinstance(norm, BatchNorm) and isinstance(head, Gate)
+    assert isinstance(layer, DiagonalSSM)
+    assert isinstance(norm, BatchNorm)
+    assert isinstance(head, Gate)
     Lambda_bar, B, C, C_reverse = layer.discretized()
     tokens = x.shape[0] * x.shape[1]
     norm.keep(*_mean_and_variance(jax.lax.stop_gradient(moments), tokens), tokens)
@@ -128,14 +131,8 @@ def _gate_parameters(parameters: BlockParameters, folded: _Folded) -> gate.GateP
     return gate.GateParameters(skip, shift, p.gate, p.gate_bias, p.value, p.value_bias)
 
 
-def _product(a: Array, b: Array) -> Array:
-    """A product of two-dimensional arrays in a's dtype, with a float32 sum."""
-    return jnp.dot(a, b.astype(a.dtype), preferred_element_type=jnp.float32)
-
-
-def _exact(a: Array, b: Array) -> Array:
-    """A product of small arrays, whose rounding would meet every token."""
-    return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
+_Residuals = tuple[BlockParameters, Array, Array, Array | None, Array, Array]
+"""The parameters, x, the moments, the masks, the states and y."""
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -147,28 +144,30 @@ def _block(
 
 def _forward(
     kind: _Kind, parameters: BlockParameters, x: Array, moments: Array, masks: Array | None
-) -> tuple[tuple[Array, Array], tuple[Array | None, ...]]:
+) -> tuple[tuple[Array, Array], _Residuals]:
     p, (L, b, H) = parameters, x.shape
     folded = _fold(p, moments, L * b)
-    driven = _product(x.reshape(-1, H), folded.scale[:, None] * p.B).astype(x.dtype).reshape(L, b, -1)
-    states = scan.loop_states(p.Lambda_bar, driven, _exact(folded.shift, p.B), kind.both)
-    y = _product(states.reshape(L * b, -1), p.C).astype(x.dtype).reshape(L, b, H)
+    driven = product(x.reshape(-1, H), folded.scale[:, None] * p.B).astype(x.dtype).reshape(L, b, -1)
+    states = scan.loop_states(p.Lambda_bar, driven, exact_product(folded.shift, p.B), kind.both)
+    y = product(states.reshape(L * b, -1), p.C).astype(x.dtype).reshape(L, b, H)
     out, sums = gate.gate_forward(kind.gate, x, y, _gate_parameters(p, folded), masks)
     return (out, sums), (p, x, moments, masks, states, y)
 
 
-def _backward(kind: _Kind, residuals: tuple, cotangents: tuple[Array, Array]):
+def _backward(
+    kind: _Kind, residuals: _Residuals, cotangents: tuple[Array, Array]
+) -> tuple[BlockParameters, Array, Array, Array | None]:
     (p, x, moments, masks, states, y), (dout, _) = residuals, cotangents
     L, b, H = x.shape
     folded = _fold(p, moments, L * b)
     found = gate.gate_backward(kind.gate, dout, x, y, _gate_parameters(p, folded), masks)
     sum_dz, sum_x_dz, d_gate_bias, *d_value_bias = found.sums
-    d_states = _product(found.dz, p.C.T).astype(x.dtype).reshape(L, b, -1)
-    dC = _product(states.reshape(L * b, -1).T, found.dz)
+    d_states = product(found.dz, p.C.T).astype(x.dtype).reshape(L, b, -1)
+    dC = product(states.reshape(L * b, -1).T, found.dz)
     d_Lambda, d_drive, db = scan.loop_gradient(p.Lambda_bar, states, d_states, kind.both)
     # The gradients of scale ∘ B and of shift B, then those of scale and shift.
-    dB_scaled = _product(x.reshape(-1, H).T, db.reshape(L * b, -1))
-    d_shift = _exact(p.B, d_drive) + p.D * sum_dz
+    dB_scaled = product(x.reshape(-1, H).T, db.reshape(L * b, -1))
+    d_shift = exact_product(p.B, d_drive) + p.D * sum_dz
     d_scale = (dB_scaled * p.B).sum(1) + p.D * sum_x_dz - folded.mean * d_shift
     d_variance = -0.5 * p.norm_scale * d_scale * folded.inverse**3
     d_mean = -folded.scale * d_shift - 2.0 * folded.mean * d_variance
@@ -181,9 +180,9 @@ def _backward(kind: _Kind, residuals: tuple, cotangents: tuple[Array, Array]):
         B=folded.scale[:, None] * dB_scaled + folded.shift[:, None] * d_drive,
         C=dC,
         D=folded.scale * sum_x_dz + folded.shift * sum_dz,
-        gate=_product(found.activated.T, found.d_gate),
+        gate=product(found.activated.T, found.d_gate),
         gate_bias=d_gate_bias,
-        value=None if found.d_value is None else _product(found.activated.T, found.d_value),
+        value=None if found.d_value is None else product(found.activated.T, found.d_value),
         value_bias=d_value_bias[0] if d_value_bias else None,
     )
     # The moments are those of x, so their part of the gradient is in dx.

@@ -18,6 +18,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from lra_bench.errors import UserError
+from lra_bench.machine.products import product
 from lra_bench.machine.xla import computed_once
 from lra_bench.models.shapes import AnyFeatures, DenseInput, DenseOutput, DropoutMasks, Mask, PerFeature
 from lra_bench.spec import GateKind, Recipe, Role
@@ -123,6 +124,11 @@ def gelu(x: AnyFeatures, conventions: Conventions) -> AnyFeatures:
     return jax.nn.gelu(x, approximate=conventions.gelu == "tanh")
 
 
+def wide(x: AnyFeatures) -> AnyFeatures:
+    """The same numbers in float32, where activations are stored in 16 bits."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def dropout_masks(key: Array | None, rate: float, shape: tuple[int, ...], dtype: DTypeLike) -> list[Array] | None:
     """Draw the factors of features, 0 or 1/(1 − rate): for each block an array (masks, b, H).
 
@@ -142,7 +148,7 @@ def dropout_masks(key: Array | None, rate: float, shape: tuple[int, ...], dtype:
 
 def dropout(x: AnyFeatures, masks: DropoutMasks | None, number: int) -> AnyFeatures:
     """Drop features of (L, b, H) by one of the block's masks (masks, b, H), the same ones at all steps."""
-    return x if masks is None else x * masks[number]
+    return x if masks is None else (x * masks[number]).astype(x.dtype)
 
 
 def dropout_each_step(x: AnyFeatures, rate: float, key: Array | None) -> AnyFeatures:
@@ -173,9 +179,9 @@ class Dense(nnx.Module):
         self.bias = nnx.Param(bias, role=bias_role)
 
     def __call__(self, x: DenseInput) -> DenseOutput:
-        """Apply the layer to (…, inputs); returns (…, outputs)."""
-        y = x.reshape(-1, x.shape[-1]) @ self.kernel[...] + self.bias[...]
-        return y.reshape(*x.shape[:-1], -1)
+        """Apply the layer to (…, inputs); returns (…, outputs) in the same dtype."""
+        y = product(x.reshape(-1, x.shape[-1]), self.kernel[...]) + self.bias[...]
+        return y.astype(x.dtype).reshape(*x.shape[:-1], -1)
 
 
 EPSILON = 1e-5
@@ -198,7 +204,7 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: AnyFeatures, train: bool) -> AnyFeatures:
         """Normalize (L, b, H) or, at one step, (b, H). Training uses batch moments, evaluation running ones."""
-        tokens = x.reshape(-1, x.shape[-1])
+        tokens = wide(x.reshape(-1, x.shape[-1]))
         if train:
             mean = tokens.mean(0)
             # Both moments come from one pass over memory. Rounding can make this difference negative.
@@ -207,7 +213,7 @@ class BatchNorm(nnx.Module):
         else:
             mean, var = self.mean[...], self.var[...]
         scale, shift = self.scale_and_shift(mean, var)
-        return (tokens * scale + shift).reshape(x.shape)
+        return (tokens * scale + shift).astype(x.dtype).reshape(x.shape)
 
     def keep(self, mean: PerFeature, var: PerFeature, tokens: int) -> None:
         """Update the running moments by those of a batch of so many tokens."""
@@ -232,7 +238,7 @@ class LayerNorm(nnx.Module):
     def __call__(self, x: AnyFeatures, train: bool) -> AnyFeatures:
         """Normalize (L, b, H), or (b, H) at one step, in the same way in training and evaluation."""
         del train
-        return self.norm(x)
+        return self.norm(x).astype(x.dtype)
 
 
 def make_norm(recipe: Recipe, conventions: Conventions, *, rngs: nnx.Rngs) -> BatchNorm | LayerNorm:
@@ -258,17 +264,18 @@ class Gate(nnx.Module):
 
     def __call__(self, x: AnyFeatures, masks: DropoutMasks | None) -> AnyFeatures:
         """Apply the gate to (L, b, H), or (b, H) at one step; `masks` (2, b, H) are the dropout's."""
-        activated = dropout(gelu(x, self.conventions), masks, 0)
+        activated = dropout(gelu(wide(x), self.conventions), masks, 0).astype(x.dtype)
         match self.kind:
             case "full_glu":
-                gated = self.value(activated) * jax.nn.sigmoid(self.gate(activated))
+                value = self.value(activated)
             case "half_glu1":
-                gated = activated * jax.nn.sigmoid(self.gate(activated))
+                value = activated
             case "half_glu2":
-                gated = x * jax.nn.sigmoid(self.gate(activated))
+                value = x
             case "gelu":
                 return activated
-        return dropout(gated, masks, 1)
+        gated = wide(value) * jax.nn.sigmoid(wide(self.gate(activated)))
+        return dropout(gated, masks, 1).astype(x.dtype)
 
 
 class GLUOutput(nnx.Module):
@@ -286,9 +293,9 @@ class GLUOutput(nnx.Module):
 
     def __call__(self, x: AnyFeatures, masks: DropoutMasks | None) -> AnyFeatures:
         """Apply the gate to (L, b, H), or (b, H) at one step; `masks` (2, b, H) are the dropout's."""
-        activated = dropout(gelu(x, self.conventions), masks, 0)
-        value, gate = jnp.split(self.linear(activated), 2, axis=-1)
-        return dropout(value * jax.nn.sigmoid(gate), masks, 1)
+        activated = dropout(gelu(wide(x), self.conventions), masks, 0).astype(x.dtype)
+        value, gate = jnp.split(wide(self.linear(activated)), 2, axis=-1)
+        return dropout(value * jax.nn.sigmoid(gate), masks, 1).astype(x.dtype)
 
 
 class Block(nnx.Module):

@@ -120,7 +120,7 @@ class DiagonalConvolution(LongConvolution):
         """The next states and y_t (b, H) from the inputs u_t (b, H)."""
         x = state.A_bar * state.x + state.B_bar * u_t[..., None]
         y_t = 2.0 * (as_complex(self.C)[0] * x).real.sum(-1)
-        return state._replace(x=x), y_t + self.D[...] * u_t
+        return state._replace(x=x), (y_t + self.D[...] * u_t).astype(u_t.dtype)
 
 
 def clamped(Lambda: np.ndarray) -> np.ndarray:

@@ -67,7 +67,7 @@ class S4Layer(LongConvolution):
     def step(self, state: DenseState, u_t: FeaturesAt) -> tuple[DenseState, FeaturesAt]:
         """The next states and y_t (b, H) from the inputs u_t (b, H)."""
         x, y_t = dplr.advance(state.system, state.x, u_t)
-        return DenseState(state.system, x), y_t + self.D[...] * u_t
+        return DenseState(state.system, x), (y_t + self.D[...] * u_t).astype(u_t.dtype)
 
 
 def block(recipe: Recipe, config: Config, length: int, *, rngs: nnx.Rngs) -> Block:

@@ -21,11 +21,12 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from lra_bench.kernels import scan as kernel
 from lra_bench.kernels import triton
 from lra_bench.machine.platform import target_platform
+from lra_bench.machine.products import product
 from lra_bench.ssm.scan_chunked import chunked_states, powers_of
 from lra_bench.ssm.scan_sequential import advance, sequential_states
 from lra_bench.ssm.shapes import Drive, Features, FeaturesAt, InputMatrix, OutputMatrix, Pair, States, StatesAt
@@ -55,31 +56,30 @@ def diagonal_ssm(
     C, C_reverse: (2P, H), `[Re Cᵀ; −Im Cᵀ]`, which include any factor 2 for conjugate symmetry. With `C_reverse`,
     C_reverse x'_t is added to y_t, where x' is the same recurrence run from the end (x'_t includes the current u_t).
     drive: (2P,), added to B u_t at every step.
-    u: (L, b, H). Returns y: (L, b, H) in u's dtype. Matrix products take their inputs in u's dtype; states have Λ̄'s.
-    form: None means the fastest for the device and the length.
+    u: (L, b, H). Returns y: (L, b, H) in u's dtype. Products take their inputs, and states are stored,
+        in u's dtype; the recurrence itself has Λ̄'s.
+    form: None means the fastest for the platform and the length.
 
     Raises ValueError when shapes disagree.
     """
     _check_shapes(Lambda_bar, B, C, C_reverse, u)
-    dtype, (P2, H) = Lambda_bar[0].dtype, C.shape
+    P2, H = C.shape
     form = form or fastest_form(u.shape[0])
-    driven = _tokens_times(u, B, dtype)
+    driven = _tokens_times(u, B)
     if form == "loop":
-        constant = jnp.zeros(P2, dtype) if drive is None else drive
+        constant = jnp.zeros(P2, driven.dtype) if drive is None else drive
         x = loop_recurrence(Lambda_bar, driven.astype(u.dtype), constant, C_reverse is not None)
-        both = C if C_reverse is None else jnp.concatenate([C, C_reverse])
-        return _tokens_times(x, both, dtype).astype(u.dtype)
-    if drive is not None:
-        driven += drive
-    x = recurrence(Lambda_bar, driven, False, form).astype(u.dtype)
+        return _tokens_times(x, C if C_reverse is None else jnp.concatenate([C, C_reverse])).astype(u.dtype)
+    driven = (driven if drive is None else driven + drive).astype(u.dtype)
+    x = recurrence(Lambda_bar, driven, False, form)
     if C_reverse is None:
-        return _tokens_times(x, C, dtype).astype(u.dtype)
-    x_reverse = recurrence(Lambda_bar, driven, True, form).astype(u.dtype)
+        return _tokens_times(x, C).astype(u.dtype)
+    x_reverse = recurrence(Lambda_bar, driven, True, form)
     if 2 * P2 <= H:
         # One product for both directions: 7 % of ListOps' evaluation; with wider states, 4–8 % more time in training.
         both = jnp.concatenate([x, x_reverse], axis=-1), jnp.concatenate([C, C_reverse])
-        return _tokens_times(*both, dtype).astype(u.dtype)
-    return (_tokens_times(x, C, dtype) + _tokens_times(x_reverse, C_reverse, dtype)).astype(u.dtype)
+        return _tokens_times(*both).astype(u.dtype)
+    return (_tokens_times(x, C) + _tokens_times(x_reverse, C_reverse)).astype(u.dtype)
 
 
 def step(
@@ -89,9 +89,9 @@ def step(
 
     From a state of zeros, applied to u_0 … u_{L−1}, it equals `diagonal_ssm` without `C_reverse`.
     """
-    driven = _tokens_times(u_t, B, state.dtype)
+    driven = _tokens_times(u_t, B)
     state = jnp.concatenate(advance(Lambda_bar, jnp.split(state, 2, axis=-1), jnp.split(driven, 2, axis=-1)), axis=-1)
-    return state, _tokens_times(state.astype(u_t.dtype), C, state.dtype).astype(u_t.dtype)
+    return state, _tokens_times(state.astype(u_t.dtype), C).astype(u_t.dtype)
 
 
 def fastest_form(length: int) -> Form:
@@ -113,9 +113,7 @@ def loop_recurrence(Lambda_bar: Pair, b: States, drive: Drive, both: bool) -> St
     return loop_states(Lambda_bar, b, drive, both)
 
 
-def _loop_forward(
-    Lambda_bar: Pair, b: Array, drive: Array, both: bool
-) -> tuple[Array, tuple[Pair, Array]]:
+def _loop_forward(Lambda_bar: Pair, b: Array, drive: Array, both: bool) -> tuple[Array, tuple[Pair, Array]]:
     x = loop_states(Lambda_bar, b, drive, both)
     return x, (Lambda_bar, x)
 
@@ -148,14 +146,17 @@ def _modes(Lambda_bar: Pair, L: int, drive_real: Array, drive_imag: Array) -> ke
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def recurrence(Lambda_bar: Pair, b: States, reverse: bool = False, form: Form | None = None) -> States:
-    """Compute the states x_t = Λ̄ x_{t−1} + b_t (Λ̄ x_{t+1} + b_t with `reverse`); b and x are (L, batch, 2P)."""
-    return _states(Lambda_bar, b, reverse, form)
+    """Compute the states x_t = Λ̄ x_{t−1} + b_t (Λ̄ x_{t+1} + b_t with `reverse`); b and x are (L, batch, 2P).
+
+    They are computed in Λ̄'s dtype and stored in b's. form: `sequential` or `chunked`; None means the faster one.
+    """
+    return _states(Lambda_bar, b, reverse, form).astype(b.dtype)
 
 
 def _recurrence_forward(
     Lambda_bar: Pair, b: Array, reverse: bool, form: Form | None
 ) -> tuple[Array, tuple[Pair, Array]]:
-    x = _states(Lambda_bar, b, reverse, form)
+    x = recurrence(Lambda_bar, b, reverse, form)
     return x, (Lambda_bar, x)
 
 
@@ -165,20 +166,17 @@ def _recurrence_backward(
     # The same recurrence with Λ̄*, run the other way: see the head of this file.
     (real, imag), x = residuals
     db = _states((real, -imag), dx, not reverse, form)
-    return _eigenvalue_gradient(db, x, reverse), db
+    return _eigenvalue_gradient(db, x.astype(db.dtype), reverse), db.astype(dx.dtype)
 
 
 recurrence.defvjp(_recurrence_forward, _recurrence_backward)
 
 
 def _states(Lambda_bar: Pair, b: Array, reverse: bool, form: Form | None) -> Array:
-    sequential = partial(sequential_states, reverse=reverse)
-    chunked = partial(chunked_states, reverse=reverse)
-    if form == "sequential" or (form is None and b.shape[0] <= FEWEST_CHUNKED_STEPS):
-        return sequential(Lambda_bar, b)
-    if form == "chunked":
-        return chunked(Lambda_bar, b)
-    return lax.platform_dependent(Lambda_bar, b, cpu=sequential, default=chunked)
+    b = b.astype(jnp.promote_types(b.dtype, Lambda_bar[0].dtype))
+    if form is None:
+        form = "sequential" if fastest_form(b.shape[0]) == "sequential" else "chunked"
+    return (sequential_states if form == "sequential" else chunked_states)(Lambda_bar, b, reverse)
 
 
 def _eigenvalue_gradient(db: Array, x: Array, reverse: bool) -> Pair:
@@ -195,13 +193,12 @@ def _eigenvalue_gradient(db: Array, x: Array, reverse: bool) -> Pair:
     return real, imag
 
 
-def _tokens_times(x: Array, weight: Array, dtype: jnp.dtype) -> Array:
+def _tokens_times(x: Array, weight: Array) -> Array:
     """Compute x @ weight as one two-dimensional product.
 
     Over the axes (L, b), XLA's gradient of the weight takes 2.8 times as long on a CPU.
     """
-    flat = jnp.dot(x.reshape(-1, x.shape[-1]), weight.astype(x.dtype), preferred_element_type=dtype)
-    return flat.reshape(*x.shape[:-1], weight.shape[-1])
+    return product(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], weight.shape[-1])
 
 
 def _check_shapes(Lambda_bar: Pair, B: Array, C: Array, C_reverse: Array | None, u: Array) -> None:

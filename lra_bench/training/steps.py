@@ -18,6 +18,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
+from lra_bench.machine.emulation import emulated
 from lra_bench.machine.xla import Cost, all_finite, compile_program, compiler_options
 from lra_bench.runs.run import Run
 from lra_bench.training.functional import FunctionalNetwork
@@ -133,5 +134,5 @@ def compile_programs(
     options = compiler_options(network.batched_products, training=True)
     train, cost = compile_program(loop, (state, batches, key), run.precision, options, donate=0)
     options = compiler_options(network.batched_products, training=False)
-    evaluate = jax.jit(eval_loop(network, batch_size, mesh), compiler_options=options)
+    evaluate = jax.jit(emulated(eval_loop(network, batch_size, mesh)), compiler_options=options)
     return Programs(train, evaluate, cost)

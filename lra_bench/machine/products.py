@@ -1,0 +1,30 @@
+"""Matrix products of tokens and weights, in the precision of the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lra_bench.machine.platform import product_precision, target_has_bfloat16_products
+
+
+def product(a: Array, b: Array) -> Array:
+    """Compute a @ b of two-dimensional real arrays in a's dtype, summed up and returned in float32 or wider.
+
+    Where exact float32 products are asked for, a GPU with tensor cores for bfloat16 makes three of bfloat16 parts.
+    """
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    return jnp.dot(a, b.astype(a.dtype), precision=_algorithm(a.dtype), preferred_element_type=wide)
+
+
+def exact_product(a: Array, b: Array) -> Array:
+    """Compute a @ b of small float32 arrays exactly, where rounding would meet every token."""
+    return jnp.dot(a, b, precision=lax.Precision.HIGHEST)
+
+
+def _algorithm(dtype: Any) -> Any:
+    if product_precision() == "highest" and dtype == jnp.float32 and target_has_bfloat16_products():
+        return lax.DotAlgorithmPreset.BF16_BF16_F32_X3
+    return None
