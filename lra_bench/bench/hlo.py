@@ -122,11 +122,35 @@ class Computation:
 class Program:
     """A compiled program."""
 
+    name: str = ""
+    """The name of the module, as a trace has it, such as `jit_loop`."""
     computations: dict[str, Computation] = field(default_factory=dict)
     entry: str = ""
     """The name of the computation that runs first."""
     frames: dict[int, tuple[Frame, ...]] = field(default_factory=dict)
     """The call stacks by their number, outermost call first."""
+    places: dict[str, str] = field(default_factory=dict)
+    """The computation of each instruction. No two instructions have the same name."""
+    callers: dict[str, Instruction] = field(default_factory=dict)
+    """An instruction that calls each computation."""
+
+    def find(self, name: str) -> tuple[Computation, Instruction] | None:
+        """The instruction of this name and its computation; None where there is none."""
+        if name not in self.places:
+            return None
+        computation = self.computations[self.places[name]]
+        return computation, computation.instructions[name]
+
+    def attributed(self, instruction: Instruction) -> Instruction:
+        """The instruction itself, or, where its source is not known, the nearest one around it whose source is.
+
+        Copies that the compiler adds to the body of a loop have no source, and the loop has one.
+        """
+        found: Instruction | None = instruction
+        while found is not None and found.frame_id not in self.frames:
+            place = self.places[found.name]
+            found = self.callers.get(place)
+        return found or instruction
 
     def called(self, instruction: Instruction) -> list[Computation]:
         """The computations that an instruction calls."""
@@ -134,7 +158,7 @@ class Program:
 
     def stack(self, instruction: Instruction) -> tuple[Frame, ...]:
         """The call stack of the operation that an instruction comes from, outermost call first; () if not known."""
-        return self.frames[instruction.frame_id] if instruction.frame_id in self.frames else ()
+        return self.frames.get(instruction.frame_id, ())
 
 
 def parse(text: str) -> Program:
@@ -142,9 +166,12 @@ def parse(text: str) -> Program:
 
     Raises ValueError where the text has no entry computation.
     """
-    program, current, tables, table = Program(), None, {}, ""
+    program, current, table = Program(), None, ""
+    tables: dict[str, dict[int, str]] = {}
     for line in text.splitlines():
-        if line in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
+        if line.startswith("HloModule "):
+            program.name = line.split()[1].rstrip(",")
+        elif line in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
             table = line
         elif table and (row := _TABLE_ROW.match(line)):
             tables.setdefault(table, {})[int(row[1])] = row[2] if row[3] is None else row[3]
@@ -156,6 +183,8 @@ def parse(text: str) -> Program:
         elif current is not None and (head := _INSTRUCTION.match(line)):
             instruction = _instruction(head[2], line[head.end() :])
             current.instructions[instruction.name] = instruction
+            program.places[instruction.name] = current.name
+            program.callers.update(dict.fromkeys(instruction.called, instruction))
             if head[1]:
                 current.root = instruction.name
     if not program.entry:

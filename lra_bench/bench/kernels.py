@@ -36,10 +36,14 @@ Kind = Literal[
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_NO_KERNEL = frozenset(
-    "parameter constant get-tuple-element tuple bitcast after-all partition-id replica-id opt-barrier".split()
-)
-_MOVES = frozenset("copy copy-start slice dynamic-slice dynamic-update-slice gather pad reshape broadcast reverse".split())
+_NO_KERNEL = {
+    *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "opt-barrier"),
+    *("partition-id", "replica-id"),
+}
+_MOVES = {
+    *("copy", "copy-start", "slice", "dynamic-slice", "dynamic-update-slice", "gather"),
+    *("pad", "reshape", "broadcast", "reverse"),
+}
 _COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-")
 _HEAVY: dict[str, Kind] = {
     "dot": "product",
@@ -118,12 +122,14 @@ def _kernels(program: Program, computation: Computation, times: int, notes: list
                 for part in program.called(instruction):
                     yield from _kernels(program, part, times, notes)
             case _:
-                yield _kernel(program, computation, instruction, times)
+                yield kernel_of(program, computation, instruction, times)
 
 
-def _kernel(program: Program, computation: Computation, instruction: Instruction, times: int) -> Kernel:
-    """The kernel that computes one instruction."""
+def kernel_of(program: Program, computation: Computation, instruction: Instruction, times: int) -> Kernel:
+    """The kernel that computes one instruction, run so many times. A loop or a branch itself moves nothing."""
     kind, source = kind_of(program, instruction)
+    if kind == "loop, branch":
+        return Kernel(instruction, source, kind, times, 0, {})
     moved = bytes_moved(program, computation, instruction)
     work = product_work(program, computation, instruction)
     if instruction.opcode == "fft":

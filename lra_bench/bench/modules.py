@@ -1,8 +1,8 @@
 """The module of the network that an instruction of a compiled program comes from, by its call stack.
 
 XLA keeps the Python call stack of each operation, and gradients have that of the operation that they belong to. So the
-names need no marks in the models' code: `Block.__call__` → `BatchNorm.__call__` in a network whose blocks keep a BatchNorm
-as `norm` is `blocks/norm`.
+names need no marks in the models' code: where blocks keep a BatchNorm as `norm`, what `Block.__call__` →
+`BatchNorm.__call__` computes is `blocks/norm`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def module_of(program: Program, instruction: Instruction, network: nnx.Module) -
     stack = program.stack(instruction)
     if not stack:
         return UNKNOWN
-    path, module, inside, below = [], network, False, ""
+    path: list[str] = []
+    module, inside, below = network, False, ""
     for frame in stack:
         # A gradient rule's stack starts anew at the network.
         if _is_method(frame, network):

@@ -1,17 +1,16 @@
 """Predicting what a training step costs on a GPU that is not here.
 
 XLA compiles ahead of time for a described device, with the fusions and the Triton kernels that it would choose there,
-and without a GPU or its driver. Each kernel then takes as long as its bytes or its flops (`bench/targets.py`). Not known
-are caches, occupancy, and which of its algorithms cuBLAS or Triton would choose after trying them on the device.
+and without a GPU or its driver. Each kernel then takes as long as its bytes or its flops (`bench/targets.py`). Not
+known are caches, occupancy, and the algorithms that XLA would choose for products by trying them on the device.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +18,14 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, SingleDeviceSharding
 
 from lra_bench.bench.case import NetworkCase, case_optimizer
-from lra_bench.bench.hlo import Program, parse
-from lra_bench.bench.kernels import Kernel, Kind, step_kernels
-from lra_bench.bench.modules import Pass, module_of, pass_of
+from lra_bench.bench.costs import KernelCost, alike
+from lra_bench.bench.hlo import parse
+from lra_bench.bench.kernels import step_kernels
 from lra_bench.bench.plan import BenchRequest, plan
 from lra_bench.bench.synthetic import synthetic_split
 from lra_bench.bench.targets import Target, find_target
 from lra_bench.errors import UserError
-from lra_bench.machine.xla import compile_program
+from lra_bench.machine.xla import Cost, compile_program
 from lra_bench.progress import Progress
 from lra_bench.registry import model_title
 from lra_bench.runs.run import Run
@@ -40,58 +39,19 @@ DATA_BATCHES = 4
 """The batches of the examples that the program is compiled for. Their number does not change a step."""
 
 
-class Cost(NamedTuple):
-    """What a kernel, or all kernels of one kind or module, cost in a step."""
-
-    kernels: int
-    bytes_moved: int
-    flops: float
-    seconds: float
-
-    def __add__(self, other: Cost) -> Cost:  # type: ignore[override]
-        """The cost of both."""
-        return Cost(*(ours + theirs for ours, theirs in zip(self, other, strict=True)))
-
-
-class PredictedKernel(NamedTuple):
-    """Kernels that are alike: of one kind and module, with the same bytes and flops, and their cost together."""
-
-    kind: Kind
-    module: str
-    part: Pass
-    op_name: str
-    """JAX's name of one of them."""
-    result: str
-    """The type and shape of the first result."""
-    cost: Cost
-
-
 @dataclass(frozen=True)
 class Prediction:
     """The predicted cost of one training step."""
 
     run: Run
     target: Target
-    kernels: list[PredictedKernel]
+    kernels: list[KernelCost]
     """Kernels that are alike, the most expensive first."""
     temporary_bytes: int
     peak_bytes: int
     """The bytes of arguments, results and temporaries."""
     compile_seconds: float
     notes: list[str]
-
-    @property
-    def total(self) -> Cost:
-        """The cost of the whole step."""
-        return self.by(lambda _: "")[""]
-
-    def by(self, key: Callable[[PredictedKernel], str]) -> dict[str, Cost]:
-        """The cost of the kernels of each key, the most expensive first."""
-        found: dict[str, Cost] = {}
-        for kernel in self.kernels:
-            name = key(kernel)
-            found[name] = found[name] + kernel.cost if name in found else kernel.cost
-        return dict(sorted(found.items(), key=lambda item: -item[1].seconds))
 
 
 def run_predictions(request: BenchRequest) -> list[Prediction]:
@@ -139,10 +99,11 @@ def predict(case: NetworkCase, target: Target) -> Prediction:
         needed, there = cost.peak_bytes / 1e9, target.memory / 1e9
         notes.append(f"It needs {needed:.0f} GB, and the device has {there:.0f} GB: it would not run.")
     network, params, stats = case.network
+    priced = [(kernel, kernel.times * target.seconds(kernel.bytes_moved, kernel.work)) for kernel in kernels]
     return Prediction(
         run=case.run,
         target=target,
-        kernels=alike(program, kernels, target, network.merged(params, stats)),
+        kernels=alike(program, network.merged(params, stats), priced),
         temporary_bytes=compiled.memory_analysis().temp_size_in_bytes,
         peak_bytes=cost.peak_bytes,
         compile_seconds=cost.compile_seconds,
@@ -150,7 +111,7 @@ def predict(case: NetworkCase, target: Target) -> Prediction:
     )
 
 
-def compile_for(case: NetworkCase, target: Target) -> tuple[Any, Any]:
+def compile_for(case: NetworkCase, target: Target) -> tuple[Any, Cost]:
     """Compile the training program of a case for a target: the program, which cannot run here, and its cost."""
     from jax.experimental import topologies
 
@@ -174,19 +135,3 @@ def compile_for(case: NetworkCase, target: Target) -> tuple[Any, Any]:
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=kind)):
         loop = train_loop(network, optimizer, case.batch_size, mesh)
         return compile_program(loop, arguments, case.run.precision, {}, donate=0)
-
-
-def alike(program: Program, kernels: list[Kernel], target: Target, network: Any) -> list[PredictedKernel]:
-    """The predicted cost of kernels, of which those that are alike are put together, the most expensive first."""
-    found: dict[tuple[Any, ...], PredictedKernel] = {}
-    for kernel in kernels:
-        flops = sum(kernel.work.values())
-        seconds = kernel.times * target.seconds(kernel.bytes_moved, kernel.work)
-        cost = Cost(kernel.times, kernel.times * kernel.bytes_moved, kernel.times * flops, seconds)
-        array = kernel.instruction.types[0] if kernel.instruction.types else None
-        result = f"{array.dtype}[{','.join(map(str, array.shape))}]" if array else ""
-        module, part = module_of(program, kernel.source, network), pass_of(kernel.source)
-        key = kernel.kind, module, part, kernel.bytes_moved, flops, result
-        before = found[key].cost if key in found else Cost(0, 0, 0.0, 0.0)
-        found[key] = PredictedKernel(kernel.kind, module, part, kernel.source.op_name, result, before + cost)
-    return sorted(found.values(), key=lambda kernel: -kernel.cost.seconds)
