@@ -19,7 +19,7 @@ Pass = Literal["forward", "backward", "other"]
 """The part of a training step: `other` is the optimizer and the books of the epoch."""
 
 DEPTH = 2
-"""The most modules in a name, such as `blocks/gate`. Below them, the file of the mathematics is named, if any."""
+"""The most modules in a name, such as `blocks/gate`. Behind them, the file of the mathematics is named, if any."""
 
 UNKNOWN = "(unknown)"
 """The name where XLA keeps no call stack, as for copies that the compiler added."""
@@ -45,11 +45,21 @@ def module_of(program: Program, instruction: Instruction, network: nnx.Module) -
             path, module, inside, below = [], network, True, ""
         elif inside and len(path) < DEPTH and (found := _child(module, frame)):
             path, module, below = [*path, found[0]], found[1], ""
-        elif inside and PurePath(frame.file).parent.name == "ssm":
-            below = PurePath(frame.file).stem
+        elif inside:
+            below = _below(frame, len(path)) or below
     if not inside:
         return _outside(stack)
     return "/".join([*(path or ["network"]), *([below] if below else [])])
+
+
+def _below(frame: Frame, depth: int) -> str:
+    """What stands behind the module in a name: the file of the mathematics, or, short of DEPTH, a models' function."""
+    place = PurePath(frame.file)
+    function, _, rest = frame.function.partition(".")
+    if place.parent.name == "ssm":
+        return place.stem
+    is_function = not rest or rest.startswith("<locals>")
+    return function if place.parent.name == "models" and is_function and depth < DEPTH else ""
 
 
 def _is_method(frame: Frame, module: nnx.Module) -> bool:

@@ -18,7 +18,7 @@ from lra_bench.bench.products import Rate, Work
 from lra_bench.errors import UserError
 
 LAUNCH_SECONDS = 2.5e-6
-"""What each kernel takes beside its bytes and flops. The smallest kernels of a measured step took about as long."""
+"""What each kernel takes beside its bytes and flops: an assumption about the smallest kernels, not a measurement."""
 
 MEASURED_BYTES_PER_SECOND = 4.148e12
 """The bandwidth of a copy on the H200."""
