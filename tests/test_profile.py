@@ -11,8 +11,8 @@ from lra_bench.bench.costs import summed, total
 from lra_bench.bench.hlo import parse
 from lra_bench.bench.kernels import KINDS
 from lra_bench.bench.plan import BenchRequest, plan
-from lra_bench.bench.profile import Event, covered, own_seconds, profile, read_trace
-from tests.test_kernels import NESTED
+from lra_bench.bench.profile import PROFILED_STEPS, Event, covered, kernels_of, own_seconds, profile, read_trace
+from tests.test_kernels import NESTED, TEXTS
 
 SMALL = {"n_layers": 2, "d_model": 16}
 
@@ -58,6 +58,17 @@ def test_an_event_owns_its_time_without_that_of_the_events_within_it():
     )
     elsewhere = Event("dot", "jit_f", "b", 2.0, 9.0)
     assert dict(own_seconds([second, elsewhere, loop, first])) == {loop: 7.0, first: 2.0, second: 1.0, elsewhere: 7.0}
+
+
+def test_a_kernel_is_found_by_its_own_name_and_what_is_not_in_the_program_is_kept_apart():
+    program = parse((TEXTS / "loop.txt").read_text())
+    names = ["input_reduce_fusion", "loop_add_fusion_1", "Memcpy D2D", "tanh"]
+    events = [Event(name, "", "Stream #1", float(i), i + 0.5) for i, name in enumerate(names)]
+    events.append(Event("input_reduce_fusion", "jit_another", "Stream #1", 9.0, 10.0))
+    found = kernels_of(program, events, object())
+    assert [(kernel.kind, kernel.op_name.split("/")[-1]) for kernel in found[:1]] == [("other", "input_reduce_fusion")]
+    assert sorted(kernel.kind for kernel in found) == ["elementwise", "other", "other", "other", "reduction"]
+    assert total(kernel.cost for kernel in found).seconds == pytest.approx((4 * 0.5 + 1) / PROFILED_STEPS)
 
 
 def test_time_in_which_two_kernels_run_is_covered_once_and_a_loop_covers_none():

@@ -31,8 +31,10 @@ Kind = Literal[
     "sort, scatter",
     "collective",
     "loop, branch",
+    "other",
 ]
-"""What a kernel does. The last kind is time that a loop or a branch takes beside what is inside it."""
+"""What a kernel does. `loop, branch` is time that these take beside what is inside them, and `other` what a trace holds
+but no instruction of the program is known for."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

@@ -6,6 +6,7 @@ kind of kernel and the module of the network. A profiled step takes longer than 
 
 from __future__ import annotations
 
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ from lra_bench.runs.run import Run
 
 WARMUP_STEPS, PROFILED_STEPS = 2, 3
 
-OTHER = "(other programs)"
+OTHER = "(not in the program)"
 """The module of what ran while the steps did but is not in their program, such as the choice of the batches."""
 
 
@@ -120,7 +121,7 @@ def read_trace(path: Path) -> list[Event]:
     planes = list(jax.profiler.ProfileData.from_file(str(path)).planes)
     devices = sorted((plane for plane in planes if plane.name.startswith("/device:")), key=lambda plane: plane.name)
     for plane in [*devices, *(plane for plane in planes if plane.name.startswith("/host:CPU"))]:
-        events = [event for line in plane.lines if _is_timeline(plane, line) for event in _operations(line)]
+        events = [event for line in plane.lines if _is_timeline(plane, line) for event in _operations(plane, line)]
         if events:
             return events
     return []
@@ -134,13 +135,15 @@ def _is_timeline(plane: Any, line: Any) -> bool:
     return plane.name.startswith("/host:") or line.name.startswith("Stream") or line.name == "XLA Ops"
 
 
-def _operations(line: Any) -> Iterator[Event]:
+def _operations(plane: Any, line: Any) -> Iterator[Event]:
+    """The operations on a line. A GPU's kernel that names no instruction stands under its own name."""
+    on_device = plane.name.startswith("/device:")
     for event in line.events:
         stats = dict(event.stats)
-        if "hlo_op" in stats:
+        if "hlo_op" in stats or on_device:
             start = event.start_ns * 1e-9
-            program = str(stats["hlo_module"]) if "hlo_module" in stats else ""
-            yield Event(str(stats["hlo_op"]), program, line.name, start, start + event.duration_ns * 1e-9)
+            name, program = str(stats.get("hlo_op", event.name)), str(stats.get("hlo_module", ""))
+            yield Event(name, program, line.name, start, start + event.duration_ns * 1e-9)
 
 
 def own_seconds(events: Sequence[Event]) -> list[tuple[Event, float]]:
@@ -161,22 +164,22 @@ def own_seconds(events: Sequence[Event]) -> list[tuple[Event, float]]:
 
 def kernels_of(program: Program, events: Sequence[Event], network: Any) -> list[KernelCost]:
     """The kernels that ran in a step, the most expensive first. What no instruction is known for is OTHER."""
-    seconds: dict[str, list[float]] = defaultdict(list)
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event, own in own_seconds(events):
-        seconds[event.instruction if event.program in ("", program.name) else ""].append(own)
+        seconds[event.program, event.instruction].append(own)
+    # A kernel is called as its instruction is, without the signs that CUDA does not allow.
+    kernel_names = {re.sub(r"\W", "_", name): name for name in program.places}
     priced: list[tuple[Kernel, float]] = []
-    unknown: list[float] = []
-    for name, times in seconds.items():
-        found = program.find(name)
-        if found is None:
-            unknown += times
-        else:
+    unknown: list[KernelCost] = []
+    for (module, name), times in seconds.items():
+        found = program.find(name) or program.find(kernel_names.get(name, ""))
+        if found is not None and module in ("", program.name):
             priced.append((kernel_of(program, *found, times=len(times)), sum(times)))
-    kernels = alike(program, network, priced, PROFILED_STEPS)
-    if unknown:
-        cost = Cost(len(unknown) / PROFILED_STEPS, 0, 0, sum(unknown) / PROFILED_STEPS)
-        kernels.append(KernelCost("elementwise", OTHER, "other", "", "", cost))
-    return kernels
+        else:
+            cost = Cost(len(times) / PROFILED_STEPS, 0, 0, sum(times) / PROFILED_STEPS)
+            unknown.append(KernelCost("other", OTHER, "other", name, "", cost))
+    kernels = [*alike(program, network, priced, PROFILED_STEPS), *unknown]
+    return sorted(kernels, key=lambda kernel: -kernel.cost.seconds)
 
 
 def covered(program: Program, events: Sequence[Event]) -> float:
