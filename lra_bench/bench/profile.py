@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -118,12 +119,16 @@ def profile(case: NetworkCase, folder: Path) -> Profile:
 
 def read_trace(path: Path) -> list[Event]:
     """Read the operations of one device from a trace: of the first accelerator, or else of the CPU's threads."""
-    planes = list(jax.profiler.ProfileData.from_file(str(path)).planes)
-    devices = sorted((plane for plane in planes if plane.name.startswith("/device:")), key=lambda plane: plane.name)
-    for plane in [*devices, *(plane for plane in planes if plane.name.startswith("/host:CPU"))]:
-        events = [event for line in plane.lines if _is_timeline(plane, line) for event in _operations(plane, line)]
-        if events:
-            return events
+    with warnings.catch_warnings():
+        # On Python 3.12, the class of a trace's statistics warns of itself, and ends the process where that is an error.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        planes = list(jax.profiler.ProfileData.from_file(str(path)).planes)
+        devices = sorted((plane for plane in planes if plane.name.startswith("/device:")), key=lambda plane: plane.name)
+        for plane in [*devices, *(plane for plane in planes if plane.name.startswith("/host:CPU"))]:
+            lines = [line for line in plane.lines if _is_timeline(plane, line)]
+            events = [event for line in lines for event in _operations(plane, line)]
+            if events:
+                return events
     return []
 
 
