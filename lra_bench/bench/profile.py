@@ -120,7 +120,7 @@ def profile(case: NetworkCase, folder: Path) -> Profile:
 def read_trace(path: Path) -> list[Event]:
     """Read the operations of one device from a trace: of the first accelerator, or else of the CPU's threads."""
     with warnings.catch_warnings():
-        # On Python 3.12, the class of a trace's statistics warns of itself, and ends the process where that is an error.
+        # On Python 3.12, a class of the reader warns as it is made, and ends the process where a warning is an error.
         warnings.simplefilter("ignore", DeprecationWarning)
         planes = list(jax.profiler.ProfileData.from_file(str(path)).planes)
         devices = sorted((plane for plane in planes if plane.name.startswith("/device:")), key=lambda plane: plane.name)
