@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-Unit = Literal["B", "examples", "images", "lines", "files", "steps", "measurements"]
+Unit = Literal["B", "examples", "images", "lines", "files", "steps", "measurements", "programs"]
 
 LOG_SECONDS = 15.0
 """The seconds between two lines where stderr is not a terminal."""

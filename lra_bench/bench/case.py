@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 from jax import Array
 from jax.sharding import Mesh
@@ -42,16 +43,14 @@ class DoesNotFit(WorkError):
 
 
 @dataclass(frozen=True)
-class BenchCase:
-    """A case to measure: a run's network and optimizer on batches of a shape."""
+class NetworkCase:
+    """A run's network and optimizer on batches of a shape."""
 
     run: Run
     shape: DataShape
     data: PackedSplit | None
     """The prepared examples that are measured beside synthetic ones, if any."""
     remat: bool
-    settings: TimingSettings
-    roofline: Roofline
 
     @property
     def batch_size(self) -> int:
@@ -87,6 +86,14 @@ class BenchCase:
         return made
 
 
+@dataclass(frozen=True)
+class BenchCase(NetworkCase):
+    """A case to measure."""
+
+    settings: TimingSettings
+    roofline: Roofline
+
+
 def measure_case(case: BenchCase, on_measured: Callable[[], None]) -> list[Measurement]:
     """Make every measurement of a case. `on_measured` is called after each kind of call.
 
@@ -106,22 +113,12 @@ def measure_training(
     case: BenchCase, pipelines: Mapping[Literal["synthetic", "data"], InputPipeline]
 ) -> list[Measurement]:
     """Measure the training step as `train` runs it, many to a dispatch, on synthetic and real data in turn."""
-    network, params, stats = case.network
-    # The schedule of the learning rate needs a number of steps in an epoch. It does not change the time of a step.
-    optimizer = make_optimizer(params, case.run.recipe, 1000)
-    loop = train_loop(network, optimizer, case.batch_size, case.mesh)
-    options = compiler_options(network.batched_products, training=True)
-    key = replicate(stream_key(0, 2), case.mesh)
     contenders: dict[str, Calls] = {}
     costs: dict[str, Cost] = {}
     with PeakMemory() as peak:
         for name, pipeline in pipelines.items():
-            # The training program overwrites its state, so it gets a copy; the network's own is used again.
-            state = initial_state(copied(params), copied(stats), optimizer, case.mesh)
-            batches, _ = pipeline.take(0, 0, 1)
-            program, costs[name] = compile_program(loop, (state, batches, key), case.run.precision, options, donate=0)
-            refuse_if_too_large(costs[name], case)
-            contenders[name] = training_calls(case, program, state, pipeline, key)
+            program, costs[name], state = compile_training(case, pipeline)
+            contenders[name] = training_calls(case, program, state, pipeline)
         timings = time_in_turn(contenders, case.settings)
     moved = 2 * nbytes(state) + batch_nbytes(case)
     return [
@@ -129,10 +126,35 @@ def measure_training(
     ]
 
 
-def training_calls(
-    case: BenchCase, program: TrainProgram, state: TrainState, pipeline: InputPipeline, key: Array
-) -> Calls:
+def compile_training(case: NetworkCase, pipeline: InputPipeline) -> tuple[Any, Cost, TrainState]:
+    """Compile the training program of a case for this device: the program, its cost, and the state before a step.
+
+    Raises DoesNotFit where it needs more memory than is free.
+    """
+    network, params, stats = case.network
+    optimizer = case_optimizer(case)
+    loop = train_loop(network, optimizer, case.batch_size, case.mesh)
+    # The training program overwrites its state, so it gets a copy; the network's own is used again.
+    state = initial_state(copied(params), copied(stats), optimizer, case.mesh)
+    batches, _ = pipeline.take(0, 0, 1)
+    options = compiler_options(network.batched_products, training=True)
+    arguments = state, batches, replicate(stream_key(0, 2), case.mesh)
+    program, cost = compile_program(loop, arguments, case.run.precision, options, donate=0)
+    refuse_if_too_large(cost, case)
+    return program, cost, state
+
+
+def case_optimizer(case: NetworkCase) -> optax.GradientTransformation:
+    """The optimizer of a case, for 1000 steps in an epoch.
+
+    The schedule of the learning rate needs their number, which does not change the time of a step.
+    """
+    return make_optimizer(case.network[1], case.run.recipe, 1000)
+
+
+def training_calls(case: NetworkCase, program: TrainProgram, state: TrainState, pipeline: InputPipeline) -> Calls:
     """Make the function that runs so many training steps, from the state in which its last call ended."""
+    key = replicate(stream_key(0, 2), case.mesh)
     per_epoch = len(pipeline.labels) // case.batch_size
     latest, taken = state, 0
 
@@ -257,12 +279,12 @@ def nbytes(tree: Any) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def batch_nbytes(case: BenchCase) -> int:
+def batch_nbytes(case: NetworkCase) -> int:
     """The bytes of one batch: inputs, lengths and labels."""
     return case.batch_size * case.shape.documents * (case.shape.length + 4) + 4 * case.batch_size
 
 
-def refuse_if_too_large(cost: Cost, case: BenchCase) -> None:
+def refuse_if_too_large(cost: Cost, case: NetworkCase) -> None:
     """Check the memory of a program. Raises DoesNotFit where it needs more than is free."""
     free = free_memory()
     if cost.peak_bytes > free:

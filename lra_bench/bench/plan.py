@@ -41,6 +41,8 @@ class BenchRequest:
     remat: bool = False
     smoke: bool = False
     again: bool = False
+    target: str | None = None
+    """The GPU that programs are compiled for instead of this machine's device, and not run."""
 
 
 PlannedCase = tuple[Run, DataShape, PackedSplit | None]
@@ -85,7 +87,9 @@ def plan_case(
     for asked in lengths:
         run, shape = synthetic_run(model, task, asked or length, overrides, request.precision)
         if "batch_size" not in overrides:
-            batch = request.batch or default_batch(run.recipe.batch_size, longest)
+            published = run.recipe.batch_size
+            default = published if request.target else default_batch(published, longest)
+            batch = request.batch or default
             run, shape = synthetic_run(
                 model, task, asked or length, {**overrides, "batch_size": batch}, request.precision
             )

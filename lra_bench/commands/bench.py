@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from lra_bench.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lra_bench.bench.plan import BenchRequest
     from lra_bench.bench.run import BenchOutcome
     from lra_bench.records.schema import BenchRecord, Measurement
 
@@ -36,7 +38,8 @@ def bench(
         str | None, typer.Option(help="Lengths to measure instead of the task's own, as in 1k,4k,16k,64k,256k,1M.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Examples in a batch. By default the recipe's, and on a CPU fewer.")
+        int | None,
+        typer.Option(min=1, help="Examples in a batch. By default the recipe's, and on a CPU without --target fewer."),
     ] = None,
     settings: Settings = None,
     precision: PrecisionOption = None,
@@ -57,14 +60,33 @@ def bench(
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Measure a small network in short windows: seconds for each shape.")
     ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Predict a training step on this GPU instead, which need not be here: h200 or a100. The program is "
+            "compiled for it and its kernels are counted. Predictions are no measurements, so no record is written."
+        ),
+    ] = None,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Trace a few training steps instead, and show their time by kind of kernel and by module. The "
+            "profiler slows the steps down, so no record is written.",
+        ),
+    ] = False,
+    top: Annotated[
+        int, typer.Option(min=0, help="With --target or --profile: show so many of the most expensive kernels too.")
+    ] = 0,
     results_dir: ResultsDir = Path("results"),
     as_json: Json = False,
 ) -> None:
     """Measure throughput, memory and compile time on fixed shapes, and write result records."""
     from lra_bench.bench.plan import BenchRequest
-    from lra_bench.bench.run import run_bench
     from lra_bench.spec import parse_overrides
 
+    measures_only = {"--against": against, "--plot": plot, "--data": data, "--again": again}
+    refuse_mixed({"--target": target, "--profile": profile}, measures_only, top)
     if plot is not None:
         refuse_if_not_drawable(plot)
     request = BenchRequest(
@@ -78,7 +100,20 @@ def bench(
         remat=remat,
         smoke=smoke,
         again=again,
+        target=target,
     )
+    if target is not None:
+        show_predictions(request, top, as_json)
+    elif profile:
+        show_profiles(request, top, as_json)
+    else:
+        measure(request, against, plot, results_dir, as_json)
+
+
+def measure(request: BenchRequest, against: str | None, plot: Path | None, results_dir: Path, as_json: bool) -> None:
+    """Measure, draw and print."""
+    from lra_bench.bench.run import run_bench
+
     outcome = run_bench(request, against, results_dir)
     if plot is not None:
         draw(plot, outcome.records)
@@ -86,6 +121,45 @@ def bench(
         print(json.dumps(as_values(outcome), indent=1))
     else:
         print_outcome(outcome)
+
+
+def show_predictions(request: BenchRequest, top: int, as_json: bool) -> None:
+    """Predict training steps on a GPU that is not here, and print them."""
+    from lra_bench.bench.prediction import run_predictions
+    from lra_bench.bench.tables import predictions_as_values, print_predictions
+
+    predictions = run_predictions(request)
+    if as_json:
+        print(json.dumps({"predictions": predictions_as_values(predictions)}, indent=1))
+    else:
+        print_predictions(predictions, top)
+
+
+def show_profiles(request: BenchRequest, top: int, as_json: bool) -> None:
+    """Trace training steps on this device, and print where their time goes."""
+    from lra_bench.bench.profile import run_profiles
+    from lra_bench.bench.tables import print_profiles, profiles_as_values
+
+    profiles = run_profiles(request)
+    if as_json:
+        print(json.dumps({"profiles": profiles_as_values(profiles)}, indent=1))
+    else:
+        print_profiles(profiles, top)
+
+
+def refuse_mixed(instead: Mapping[str, object], measures_only: Mapping[str, object], top: int) -> None:
+    """Check that options belong together. `instead` are those that do something else than to measure.
+
+    Raises UserError where they do not.
+    """
+    chosen = [name for name, value in instead.items() if value]
+    if len(chosen) > 1:
+        raise UserError(f"{' and '.join(chosen)} are two things to do; give one of them.")
+    unfit = [name for name, value in measures_only.items() if value]
+    if chosen and unfit:
+        raise UserError(f"{chosen[0]} measures no speed; leave out {' and '.join(unfit)}.")
+    if top and not chosen:
+        raise UserError("--top goes with --target or --profile.")
 
 
 def as_values(outcome: BenchOutcome) -> dict[str, Any]:
