@@ -27,7 +27,7 @@ SHAPES = {
 class Given:
     """What `initialized` reads of a run."""
 
-    model, seed = "s5", 0
+    model, seed, precision = "s5", 0, "float32"
 
     def __init__(self, recipe):
         self.recipe = recipe

@@ -5,7 +5,7 @@ they run. Flops are those of matrix products and Fourier transforms; all else is
 
 A custom kernel counts its operands and results once. Of Pallas' `cost_estimate` nothing is left in a compiled Triton
 kernel (JAX 0.11), but its `metadata` is kept. A kernel that reads something twice says so by
-`pallas_call(..., metadata={"bytes_accessed": "…"})`, with `"flops"` where it multiplies, and these numbers then count.
+`pallas_call(..., metadata={"bytes_accessed": "…"})`, with `"flops"` and their `"rate"` where it multiplies.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _as_declared(kernel: Kernel) -> Kernel:
     if "bytes_accessed" in declared:
         kernel = replace(kernel, bytes_moved=int(declared["bytes_accessed"]))
     if "flops" in declared:
-        kernel = replace(kernel, work={"float32": float(declared["flops"])})
+        kernel = replace(kernel, work={declared["rate"]: float(declared["flops"])})
     return kernel
 
 

@@ -56,9 +56,9 @@ def _below(frame: Frame, depth: int) -> str:
     """What stands behind the module in a name: the file of the mathematics, or, short of DEPTH, a models' function."""
     place = PurePath(frame.file)
     function, _, rest = frame.function.partition(".")
-    if place.parent.name == "ssm":
+    if place.parent.name in ("ssm", "kernels"):
         return place.stem
-    is_function = not rest or rest.startswith("<locals>")
+    is_function = not function.startswith("_") and (not rest or rest.startswith("<locals>"))
     return function if place.parent.name == "models" and is_function and depth < DEPTH else ""
 
 

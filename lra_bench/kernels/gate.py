@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lra_bench.kernels import triton
-from lra_bench.kernels.triton import Shape, load, program_id, store
+from lra_bench.kernels.triton import Shape, Work, load, program_id, store
 
 ROWS = 64
 """The tokens in a program."""
@@ -122,7 +122,9 @@ def _arguments(parameters: GateParameters, masks: Array | None, x: Array) -> lis
 
 def _call(kernel: Any, layout: _Layout, name: str, arguments: list[Array], outputs: list[Shape]) -> list[Array]:
     warps = 8 if layout.H <= 128 else 16
-    return triton.call(partial(kernel, layout), name, (layout.programs,), arguments, outputs, warps)
+    products = (2 if kernel is _backward else 1) * (2 if layout.value else 1)
+    work = Work(flops=2 * products * layout.tokens * layout.H**2)
+    return triton.call(partial(kernel, layout), name, (layout.programs,), arguments, outputs, warps, work)
 
 
 class _Program:

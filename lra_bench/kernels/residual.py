@@ -17,7 +17,7 @@ from jax import Array
 
 from lra_bench.kernels import triton
 from lra_bench.kernels.gate import ROWS, column_block
-from lra_bench.kernels.triton import Shape, load, program_id, store
+from lra_bench.kernels.triton import Shape, Work, load, program_id, store
 
 
 class PerFeature(NamedTuple):
@@ -39,7 +39,8 @@ def input_gradient(db: Array, B: Array, dz: Array, dout: Array, x: Array, vector
     layout = _Layout(x.shape[0] * x.shape[1], x.shape[2], B.shape[1])
     arguments = [db, B.T.astype(x.dtype), dz, dout, x, *vectors]
     grid = (-(-layout.tokens // ROWS),)
-    (dx,) = triton.call(partial(_kernel, layout), "input_gradient", grid, arguments, [Shape((x.size,), x.dtype)], 8)
+    work, output = Work(flops=2 * layout.tokens * layout.H * layout.width), Shape((x.size,), x.dtype)
+    (dx,) = triton.call(partial(_kernel, layout), "input_gradient", grid, arguments, [output], 8, work)
     return dx.reshape(x.shape)
 
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lra_bench.kernels import triton
-from lra_bench.kernels.triton import Shape, load, program_id, store
+from lra_bench.kernels.triton import Shape, Work, load, program_id, store
 
 LANES = 64
 """The states in a program: two warps."""
@@ -84,7 +84,7 @@ def loop_states(modes: Modes, b: Array, both: bool) -> Array:
     layout = Layout(b.shape[0], b.shape[1], b.shape[2] // 2, both)
     ends = _ends(layout, modes, b, [(0, False), (0, True)][: 1 + both])
     output = Shape((b.size * (1 + both),), b.dtype)
-    (x,) = _call(_states, layout, "scan_states", (*modes, b, ends), [output])
+    (x,) = _call(_states, layout, "scan_states", (*modes, b, ends), [output], b.nbytes * both)
     return x.reshape(*b.shape[:2], -1)
 
 
@@ -101,7 +101,8 @@ def loop_gradient(modes: Modes, x: Array, dx: Array, both: bool) -> tuple[Array,
         Shape((x.shape[0] * x.shape[1] * 2 * P,), dx.dtype),
         Shape((layout.chunks * 4 * layout.batch * P,), jnp.float32),
     ]
-    db, sums = _call(_gradient, layout, "scan_gradient", (*modes, dx, x, ends), outputs)
+    # Of both directions, each adds to half of db.
+    db, sums = _call(_gradient, layout, "scan_gradient", (*modes, dx, x, ends), outputs, dx.nbytes // 2 * both)
     total = sums.reshape(layout.chunks, 2, 2, layout.batch, P).sum((0, 3))
     return total[0], total[1], db.reshape(*x.shape[:2], -1)
 
@@ -117,9 +118,11 @@ def _ends(layout: Layout, modes: Modes, b: Array, sources: list[Source]) -> Arra
     return _call(kernel, layout, "scan_ends", (*modes, b), [output])[0]
 
 
-def _call(kernel: Any, layout: Layout, name: str, arguments: tuple[Array, ...], outputs: list[Shape]) -> list[Array]:
+def _call(
+    kernel: Any, layout: Layout, name: str, arguments: tuple[Array, ...], outputs: list[Shape], again: int = 0
+) -> list[Array]:
     grid = layout.chunks, -(-layout.batch * layout.P // LANES)
-    return triton.call(partial(kernel, layout), name, grid, arguments, outputs, warps=2)
+    return triton.call(partial(kernel, layout), name, grid, arguments, outputs, 2, Work(bytes_again=again))
 
 
 class _Program:

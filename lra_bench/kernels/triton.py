@@ -7,9 +7,10 @@ package `jax_triton`. Where it is missing, or no GPU is there, `AVAILABLE` and t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.experimental import pallas as pl
 
@@ -44,6 +45,15 @@ def store(array: Any, index: Any, value: Array, mask: Any = None) -> None:
     triton.store(array.at[index], value.astype(array.dtype), mask=mask)
 
 
+class Work(NamedTuple):
+    """What a kernel does beyond reading its arguments and writing its outputs once, for `bench --target`."""
+
+    bytes_again: int = 0
+    """The bytes that it reads or writes a second time."""
+    flops: int = 0
+    """The flops of its products."""
+
+
 def call(
     kernel: Callable[..., None],
     name: str,
@@ -51,10 +61,20 @@ def call(
     arguments: Sequence[Array],
     outputs: Sequence[Shape],
     warps: int,
+    work: Work,
 ) -> list[Array]:
     """Run `kernel(*argument refs, *output refs)` once for each place of the grid. All arrays are flat."""
     options: dict[str, Any] = {"interpret": True}
     if not Interpreter.on:
         options = {"compiler_params": triton.CompilerParams(num_warps=warps, num_stages=1)}
     flat = [argument.reshape(-1) for argument in arguments]
-    return pl.pallas_call(kernel, out_shape=list(outputs), grid=grid, name=name, **options)(*flat)
+    moved = sum(map(_nbytes, (*flat, *outputs))) + work.bytes_again
+    metadata = {"bytes_accessed": str(moved)}
+    if work.flops:
+        rate = "bfloat16" if outputs[0].dtype == jnp.bfloat16 else "tf32"
+        metadata |= {"flops": str(work.flops), "rate": rate}
+    return pl.pallas_call(kernel, out_shape=list(outputs), grid=grid, name=name, metadata=metadata, **options)(*flat)
+
+
+def _nbytes(array: Any) -> int:
+    return array.size * array.dtype.itemsize
