@@ -15,6 +15,7 @@ Products take their inputs as TF32, or in bfloat16 where that is what the arrays
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from jax import Array
 
 from lra_bench.kernels import triton
 from lra_bench.kernels.triton import Shape, Work, load, program_id, store
+from lra_bench.machine.products import product
 
 ROWS = 64
 """The tokens in a program."""
@@ -32,6 +34,13 @@ WIDEST = 256
 """The most features. A program keeps all features of its tokens in registers."""
 
 _SLOPE, _CUBE = math.sqrt(2.0 / math.pi), 0.044715  # of GELU's approximation with tanh
+
+
+WIDEST_ACCUMULATED = 128
+"""The most features with which a program also keeps the gradient of a weight in registers."""
+
+BACKWARD_PROGRAMS = 264
+"""The most programs of the gradient's kernel, each of which runs through many tokens: two on each unit of an H200."""
 
 
 class GateParameters(NamedTuple):
@@ -45,14 +54,25 @@ class GateParameters(NamedTuple):
     value_bias: Array | None
 
 
-class GateGradients(NamedTuple):
-    """What the kernel of the gradient computes."""
+class OutputGradient(NamedTuple):
+    """The gradient of `out` (L, b, H), beside that of its sums: of out, and twice that of out²; (H,) each."""
 
-    dz: Array  # (tokens, H)
-    activated: Array  # a, (tokens, H)
-    d_gate: Array  # the gradient of a W + w, (tokens, H)
-    d_value: Array | None  # the gradient of a V + v₀, (tokens, H)
-    sums: Array  # (3 or 4, H): of dz, of x ∘ dz, of d_gate, and of d_value
+    dout: Array
+    d_sum: Array
+    d_square: Array
+
+
+class GateGradients(NamedTuple):
+    """The gradients of z and of x but for its way through y, (tokens, H); those of the parameters; and sums."""
+
+    dz: Array
+    dx: Array  # skip ∘ dz and the gradient of `out`, (L, b, H)
+    sum_dz: Array  # (H,)
+    sum_x_dz: Array  # (H,)
+    gate: Array
+    gate_bias: Array
+    value: Array | None
+    value_bias: Array | None
 
 
 class _Layout(NamedTuple):
@@ -79,6 +99,16 @@ class _Layout(NamedTuple):
     def value(self) -> bool:
         return self.kind == "full_glu"
 
+    @property
+    def sums(self) -> int:
+        """The sums over tokens that the gradient's kernel makes: of dz, x ∘ dz, and the gradients of the biases."""
+        return 4 if self.value else 3
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether that kernel multiplies out the weights' gradients, which then stay in its registers."""
+        return self.H <= WIDEST_ACCUMULATED and not self.value
+
 
 def column_block(H: int) -> int:
     """The largest of 64, 32 and 16 that divides H; 0 if none does."""
@@ -90,22 +120,31 @@ def gate_forward(kind: str, x: Array, y: Array, parameters: GateParameters, mask
     layout = _layout(kind, x, masks)
     outputs = [Shape((x.size,), x.dtype), Shape((layout.programs * 2 * layout.H,), jnp.float32)]
     arguments = [x, y, *_arguments(parameters, masks, x)]
-    out, sums = _call(_forward, layout, "gate", arguments, outputs)
+    out, sums = _call(_forward, layout, "gate", arguments, outputs, layout.programs)
     return out.reshape(x.shape), sums.reshape(layout.programs, 2, layout.H).sum(0)
 
 
 def gate_backward(
-    kind: str, dout: Array, x: Array, y: Array, parameters: GateParameters, masks: Array | None
+    kind: str, gradient: OutputGradient, x: Array, y: Array, parameters: GateParameters, masks: Array | None
 ) -> GateGradients:
-    """Compute the gradients from that of `out`, (L, b, H) as x and y."""
+    """Compute the gradients from those of `out`, (L, b, H) as x and y, and of its moments."""
     layout = _layout(kind, x, masks)
-    arrays, sums = (4, 4) if layout.value else (3, 3)
-    outputs = [Shape((x.size,), x.dtype)] * arrays + [Shape((layout.programs * sums * layout.H,), jnp.float32)]
-    arguments = [dout, x, y, *_arguments(parameters, masks, x)]
-    *found, parts = _call(_backward, layout, "gate_gradient", arguments, outputs)
-    dz, activated, d_gate, *d_value = (array.reshape(-1, layout.H) for array in found)
-    total = parts.reshape(layout.programs, sums, layout.H).sum(0)
-    return GateGradients(dz, activated, d_gate, d_value[0] if d_value else None, total)
+    programs, H = min(layout.programs, BACKWARD_PROGRAMS), layout.H
+    token, feature = Shape((x.size,), x.dtype), partial(Shape, dtype=jnp.float32)
+    # Either the gradient of the weight, or its two factors for a product by XLA.
+    rest = [feature((programs * H * H,))] if layout.accumulates else [token] * (2 + layout.value)
+    outputs = [token, token, feature((programs * layout.sums * H,)), *rest]
+    arguments = [*gradient, x, y, *_arguments(parameters, masks, x)]
+    dz, dx, sums, *found = _call(_backward, layout, "gate_gradient", arguments, outputs, programs)
+    total = sums.reshape(programs, layout.sums, H).sum(0)
+    if layout.accumulates:
+        weights = [found[0].reshape(programs, H, H).sum(0)]
+    else:
+        activated, *factors = (array.reshape(-1, H) for array in found)
+        weights = [product(activated.T, factor) for factor in factors]
+    value, value_bias = (weights[1], total[3]) if layout.value else (None, None)
+    dz, dx = dz.reshape(-1, H), dx.reshape(x.shape)
+    return GateGradients(dz, dx, total[0], total[1], weights[0], total[2], value, value_bias)
 
 
 def _layout(kind: str, x: Array, masks: Array | None) -> _Layout:
@@ -120,19 +159,21 @@ def _arguments(parameters: GateParameters, masks: Array | None, x: Array) -> lis
     return [argument for argument in ordered if argument is not None]
 
 
-def _call(kernel: Any, layout: _Layout, name: str, arguments: list[Array], outputs: list[Shape]) -> list[Array]:
+def _call(
+    kernel: Any, layout: _Layout, name: str, arguments: list[Array], outputs: list[Shape], programs: int
+) -> list[Array]:
     warps = 8 if layout.H <= 128 else 16
-    products = (2 if kernel is _backward else 1) * (2 if layout.value else 1)
-    work = Work(flops=2 * products * layout.tokens * layout.H**2)
-    return triton.call(partial(kernel, layout), name, (layout.programs,), arguments, outputs, warps, work)
+    products = 1 if kernel is _forward else 2 + layout.accumulates
+    work = Work(flops=2 * products * (1 + layout.value) * layout.tokens * layout.H**2)
+    return triton.call(partial(kernel, layout), name, (programs,), arguments, outputs, warps, work)
 
 
 class _Program:
     """The tokens of a program, its parameters, and how it reads and writes blocks (ROWS, columns)."""
 
-    def __init__(self, layout: _Layout, x: Any, y: Any, weights: list[Any]):
+    def __init__(self, layout: _Layout, place: Any, x: Any, y: Any, weights: list[Any]):
         self.layout, self.x, self.y = layout, x, y
-        self.rows = program_id(0) * ROWS + jnp.arange(ROWS)
+        self.rows = place * ROWS + jnp.arange(ROWS)
         self.inside = (self.rows < layout.tokens)[:, None]
         self.skip, self.shift, self.gate, self.gate_bias, *rest = weights
         self.value: Any = rest[0] if layout.value else None
@@ -153,10 +194,9 @@ class _Program:
         at = self.rows[:, None] * self.layout.H + self.of(block)[None]
         store(array, at, value, jnp.broadcast_to(self.inside, at.shape))
 
-    def store_sum(self, array: Any, number: int, count: int, block: int, value: Array) -> None:
-        """Write the sum over the program's tokens as one of `count` partial sums."""
-        at = (program_id(0) * count + number) * self.layout.H + self.of(block)
-        store(array, at, jnp.where(self.inside, value, 0.0).sum(0))
+    def total(self, value: Array) -> Array:
+        """The sum of a block over the program's tokens, (columns,)."""
+        return jnp.where(self.inside, value, 0.0).sum(0)
 
     def per_feature(self, array: Any, block: int) -> Array:
         """A block (1, columns) of an array (H,)."""
@@ -174,10 +214,11 @@ class _Program:
         """A block of a weight (H, H)."""
         return load(array, self.of(row_block)[:, None] * self.layout.H + self.of(block)[None])
 
-    def dot(self, a: Array, weight: Array, transposed: bool = False) -> Array:
-        """A product of blocks, with a float32 sum."""
-        dimensions = (((1,), (1 if transposed else 0,)), ((), ()))
-        return jax.lax.dot_general(a.astype(weight.dtype), weight, dimensions, preferred_element_type=jnp.float32)
+    def dot(self, a: Array, b: Array, contracted: tuple[int, int] = (1, 0)) -> Array:
+        """A product of blocks over these axes, with a float32 sum."""
+        dimensions = (((contracted[0],), (contracted[1],)), ((), ()))
+        dtype = self.x.dtype
+        return jax.lax.dot_general(a.astype(dtype), b.astype(dtype), dimensions, preferred_element_type=jnp.float32)
 
     def inputs(self) -> list[tuple[Array, Array, Array]]:
         """For each block: x, z and a."""
@@ -194,6 +235,15 @@ class _Program:
         for k, a in enumerate(activated):
             total += self.dot(a, self.weight(weight, k, block))
         return total + self.per_feature(bias, block)
+
+    def output(
+        self, inputs: list[tuple[Array, Array, Array]], activated: list[Array], block: int
+    ) -> tuple[Array, Array, Array]:
+        """A block of `out`, of the gate σ(a W + w), and of v."""
+        x, z, _ = inputs[block]
+        gate = jax.nn.sigmoid(self.affine(activated, self.gate, self.gate_bias, block))
+        value = self.value_of(z, activated, block)
+        return x + value * gate * self.mask(1, block), gate, value
 
     def value_of(self, z: Array, activated: list[Array], block: int) -> Array:
         """A block of v."""
@@ -213,44 +263,86 @@ def _gelu_slope(z: Array) -> Array:
 
 def _forward(layout: _Layout, x: Any, y: Any, *refs: Any) -> None:
     *weights, out, sums = refs
-    program = _Program(layout, x, y, weights)
+    place = program_id(0)
+    program = _Program(layout, place, x, y, weights)
     inputs = program.inputs()
     activated = [a for _, _, a in inputs]
-    for block, (x_b, z, _) in enumerate(inputs):
-        gate = jax.nn.sigmoid(program.affine(activated, program.gate, program.gate_bias, block))
-        result = x_b + program.value_of(z, activated, block) * gate * program.mask(1, block)
+    for block in range(layout.blocks):
+        result = program.output(inputs, activated, block)[0]
         program.store(out, block, result)
-        program.store_sum(sums, 0, 2, block, result)
-        program.store_sum(sums, 1, 2, block, result * result)
+        for number, value in enumerate((result, result * result)):
+            store(sums, (place * 2 + number) * layout.H + program.of(block), program.total(value))
 
 
-def _backward(layout: _Layout, dout: Any, x: Any, y: Any, *refs: Any) -> None:
-    outputs = 5 if layout.value else 4
-    weights, (dz, a_out, d_gate, *d_value, sums) = refs[:-outputs], refs[-outputs:]
-    program, count = _Program(layout, x, y, list(weights)), outputs - 1
+def _backward(layout: _Layout, *refs: Any) -> None:
+    """A program runs through every n-th group of tokens, n the number of programs. Its sums stay in registers."""
+    outputs = 3 + (1 if layout.accumulates else 2 + layout.value)
+    arguments, (dz, dx, sums, *rest) = refs[:-outputs], refs[-outputs:]
+    programs = sums.shape[0] // (layout.sums * layout.H)
+    first, features = program_id(0), layout.columns
+
+    def group(i: Any, carry: tuple[list[Array], list[Array]]) -> tuple[list[Array], list[Array]]:
+        return _backward_group(
+            layout, first + i * programs, arguments, (dz, dx), [] if layout.accumulates else rest, carry
+        )
+
+    zeros = [jnp.zeros(features, jnp.float32) for _ in range(layout.sums * layout.blocks)]
+    weight = [jnp.zeros((features, features), jnp.float32) for _ in range(layout.blocks**2 * layout.accumulates)]
+    totals, weight = jax.lax.fori_loop(0, -(-layout.programs // programs), group, (zeros, weight))
+    block = jnp.arange(features)
+    for number, total in enumerate(totals):
+        sum_number, at = divmod(number, layout.blocks)
+        store(sums, (first * layout.sums + sum_number) * layout.H + at * features + block, total)
+    for number, part in enumerate(weight):
+        row, column = divmod(number, layout.blocks)
+        rows, columns = row * features + block, column * features + block
+        store(rest[0], (first * layout.H + rows[:, None]) * layout.H + columns[None], part)
+
+
+def _backward_group(
+    layout: _Layout,
+    place: Any,
+    arguments: Sequence[Any],
+    tokens: tuple[Any, Any],
+    factors: Sequence[Any],
+    carry: tuple[list[Array], list[Array]],
+) -> tuple[list[Array], list[Array]]:
+    """The gradients at the tokens of one place, and the sums with them added."""
+    dout, d_sum, d_square, x, y, *weights = arguments
+    totals, weight = list(carry[0]), list(carry[1])
+    program = _Program(layout, place, x, y, weights)
     inputs = program.inputs()
     activated = [a for _, _, a in inputs]
-    direct = []  # the gradients of v where it is no product
+    residual, direct = [], []  # the gradients of out and of v
     through = [jnp.zeros((ROWS, layout.columns), jnp.float32) for _ in inputs]  # the gradient of a from the products
-    for block, (_, z, a) in enumerate(inputs):
-        gate = jax.nn.sigmoid(program.affine(activated, program.gate, program.gate_bias, block))
-        dv = program.load(dout, block) * program.mask(1, block)
-        d_gate_b = dv * program.value_of(z, activated, block) * gate * (1.0 - gate)
-        direct.append(dv * gate)
-        program.store(a_out, block, a)
-        program.store(d_gate, block, d_gate_b)
-        program.store_sum(sums, 2, count, block, d_gate_b)
-        for k in range(layout.blocks):
-            through[k] += program.dot(d_gate_b, program.weight(program.gate, k, block), transposed=True)
-        if layout.value:
-            program.store(d_value[0], block, direct[block])
-            program.store_sum(sums, 3, count, block, direct[block])
+
+    def add(number: int, block: int, value: Array) -> None:
+        totals[number * layout.blocks + block] += program.total(value)
+
+    for block in range(layout.blocks):
+        out, gate, value = program.output(inputs, activated, block)
+        d_out = program.load(dout, block) + program.per_feature(d_sum, block)
+        d_out = jnp.where(program.inside, d_out + program.per_feature(d_square, block) * out, 0.0)
+        residual.append(d_out)
+        d_out *= program.mask(1, block)
+        d_gate = d_out * value * gate * (1.0 - gate)
+        direct.append(d_out * gate)
+        products = [(program.gate, d_gate)] + ([(program.value, direct[block])] if layout.value else [])
+        for number, (matrix, factor) in enumerate(products):
+            add(2 + number, block, factor)
             for k in range(layout.blocks):
-                through[k] += program.dot(direct[block], program.weight(program.value, k, block), transposed=True)
+                through[k] += program.dot(factor, program.weight(matrix, k, block), (1, 1))
+                if layout.accumulates:
+                    weight[k * layout.blocks + block] += program.dot(activated[k], factor, (0, 0))
+            if not layout.accumulates:
+                program.store(factors[1 + number], block, factor)
+        if not layout.accumulates:
+            program.store(factors[0], block, activated[block])
     for block, (x_b, z, _) in enumerate(inputs):
         da = through[block] + (direct[block] if layout.kind == "half_glu1" else 0.0)
-        dz_b = da * program.mask(0, block) * _gelu_slope(z)
-        dz_b += direct[block] if layout.kind == "half_glu2" else 0.0
-        program.store(dz, block, dz_b)
-        program.store_sum(sums, 0, count, block, dz_b)
-        program.store_sum(sums, 1, count, block, x_b * dz_b)
+        dz_b = da * program.mask(0, block) * _gelu_slope(z) + (direct[block] if layout.kind == "half_glu2" else 0.0)
+        program.store(tokens[0], block, dz_b)
+        program.store(tokens[1], block, residual[block] + program.per_feature(program.skip, block) * dz_b)
+        add(0, block, dz_b)
+        add(1, block, x_b * dz_b)
+    return totals, weight

@@ -6,8 +6,8 @@ passes over tokens × features:
 1. BatchNorm is folded into the state space. With scale = γ/σ and shift = β − μ ∘ scale, B u = (x ∘ scale) B + shift B
    and D ∘ u = (D ∘ scale) ∘ x + D ∘ shift, so no normalized array is written. The gradients of scale and shift follow
    from those of the weights, without a sum over tokens of their own.
-2. The moments of a block's output are summed up where it is written. The next block takes them as an argument; the
-   gradient through them is added where its input's gradient is written.
+2. The moments of a block's output are summed up where it is written. The next block takes them as an argument, and
+   their gradient is added where the gradient of that output is read.
 3. What stands between the products is fused with them: `kernels/gate.py`, `kernels/residual.py`.
 """
 
@@ -109,7 +109,7 @@ def fused(block: Block, x: Features, moments: Array, masks: DropoutMasks | None)
         head.value.kernel[...] if full else None,
         head.value.bias[...] if full else None,
     )
-    return _block(_Kind(head.kind, C_reverse is not None), parameters, x, jax.lax.stop_gradient(moments), masks)
+    return _block(_Kind(head.kind, C_reverse is not None), parameters, x, moments, masks)
 
 
 def _mean_and_variance(moments: Array, tokens: int) -> tuple[Array, Array]:
@@ -157,36 +157,34 @@ def _forward(
 def _backward(
     kind: _Kind, residuals: _Residuals, cotangents: tuple[Array, Array]
 ) -> tuple[BlockParameters, Array, Array, Array | None]:
-    (p, x, moments, masks, states, y), (dout, _) = residuals, cotangents
+    (p, x, moments, masks, states, y), (dout, d_moments) = residuals, cotangents
     L, b, H = x.shape
     folded = _fold(p, moments, L * b)
-    found = gate.gate_backward(kind.gate, dout, x, y, _gate_parameters(p, folded), masks)
-    sum_dz, sum_x_dz, d_gate_bias, *d_value_bias = found.sums
+    output = gate.OutputGradient(dout, d_moments[0], 2.0 * d_moments[1])
+    found = gate.gate_backward(kind.gate, output, x, y, _gate_parameters(p, folded), masks)
     d_states = product(found.dz, p.C.T).astype(x.dtype).reshape(L, b, -1)
     dC = product(states.reshape(L * b, -1).T, found.dz)
     d_Lambda, d_drive, db = scan.loop_gradient(p.Lambda_bar, states, d_states, kind.both)
     # The gradients of scale ∘ B and of shift B, then those of scale and shift.
     dB_scaled = product(x.reshape(-1, H).T, db.reshape(L * b, -1))
-    d_shift = exact_product(p.B, d_drive) + p.D * sum_dz
-    d_scale = (dB_scaled * p.B).sum(1) + p.D * sum_x_dz - folded.mean * d_shift
+    d_shift = exact_product(p.B, d_drive) + p.D * found.sum_dz
+    d_scale = (dB_scaled * p.B).sum(1) + p.D * found.sum_x_dz - folded.mean * d_shift
     d_variance = -0.5 * p.norm_scale * d_scale * folded.inverse**3
     d_mean = -folded.scale * d_shift - 2.0 * folded.mean * d_variance
-    vectors = residual.PerFeature(p.D * folded.scale, d_mean / (L * b), 2.0 * d_variance / (L * b))
-    dx = residual.input_gradient(db, folded.scale[:, None] * p.B, found.dz, dout, x, vectors)
     gradients = BlockParameters(
         norm_scale=d_scale * folded.inverse,
         norm_bias=d_shift,
         Lambda_bar=d_Lambda,
         B=folded.scale[:, None] * dB_scaled + folded.shift[:, None] * d_drive,
         C=dC,
-        D=folded.scale * sum_x_dz + folded.shift * sum_dz,
-        gate=product(found.activated.T, found.d_gate),
-        gate_bias=d_gate_bias,
-        value=None if found.d_value is None else product(found.activated.T, found.d_value),
-        value_bias=d_value_bias[0] if d_value_bias else None,
+        D=folded.scale * found.sum_x_dz + folded.shift * found.sum_dz,
+        gate=found.gate,
+        gate_bias=found.gate_bias,
+        value=found.value,
+        value_bias=found.value_bias,
     )
-    # The moments are those of x, so their part of the gradient is in dx.
-    return gradients, dx, jnp.zeros_like(moments), None if masks is None else jnp.zeros_like(masks)
+    dx = residual.add_product(found.dx, db, folded.scale[:, None] * p.B)
+    return gradients, dx, jnp.stack([d_mean, d_variance]) / (L * b), None if masks is None else jnp.zeros_like(masks)
 
 
 _block.defvjp(_forward, _backward)
