@@ -37,6 +37,20 @@ Complex = tuple[Array, Array]
 """The real and the imaginary part of one number for each lane, (LANES,) each."""
 
 
+Source = tuple[int, bool]
+"""A direction to run in: the place of its inputs in a row, and whether it runs in reverse."""
+
+
+def state_sources(both: bool) -> tuple[Source, ...]:
+    """The directions of the states. Both read the same inputs."""
+    return ((0, False), (0, True))[: 1 + both]
+
+
+def gradient_sources(both: bool, P: int) -> tuple[Source, ...]:
+    """The directions of the gradient. That of the forward states, which stand first, runs in reverse."""
+    return ((0, True), (2 * P, False))[: 1 + both]
+
+
 class Modes(NamedTuple):
     """The eigenvalues, and the constant that is added at every step; (P,) each."""
 
@@ -79,24 +93,28 @@ def chunk_length(L: int) -> int:
     return min(longest, max(SHORTEST_CHUNK, 2 << (L.bit_length() // 2)))
 
 
-def loop_states(modes: Modes, b: Array, both: bool) -> Array:
-    """Compute the states from b (L, batch, 2P), in the forward direction or in both. They are stored in b's dtype."""
+def loop_states(modes: Modes, b: Array, both: bool, ends: Array | None = None) -> Array:
+    """Compute the states from b (L, batch, 2P), in the forward direction or in both. They are stored in b's dtype.
+
+    ends: those of all chunks, where they are known (`kernels/projection.py`).
+    """
     layout = Layout(b.shape[0], b.shape[1], b.shape[2] // 2, both)
-    ends = _ends(layout, modes, b, [(0, False), (0, True)][: 1 + both])
+    ends = _ends(layout, modes, b, state_sources(both)) if ends is None else ends
     output = Shape((b.size * (1 + both),), b.dtype)
     (x,) = _call(_states, layout, "scan_states", (*modes, b, ends), [output], b.nbytes * both)
     return x.reshape(*b.shape[:2], -1)
 
 
-def loop_gradient(modes: Modes, x: Array, dx: Array, both: bool) -> tuple[Array, Array, Array]:
+def loop_gradient(
+    modes: Modes, x: Array, dx: Array, both: bool, ends: Array | None = None
+) -> tuple[Array, Array, Array]:
     """Compute gradients from those of the states: of λ (2, P), of the drive (2, P), and of b (L, batch, 2P).
 
     `modes` are those of λ* and no drive, x the states as `loop_states` gave them.
     """
     P = x.shape[2] // (4 if both else 2)
     layout = Layout(x.shape[0], x.shape[1], P, both)
-    # The gradient of the forward states, which stand first, runs in reverse.
-    ends = _ends(layout, modes, dx, [(0, True), (2 * P, False)][: 1 + both])
+    ends = _ends(layout, modes, dx, gradient_sources(both, P)) if ends is None else ends
     outputs = [
         Shape((x.shape[0] * x.shape[1] * 2 * P,), dx.dtype),
         Shape((layout.chunks * 4 * layout.batch * P,), jnp.float32),
@@ -107,11 +125,7 @@ def loop_gradient(modes: Modes, x: Array, dx: Array, both: bool) -> tuple[Array,
     return total[0], total[1], db.reshape(*x.shape[:2], -1)
 
 
-Source = tuple[int, bool]
-"""A direction to run in: the place of its inputs in a row, and whether it runs in reverse."""
-
-
-def _ends(layout: Layout, modes: Modes, b: Array, sources: list[Source]) -> Array:
+def _ends(layout: Layout, modes: Modes, b: Array, sources: tuple[Source, ...]) -> Array:
     """The ends of all chunks, (chunks, batch, 2P) for each of the sources, flat."""
     output = Shape((layout.chunks * layout.batch * layout.width,), jnp.float32)
     kernel = partial(_ends_kernel, sources=sources, width=b.shape[-1])
@@ -160,11 +174,13 @@ class _Program:
             store(array, first + part * self.layout.P, x[part], mask)
 
 
-def _times(a: Complex, x: Complex) -> Complex:
+def multiplied(a: Complex, x: Complex) -> Complex:
+    """The product of complex numbers."""
     return a[0] * x[0] - a[1] * x[1], a[0] * x[1] + a[1] * x[0]
 
 
-def _plus(x: Complex, y: Complex) -> Complex:
+def plus(x: Complex, y: Complex) -> Complex:
+    """The sum of complex numbers."""
     return x[0] + y[0], x[1] + y[1]
 
 
@@ -175,11 +191,11 @@ def _constant(real: float) -> Complex:
 def _driven(program: _Program, b: Any, t: Any, width: int, offset: int, drive: Complex) -> Complex:
     """The input b_t + d, and zero outside of the sequence."""
     real = program.real(t)
-    b_t = _plus(program.load(b, t, width, offset, real), drive)
+    b_t = plus(program.load(b, t, width, offset, real), drive)
     return jnp.where(real, b_t[0], 0.0), jnp.where(real, b_t[1], 0.0)
 
 
-def _ends_kernel(layout: Layout, *refs: Any, sources: list[Source], width: int) -> None:
+def _ends_kernel(layout: Layout, *refs: Any, sources: tuple[Source, ...], width: int) -> None:
     *modes, b, out = refs
     program = _Program(layout)
     Lambda, drive = program.mode(*modes[:2]), program.mode(*modes[4:])
@@ -192,9 +208,9 @@ def _ends_kernel(layout: Layout, *refs: Any, sources: list[Source], width: int) 
         for offset, reverse in sources:
             for b_t in loaded[offset]:
                 if reverse:
-                    reverse_end, power = _plus(reverse_end, _times(power, b_t)), _times(Lambda, power)
+                    reverse_end, power = plus(reverse_end, multiplied(power, b_t)), multiplied(Lambda, power)
                 else:
-                    end = _plus(_times(Lambda, end), b_t)
+                    end = plus(multiplied(Lambda, end), b_t)
         return end, reverse_end, power
 
     start = _constant(0.0), _constant(0.0), _constant(1.0)
@@ -210,7 +226,7 @@ def _arriving(program: _Program, ends: Any, Lambda_T: Complex, number: int, reve
 
     def add(i: Any, X: Complex) -> Complex:
         chunk = layout.chunks - 1 - i if reverse else i
-        return _plus(_times(Lambda_T, X), program.load(ends, chunk, layout.width, offset, program.inside))
+        return plus(multiplied(Lambda_T, X), program.load(ends, chunk, layout.width, offset, program.inside))
 
     before = layout.chunks - 1 - program.chunk if reverse else program.chunk
     return lax.fori_loop(0, before, add, _constant(0.0))
@@ -228,7 +244,7 @@ def _states(layout: Layout, *refs: Any) -> None:
         x = list(x)
         for i in range(AHEAD):
             for number, ts in enumerate(times):
-                x[number] = _plus(_times(Lambda, x[number]), loaded[number][i])
+                x[number] = plus(multiplied(Lambda, x[number]), loaded[number][i])
                 offset = 2 * layout.P * number
                 program.store(out, ts[i], layout.width, offset, x[number], program.real(ts[i]))
         return x
@@ -259,10 +275,10 @@ def _gradient(layout: Layout, *refs: Any) -> None:
             for number in range(len(directions)):
                 t, dx_t, x_t = loaded[number][i]
                 real = program.real(t)
-                running[number] = g_t = _plus(_times(Lambda, running[number]), dx_t)
-                d_Lambda = _plus(d_Lambda, (g_t[0] * x_t[0] + g_t[1] * x_t[1], g_t[1] * x_t[0] - g_t[0] * x_t[1]))
-                d_drive = _plus(d_drive, (jnp.where(real, g_t[0], 0.0), jnp.where(real, g_t[1], 0.0)))
-                total = _plus(g_t, program.load(db, t, 2 * layout.P, 0, real)) if add else g_t
+                running[number] = g_t = plus(multiplied(Lambda, running[number]), dx_t)
+                d_Lambda = plus(d_Lambda, (g_t[0] * x_t[0] + g_t[1] * x_t[1], g_t[1] * x_t[0] - g_t[0] * x_t[1]))
+                d_drive = plus(d_drive, (jnp.where(real, g_t[0], 0.0), jnp.where(real, g_t[1], 0.0)))
+                total = plus(g_t, program.load(db, t, 2 * layout.P, 0, real)) if add else g_t
                 program.store(db, t, 2 * layout.P, 0, total, real)
         return running, d_Lambda, d_drive
 

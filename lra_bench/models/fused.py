@@ -64,10 +64,11 @@ class _Folded(NamedTuple):
 def can_fuse(block: Block, x: Features) -> bool:
     """Whether the kernels compute this block on these arrays.
 
-    They need one GPU, products as TF32 or of bfloat16 arrays, BatchNorm first, a diagonal state space, and widths that
-    are multiples of 16 and not above `gate.WIDEST`.
+    They need one GPU, products as TF32 or of bfloat16 arrays, more steps than `gate.ROWS`, BatchNorm first, a diagonal
+    state space, and widths that are multiples of 16 and not above `gate.WIDEST`.
     """
-    here = target_platform() == "gpu" and triton.AVAILABLE and jax.device_count() == 1
+    long = x.shape[0] > gate.ROWS
+    here = long and target_platform() == "gpu" and triton.AVAILABLE and jax.device_count() == 1
     fast = x.dtype == jnp.bfloat16 or product_precision() == "tensorfloat32"
     layer, head = block.layer, block.gate
     if not (here and fast and isinstance(layer, DiagonalSSM) and isinstance(head, Gate)):
@@ -147,8 +148,8 @@ def _forward(
 ) -> tuple[tuple[Array, Array], _Residuals]:
     p, (L, b, H) = parameters, x.shape
     folded = _fold(p, moments, L * b)
-    driven = product(x.reshape(-1, H), folded.scale[:, None] * p.B).astype(x.dtype).reshape(L, b, -1)
-    states = scan.loop_states(p.Lambda_bar, driven, exact_product(folded.shift, p.B), kind.both)
+    drive = exact_product(folded.shift, p.B)
+    states = scan.driven_states(p.Lambda_bar, x, folded.scale[:, None] * p.B, drive, kind.both)
     y = product(states.reshape(L * b, -1), p.C).astype(x.dtype).reshape(L, b, H)
     out, sums = gate.gate_forward(kind.gate, x, y, _gate_parameters(p, folded), masks)
     return (out, sums), (p, x, moments, masks, states, y)
@@ -162,9 +163,8 @@ def _backward(
     folded = _fold(p, moments, L * b)
     output = gate.OutputGradient(dout, d_moments[0], 2.0 * d_moments[1])
     found = gate.gate_backward(kind.gate, output, x, y, _gate_parameters(p, folded), masks)
-    d_states = product(found.dz, p.C.T).astype(x.dtype).reshape(L, b, -1)
     dC = product(states.reshape(L * b, -1).T, found.dz)
-    d_Lambda, d_drive, db = scan.loop_gradient(p.Lambda_bar, states, d_states, kind.both)
+    d_Lambda, d_drive, db = scan.driven_gradient(p.Lambda_bar, states, found.dz.reshape(L, b, H), p.C, kind.both)
     # The gradients of scale ∘ B and of shift B, then those of scale and shift.
     dB_scaled = product(x.reshape(-1, H).T, db.reshape(L * b, -1))
     d_shift = exact_product(p.B, d_drive) + p.D * found.sum_dz

@@ -23,8 +23,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from lra_bench.kernels import projection, triton
 from lra_bench.kernels import scan as kernel
-from lra_bench.kernels import triton
+from lra_bench.kernels.gate import ROWS
 from lra_bench.machine.platform import target_platform
 from lra_bench.machine.products import product
 from lra_bench.ssm.scan_chunked import chunked_states, powers_of
@@ -126,17 +127,37 @@ def _loop_backward(both: bool, residuals: tuple[Pair, Array], dx: Array) -> tupl
 loop_recurrence.defvjp(_loop_forward, _loop_backward)
 
 
-def loop_states(Lambda_bar: Pair, b: States, drive: Drive, both: bool) -> States:
-    """Compute `loop_recurrence`; it is not differentiable."""
-    return kernel.loop_states(_modes(Lambda_bar, b.shape[0], *jnp.split(drive, 2)), b, both)
+def loop_states(Lambda_bar: Pair, b: States, drive: Drive, both: bool, ends: Array | None = None) -> States:
+    """Compute `loop_recurrence`; it is not differentiable. `ends` are those of `projected`, where b is."""
+    return kernel.loop_states(_modes(Lambda_bar, b.shape[0], *jnp.split(drive, 2)), b, both, ends)
 
 
-def loop_gradient(Lambda_bar: Pair, x: States, dx: States, both: bool) -> tuple[Pair, Drive, States]:
+def loop_gradient(
+    Lambda_bar: Pair, x: States, dx: States, both: bool, ends: Array | None = None
+) -> tuple[Pair, Drive, States]:
     """Compute the gradients of Λ̄, drive and b from the states of `loop_states` and their gradient."""
     real, imag = Lambda_bar
     modes = _modes((real, -imag), x.shape[0], jnp.zeros_like(real), jnp.zeros_like(real))
-    d_Lambda, d_drive, db = kernel.loop_gradient(modes, x, dx, both)
+    d_Lambda, d_drive, db = kernel.loop_gradient(modes, x, dx, both, ends)
     return (d_Lambda[0], d_Lambda[1]), d_drive.reshape(-1), db
+
+
+def driven_states(Lambda_bar: Pair, u: Features, B: InputMatrix, drive: Drive, both: bool) -> States:
+    """Compute the states of b = u B + drive by GPU kernels, with b never read for the ends of its chunks alone."""
+    powers = projection.Powers(*powers_of(Lambda_bar, range(ROWS + 1)))
+    b, ends = projection.project(u, B, drive, powers, kernel.state_sources(both))
+    return loop_states(Lambda_bar, b, jnp.zeros_like(drive), both, ends)
+
+
+def driven_gradient(
+    Lambda_bar: Pair, x: States, dy: Features, C: OutputMatrix, both: bool
+) -> tuple[Pair, Drive, States]:
+    """Compute `loop_gradient` from the gradient of y = x C, where C is (2P, H), or (4P, H) for both directions."""
+    real, imag = Lambda_bar
+    powers = projection.Powers(*powers_of((real, -imag), range(ROWS + 1)))
+    sources = kernel.gradient_sources(both, len(real))
+    dx, ends = projection.project(dy, C.T, jnp.zeros(C.shape[0], real.dtype), powers, sources)
+    return loop_gradient(Lambda_bar, x, dx, both, ends)
 
 
 def _modes(Lambda_bar: Pair, L: int, drive_real: Array, drive_imag: Array) -> kernel.Modes:
