@@ -31,6 +31,7 @@ ORDER = [
     "records",
     "report",
     "machine",
+    "kernels",
     "ssm",
     "models",
     "training",

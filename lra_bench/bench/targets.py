@@ -1,10 +1,9 @@
 """The GPUs for which `bench --target` compiles: how XLA knows them, and the rates that a prediction assumes.
 
-The rates of the H200 were measured on one (JAX 0.11.2, 2026-11-27). The bandwidth is that of a copy, read and written.
-The rates of products are those that S5's own products reached in a training step of Pathfinder with its published
-batch: 435 GFLOP in 8.55 ms in float32, in 3.06 ms in TF32, and in 6.3 ms as three products in bfloat16. A square
-product of 8192 rows reached 51.4 TFLOP/s in float32 and 434 in TF32. The other rates follow from these by the times of
-two products of such shapes at each precision. float64 was not measured.
+The bandwidth of the H200 is that of a copy, read and written, measured there (JAX 0.11.2, 2026-11-27). The rates of
+products are round figures between those of a step's own products and those of large square ones: in float32 and TF32,
+S5's products of Pathfinder ran at 51 and 142 TFLOP/s, and a product of 8192 rows at 51 and 434. With these rates, steps
+were predicted 5–17 % shorter than measured. float64 was not measured.
 
 The rates of the A100 are a description: those of the H200, scaled by the nominal figures of both.
 """
@@ -25,12 +24,12 @@ MEASURED_BYTES_PER_SECOND = 4.148e12
 
 MEASURED_FLOPS_PER_SECOND: Mapping[Rate, float] = {
     "float64": 26e12,  # not measured: the same share of the nominal rate as in float32
-    "float32": 50.9e12,
-    "tf32_x3": 47e12,
-    "bfloat16_x6": 53e12,
-    "bfloat16_x3": 69e12,
-    "tf32": 142e12,
-    "bfloat16": 232e12,
+    "float32": 45e12,
+    "tf32_x3": 83e12,
+    "bfloat16_x6": 65e12,
+    "bfloat16_x3": 130e12,
+    "tf32": 250e12,
+    "bfloat16": 400e12,
 }
 """The rates of products on the H200."""
 
@@ -105,7 +104,7 @@ def nominal(float64: float, float32: float, tf32: float, bfloat16: float) -> dic
 H200 = Target(
     name="h200",
     title="NVIDIA H200 (141 GB)",
-    basis="Rates as measured on an H200.",
+    basis="Rates from measurements on an H200.",
     device_kind="NVIDIA H200",
     compute_capability=(9, 0),
     multiprocessors=132,

@@ -1,6 +1,7 @@
-"""A product that is added to an array, as one GPU kernel: dx = r + db Bᵀ, the gradient of a block's input.
+"""The gradients of a block's input and of its input matrix as one GPU kernel: dx = r + db Bᵀ and dB = xᵀ db.
 
-XLA would write the product and read it again. The plain twin is that expression.
+XLA would write the first product and read it again, and read db twice. Where B is wide, its gradient does not fit in
+the registers of a program, and is left to XLA. The plain twin is these two expressions.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from lra_bench.kernels import triton
-from lra_bench.kernels.gate import ROWS, column_block
+from lra_bench.kernels.gate import BACKWARD_PROGRAMS, ROWS, column_block
 from lra_bench.kernels.triton import Shape, Work, load, program_id, store
+from lra_bench.machine.products import product
+
+LARGEST = 128 * 256
+"""The most numbers of B whose gradient a program keeps in its registers."""
 
 
 class _Layout(NamedTuple):
@@ -22,33 +27,73 @@ class _Layout(NamedTuple):
     H: int
     width: int  # 2P
 
+    @property
+    def accumulates(self) -> bool:
+        return self.H * self.width <= LARGEST
 
-def add_product(r: Array, db: Array, B: Array) -> Array:
-    """Compute r + db Bᵀ for r (L, b, H), db (L, b, 2P) and B (H, 2P), in r's dtype."""
-    layout = _Layout(r.shape[0] * r.shape[1], r.shape[2], B.shape[1])
-    arguments = [r, db, B.T.astype(r.dtype)]
-    work, output = Work(flops=2 * layout.tokens * layout.H * layout.width), Shape((r.size,), r.dtype)
-    grid = (-(-layout.tokens // ROWS),)
-    (dx,) = triton.call(partial(_kernel, layout), "add_product", grid, arguments, [output], 8, work)
-    return dx.reshape(r.shape)
+    @property
+    def features(self) -> list[Array]:
+        """The features of each block of a row of x."""
+        size = column_block(self.H)
+        return [first + jnp.arange(size) for first in range(0, self.H, size)]
+
+    @property
+    def states(self) -> list[Array]:
+        """The places of each block of a row of db."""
+        size = column_block(self.width)
+        return [first + jnp.arange(size) for first in range(0, self.width, size)]
 
 
-def _kernel(layout: _Layout, r: Any, db: Any, B: Any, out: Any) -> None:
-    rows = program_id(0) * ROWS + jnp.arange(ROWS)
-    inside = (rows < layout.tokens)[:, None]
-    depth, columns = column_block(layout.width), column_block(layout.H)
+def input_gradients(r: Array, x: Array, db: Array, B: Array) -> tuple[Array, Array]:
+    """Compute dx = r + db Bᵀ (L, b, H) and dB = xᵀ db (H, 2P) for r and x (L, b, H), db (L, b, 2P) and B (H, 2P)."""
+    H, width = B.shape
+    layout = _Layout(r.shape[0] * r.shape[1], H, width)
+    groups = -(-layout.tokens // ROWS)
+    programs = min(groups, BACKWARD_PROGRAMS) if layout.accumulates else groups
+    outputs = [Shape((r.size,), r.dtype)]
+    outputs += [Shape((programs * H * width,), jnp.float32)] * layout.accumulates
+    arguments = [r, db, B.T.astype(r.dtype), *([x] * layout.accumulates)]
+    work = Work(flops=2 * layout.tokens * H * width * (1 + layout.accumulates))
+    dx, *dB = triton.call(
+        partial(_kernel, layout, programs), "input_gradients", (programs,), arguments, outputs, 16, work
+    )
+    if layout.accumulates:
+        return dx.reshape(r.shape), dB[0].reshape(programs, H, width).sum(0)
+    return dx.reshape(r.shape), product(x.reshape(-1, H).T, db.reshape(-1, width))
 
-    def block(array: Any, width: int, features: Array) -> Array:
-        at = rows[:, None] * width + features[None]
-        return load(array, at, jnp.broadcast_to(inside, at.shape))
 
-    parts = [k * depth + jnp.arange(depth) for k in range(layout.width // depth)]
-    loaded = [block(db, layout.width, part) for part in parts]
-    for number in range(layout.H // columns):
-        features = number * columns + jnp.arange(columns)
-        total = block(r, layout.H, features).astype(jnp.float32)
-        for part, db_k in zip(parts, loaded, strict=True):
-            weight = load(B, part[:, None] * layout.H + features[None])
-            total += jax.lax.dot(db_k, weight, preferred_element_type=jnp.float32)
-        at = rows[:, None] * layout.H + features[None]
-        store(out, at, total, jnp.broadcast_to(inside, at.shape))
+def _kernel(layout: _Layout, programs: int, r: Any, db: Any, B: Any, *refs: Any) -> None:
+    *x, dx = refs[:-1] if layout.accumulates else refs
+    first = program_id(0)
+
+    def group(i: Any, dB: list[Array]) -> list[Array]:
+        rows = (first + i * programs) * ROWS + jnp.arange(ROWS)
+
+        def at(width: int, places: Array) -> tuple[Array, Array]:
+            index = rows[:, None] * width + places[None]
+            return index, jnp.broadcast_to((rows < layout.tokens)[:, None], index.shape)
+
+        db_blocks = [load(db, *at(layout.width, places)) for places in layout.states]
+        dB = list(dB)
+        for number, features in enumerate(layout.features):
+            total = load(r, *at(layout.H, features)).astype(jnp.float32)
+            for places, db_block in zip(layout.states, db_blocks, strict=True):
+                weight = load(B, places[:, None] * layout.H + features[None])
+                total += _dot(db_block, weight, (1, 0))
+            index, inside = at(layout.H, features)
+            store(dx, index, total, inside)
+            for k, db_block in enumerate(db_blocks if layout.accumulates else []):
+                dB[number * len(db_blocks) + k] += _dot(load(x[0], index, inside), db_block, (0, 0))
+        return dB
+
+    pairs = [(features, places) for features in layout.features for places in layout.states]
+    zeros = [jnp.zeros((len(f), len(p)), jnp.float32) for f, p in pairs if layout.accumulates]
+    rounds = -(-layout.tokens // (ROWS * programs))
+    found = jax.lax.fori_loop(0, rounds, group, zeros)
+    for (features, places), part in zip(pairs, found, strict=False):
+        store(refs[-1], (first * layout.H + features[:, None]) * layout.width + places[None], part)
+
+
+def _dot(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
+    dimensions = (((contracted[0],), (contracted[1],)), ((), ()))
+    return jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)

@@ -1,7 +1,7 @@
 """Pallas' Triton dialect: all that this package uses of it.
 
 The dialect is deprecated from JAX 0.12 on. Its heirs are Mosaic GPU, which runs on Hopper and later only, and the
-package `jax_triton`. Where it is missing, or no GPU is there, `AVAILABLE` and the callers' plain twins decide.
+package `jax_triton`. Where it is missing, or elsewhere than on one GPU, `usable` sends callers to their plain twins.
 """
 
 from __future__ import annotations
@@ -14,19 +14,26 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental import pallas as pl
 
+from lra_bench.machine.platform import target_platform
+
 try:
     from jax.experimental.pallas import triton
 except ImportError:  # a JAX that has dropped the dialect
     triton = None  # type: ignore[assignment]
-
-AVAILABLE = triton is not None
-"""Whether this JAX has the dialect."""
 
 Shape = jax.ShapeDtypeStruct
 """The shape and dtype of an output."""
 
 program_id = pl.program_id
 """The place of the running program along an axis of the grid."""
+
+
+def usable() -> bool:
+    """Whether programs that are traced now can have these kernels: for one GPU, with a JAX that has the dialect.
+
+    With several devices, JAX would gather all arguments of a kernel on each of them.
+    """
+    return triton is not None and target_platform() == "gpu" and jax.device_count() == 1
 
 
 class Interpreter:

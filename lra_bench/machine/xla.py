@@ -51,6 +51,8 @@ def use_compilation_cache(folder: Path) -> None:
     """Keep compiled programs in `folder`, so that a program is compiled only once on a machine."""
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    # On a GPU also what XLA found by trying: the algorithms of products, and compiled kernels.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "all")
 
 
 def compiler_options(batched_products: bool, training: bool) -> CompilerOptions:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lra_bench.kernels import gate, residual, triton
-from lra_bench.machine.platform import product_precision, target_platform
+from lra_bench.machine.platform import product_precision
 from lra_bench.machine.products import exact_product, product
 from lra_bench.models.diagonal import DiagonalSSM
 from lra_bench.models.layers import EPSILON, BatchNorm, Block, Gate, wide
@@ -67,8 +67,7 @@ def can_fuse(block: Block, x: Features) -> bool:
     They need one GPU, products as TF32 or of bfloat16 arrays, more steps than `gate.ROWS`, BatchNorm first, a diagonal
     state space, and widths that are multiples of 16 and not above `gate.WIDEST`.
     """
-    long = x.shape[0] > gate.ROWS
-    here = long and target_platform() == "gpu" and triton.AVAILABLE and jax.device_count() == 1
+    here = triton.usable() and x.shape[0] > gate.ROWS
     fast = x.dtype == jnp.bfloat16 or product_precision() == "tensorfloat32"
     layer, head = block.layer, block.gate
     if not (here and fast and isinstance(layer, DiagonalSSM) and isinstance(head, Gate)):
@@ -166,7 +165,7 @@ def _backward(
     dC = product(states.reshape(L * b, -1).T, found.dz)
     d_Lambda, d_drive, db = scan.driven_gradient(p.Lambda_bar, states, found.dz.reshape(L, b, H), p.C, kind.both)
     # The gradients of scale ∘ B and of shift B, then those of scale and shift.
-    dB_scaled = product(x.reshape(-1, H).T, db.reshape(L * b, -1))
+    dx, dB_scaled = residual.input_gradients(found.dx, x, db, folded.scale[:, None] * p.B)
     d_shift = exact_product(p.B, d_drive) + p.D * found.sum_dz
     d_scale = (dB_scaled * p.B).sum(1) + p.D * found.sum_x_dz - folded.mean * d_shift
     d_variance = -0.5 * p.norm_scale * d_scale * folded.inverse**3
@@ -183,7 +182,6 @@ def _backward(
         value=found.value,
         value_bias=found.value_bias,
     )
-    dx = residual.add_product(found.dx, db, folded.scale[:, None] * p.B)
     return gradients, dx, jnp.stack([d_mean, d_variance]) / (L * b), None if masks is None else jnp.zeros_like(masks)
 
 

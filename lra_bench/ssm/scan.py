@@ -101,10 +101,9 @@ def fastest_form(length: int) -> Form:
     On a CPU the sequential form is 2–6 times faster than any parallel one. On a GPU the loop kernels move a third of
     the bytes of the chunked form. The latter needs nothing but XLA.
     """
-    platform = target_platform()
-    if platform == "cpu" or length <= FEWEST_CHUNKED_STEPS:
+    if target_platform() == "cpu" or length <= FEWEST_CHUNKED_STEPS:
         return "sequential"
-    return "loop" if platform == "gpu" and triton.AVAILABLE else "chunked"
+    return "loop" if triton.usable() else "chunked"
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
