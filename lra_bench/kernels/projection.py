@@ -17,9 +17,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lra_bench.kernels import triton
-from lra_bench.kernels.gate import ROWS, column_block
+from lra_bench.kernels.gate import column_block
 from lra_bench.kernels.scan import Complex, Source, chunk_length, multiplied, plus
 from lra_bench.kernels.triton import Shape, Work, load, program_id, store
+
+ROWS = 64
+"""The steps of one example that a program has at a time."""
 
 
 class Powers(NamedTuple):

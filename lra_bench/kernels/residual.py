@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from lra_bench.kernels import triton
-from lra_bench.kernels.gate import BACKWARD_PROGRAMS, ROWS, column_block
+from lra_bench.kernels.gate import PROGRAMS, column_block
+from lra_bench.kernels.projection import ROWS
 from lra_bench.kernels.triton import Shape, Work, load, program_id, store
 from lra_bench.machine.products import product
 
@@ -49,7 +50,7 @@ def input_gradients(r: Array, x: Array, db: Array, B: Array) -> tuple[Array, Arr
     H, width = B.shape
     layout = _Layout(r.shape[0] * r.shape[1], H, width)
     groups = -(-layout.tokens // ROWS)
-    programs = min(groups, BACKWARD_PROGRAMS) if layout.accumulates else groups
+    programs = min(groups, PROGRAMS) if layout.accumulates else groups
     outputs = [Shape((r.size,), r.dtype)]
     outputs += [Shape((programs * H * width,), jnp.float32)] * layout.accumulates
     arguments = [r, db, B.T.astype(r.dtype), *([x] * layout.accumulates)]

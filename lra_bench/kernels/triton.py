@@ -52,6 +52,12 @@ def store(array: Any, index: Any, value: Array, mask: Any = None) -> None:
     triton.store(array.at[index], value.astype(array.dtype), mask=mask)
 
 
+def wait_for_stores() -> None:
+    """Let every thread of a program see what the others have stored before. The interpreter needs no such wait."""
+    if not Interpreter.on:
+        triton.debug_barrier()
+
+
 class Work(NamedTuple):
     """What a kernel does beyond reading its arguments and writing its outputs once, for `bench --target`."""
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from lra_bench.kernels import gate, residual, triton
+from lra_bench.kernels import gate, projection, residual, triton
 from lra_bench.machine.platform import product_precision
 from lra_bench.machine.products import exact_product, product
 from lra_bench.models.diagonal import DiagonalSSM
@@ -64,10 +64,10 @@ class _Folded(NamedTuple):
 def can_fuse(block: Block, x: Features) -> bool:
     """Whether the kernels compute this block on these arrays.
 
-    They need one GPU, products as TF32 or of bfloat16 arrays, more steps than `gate.ROWS`, BatchNorm first, a diagonal
-    state space, and widths that are multiples of 16 and not above `gate.WIDEST`.
+    They need one GPU, products as TF32 or of bfloat16 arrays, more steps than `projection.ROWS`, BatchNorm first, a
+    diagonal state space, and widths that are multiples of 16 and not above `gate.WIDEST`.
     """
-    here = triton.usable() and x.shape[0] > gate.ROWS
+    here = triton.usable() and x.shape[0] > projection.ROWS
     fast = x.dtype == jnp.bfloat16 or product_precision() == "tensorfloat32"
     layer, head = block.layer, block.gate
     if not (here and fast and isinstance(layer, DiagonalSSM) and isinstance(head, Gate)):

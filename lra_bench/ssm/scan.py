@@ -25,7 +25,6 @@ from jax import Array
 
 from lra_bench.kernels import projection, triton
 from lra_bench.kernels import scan as kernel
-from lra_bench.kernels.gate import ROWS
 from lra_bench.machine.platform import target_platform
 from lra_bench.machine.products import product
 from lra_bench.ssm.scan_chunked import chunked_states, powers_of
@@ -143,7 +142,7 @@ def loop_gradient(
 
 def driven_states(Lambda_bar: Pair, u: Features, B: InputMatrix, drive: Drive, both: bool) -> States:
     """Compute the states of b = u B + drive by GPU kernels, with b never read for the ends of its chunks alone."""
-    powers = projection.Powers(*powers_of(Lambda_bar, range(ROWS + 1)))
+    powers = projection.Powers(*powers_of(Lambda_bar, range(projection.ROWS + 1)))
     b, ends = projection.project(u, B, drive, powers, kernel.state_sources(both))
     return loop_states(Lambda_bar, b, jnp.zeros_like(drive), both, ends)
 
@@ -153,7 +152,7 @@ def driven_gradient(
 ) -> tuple[Pair, Drive, States]:
     """Compute `loop_gradient` from the gradient of y = x C, where C is (2P, H), or (4P, H) for both directions."""
     real, imag = Lambda_bar
-    powers = projection.Powers(*powers_of((real, -imag), range(ROWS + 1)))
+    powers = projection.Powers(*powers_of((real, -imag), range(projection.ROWS + 1)))
     sources = kernel.gradient_sources(both, len(real))
     dx, ends = projection.project(dy, C.T, jnp.zeros(C.shape[0], real.dtype), powers, sources)
     return loop_gradient(Lambda_bar, x, dx, both, ends)
