@@ -1,4 +1,4 @@
-"""The GPU kernels of the recurrence, in Pallas' interpreter, against a loop in float64 and against their plain twins."""
+"""The GPU kernels of the recurrence, in Pallas' interpreter, against a float64 loop and their plain twins."""
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ def expected_gradients(eigenvalues, states, dx, both):
 
 
 def system(L, batch, P, seed=0):
-    """Eigenvalues with memories of 7 to 400 steps, inputs and a drive. The numbers are float32 ones, held in float64."""
+    """Eigenvalues with memories of 7 to 400 steps, inputs and a drive. All are float32 numbers."""
     rng = np.random.default_rng(seed)
     eigenvalues = np.exp((-0.5 + 1j * np.arange(P)) * np.exp(rng.uniform(-6, -2, P)))
     eigenvalues = eigenvalues.astype(np.complex64).astype(complex)
