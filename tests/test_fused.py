@@ -180,6 +180,8 @@ def test_every_recipe_up_to_the_widest_is_fused(model):
     assert min(widths) <= 256
 
 
+# kernels/triton.py says what follows the dialect.
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")
 def test_a_fused_training_step_is_lowered_for_a_gpu_that_is_not_here():
     made = network("s5", S5)
     with use_abstract_mesh(GPU), jax.default_matmul_precision("tensorfloat32"):
