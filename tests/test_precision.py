@@ -10,6 +10,7 @@ from typing import get_args
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import use_abstract_mesh
 from rich.console import Console
 from typer.main import get_command
 
@@ -19,10 +20,8 @@ from lra_bench.bench.synthetic import synthetic_run, synthetic_split
 from lra_bench.cli import app
 from lra_bench.commands.options import PrecisionOption, chosen_precision
 from lra_bench.commands.train import recipe_state
-from lra_bench.errors import UserError
 from lra_bench.machine import precision
 from lra_bench.machine.system import describe_system
-from lra_bench.machine.xla import compile_program
 from lra_bench.records.files import write_record
 from lra_bench.records.validate import validate
 from lra_bench.report import report
@@ -30,11 +29,10 @@ from lra_bench.report.figures import pictures
 from lra_bench.report.select import Loaded, select_records
 from lra_bench.report.speed_figures import lines_of
 from lra_bench.spec import Precision
-from lra_bench.training import steps
 from lra_bench.training.functional import initialized
-from lra_bench.training.optimizer import make_optimizer
 from lra_bench.training.state import Examples, stream_key
 from tests.made_records import bench_record, robustness_record, train_record
+from tests.test_products import GPU, THREE, products
 
 PRECISIONS = get_args(Precision)
 SMALL = {"n_layers": 1, "d_model": 8, "batch_size": 2}
@@ -56,9 +54,24 @@ def rows_of(table, block):
 
 
 @pytest.mark.parametrize(
+    ("platform", "names"),
+    [
+        ("cpu", ["highest", "tensorfloat32", "tensorfloat32"]),
+        ("gpu", ["highest", "tensorfloat32", "tensorfloat32"]),
+        ("tpu", ["highest", "high", "high"]),
+    ],
+)
+def test_names_of_each_platform_are_those_of_jax(platform, names):
+    assert [precision.jax_precision(name, platform) for name in PRECISIONS] == names
+    for name in names:
+        with jax.default_matmul_precision(name):
+            assert jax.config.jax_default_matmul_precision == name
+
+
+@pytest.mark.parametrize(
     ("platform", "capability", "names"),
     [
-        ("cpu", None, ["highest", "tensorfloat32", "tensorfloat32"]),
+        ("cpu", None, ["highest", "tensorfloat32, emulated", "tensorfloat32, emulated"]),
         ("gpu", "9.0", ["BF16_BF16_F32_X3", "tensorfloat32", "tensorfloat32"]),
         ("gpu", "8.0", ["BF16_BF16_F32_X3", "tensorfloat32", "tensorfloat32"]),
         ("gpu", "12.0", ["BF16_BF16_F32_X3", "tensorfloat32", "tensorfloat32"]),
@@ -68,14 +81,8 @@ def rows_of(table, block):
         ("tpu", None, ["highest", "high", "high"]),
     ],
 )
-def test_names_of_each_platform_are_those_of_jax_and_recorded(platform, capability, names):
-    assert [precision.jax_precision(name, platform, capability) for name in PRECISIONS] == names
-    for name in names:
-        with jax.default_matmul_precision(name):
-            assert jax.config.jax_default_matmul_precision == name
-    emulated = ["highest", "tensorfloat32, emulated", "tensorfloat32, emulated"]
-    recorded = [precision.recorded_precision(name, platform, capability) for name in PRECISIONS]
-    assert recorded == (emulated if platform == "cpu" else names)
+def test_records_name_the_algorithm_of_exact_products_and_what_is_emulated(platform, capability, names):
+    assert [precision.recorded_precision(name, platform, capability) for name in PRECISIONS] == names
 
 
 def test_on_a_cpu_float32_is_the_default_and_accelerators_round_as_the_papers_did(monkeypatch):
@@ -85,12 +92,12 @@ def test_on_a_cpu_float32_is_the_default_and_accelerators_round_as_the_papers_di
         "tf32",
     ]
     monkeypatch.setattr(precision, "_platform", lambda: "gpu")
-    monkeypatch.setattr(precision, "_capability", lambda: "9.0")
+    monkeypatch.setattr(precision, "device_capability", lambda: "9.0")
     assert chosen_precision(None) == "tf32"
     assert [chosen_precision(name) for name in PRECISIONS] == list(PRECISIONS)
-    assert describe_system("float32").matmul_precision == "BF16_BF16_F32_X3"
+    assert describe_system("float32").matmul_precision == precision.THREE_PRODUCTS
     with precision.matmul_precision("float32"):
-        assert jax.config.jax_default_matmul_precision == "BF16_BF16_F32_X3"
+        assert jax.config.jax_default_matmul_precision == "highest"
 
 
 def test_only_bfloat16_stores_activations_in_16_bits():
@@ -122,40 +129,31 @@ def test_the_option_takes_every_precision_and_no_default_is_written_into_it(comm
     assert option.default is None
 
 
-# Products that three products of float32 would spoil
-
-
-@pytest.mark.parametrize("dtype", [jnp.complex64, jnp.int32])
-def test_a_product_that_would_lose_its_imaginary_part_is_refused(monkeypatch, dtype):
-    monkeypatch.setattr(precision, "_platform", lambda: "gpu")
-    monkeypatch.setattr(precision, "_capability", lambda: "9.0")
-    matrix = jnp.ones((3, 3), dtype)
-
-    def program(x):
-        return jax.lax.fori_loop(0, 3, lambda _, y: jnp.dot(x, y), x)
-
-    with pytest.raises(UserError, match=r"matrices of \w+, .*precision=jax.lax.Precision.HIGHEST"):
-        compile_program(program, [matrix], "float32", {})
-    compile_program(program, [matrix], "tf32", {})
-    compile_program(lambda x: jnp.dot(x, x, precision=jax.lax.Precision.HIGHEST), [matrix], "float32", {})
+# Products of complex numbers, which three products of bfloat16 parts would spoil
 
 
 @pytest.mark.parametrize("model", ["s4", "s4d", "s4_ptd", "s5", "s5_ptd", "lru", "transformer"])
-def test_no_model_has_such_a_product(model):
+def test_models_multiply_complex_matrices_exactly_and_real_ones_in_three_products(model):
     run, shape = synthetic_run(model, "listops", 32, SMALL, "float32")
     network, params, stats = initialized(run, shape)
-    optimizer = make_optimizer(params, run.recipe, 10)
-    state = steps.initial_state(params, stats, optimizer, jax.make_mesh((1,), ("data",)))
-    batch, key = Examples(*map(jnp.asarray, synthetic_split(run.recipe, shape, 2))), stream_key(0, 2)
-    with jax.default_matmul_precision(precision.THREE_PRODUCTS):
-        step = jax.jit(steps.train_step(network, optimizer)).trace(state, batch, key)
-        forward = jax.jit(network.apply_eval).trace(params, stats, batch)
-    for traced in (step, forward):
-        products = [
-            found for found in precision._equations(traced.jaxpr.jaxpr) if found.primitive.name == "dot_general"
+    batch = Examples(*map(jnp.asarray, synthetic_split(run.recipe, shape, 2)))
+
+    def gradient(params):
+        return jax.grad(lambda p: network.apply_train(p, stats, batch, stream_key(0, 2))[0].sum())(params)
+
+    exact = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
+    with use_abstract_mesh(GPU), jax.default_matmul_precision("highest"):
+        programs = [
+            jax.make_jaxpr(function)(params).jaxpr for function in (gradient, forward_of(network, stats, batch))
         ]
-        assert products
-        precision.refuse_lossy_products(traced.jaxpr.jaxpr)
+    for program in programs:
+        found = {(p.invars[0].aval.dtype.kind, p.params["precision"]) for p in products(program)}
+        assert ("f", THREE) in found or model == "transformer"
+        assert {precision for kind, precision in found if kind != "f"} <= {exact}
+
+
+def forward_of(network, stats, batch):
+    return lambda params: network.apply_eval(params, stats, batch)
 
 
 @pytest.mark.parametrize("model", ["s5", "s4"])

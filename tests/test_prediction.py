@@ -19,14 +19,14 @@ HAS_PLUGIN = any(importlib.util.find_spec(name) for name in PLUGINS)
 
 def test_the_default_batch_is_the_published_one_even_on_a_cpu():
     for target, batch in (("h200", 50), (None, 8)):
-        ((run, *_),) = plan(BenchRequest(models=["s5"], tasks=["listops"], target=target))
+        ((run, *_),) = plan(BenchRequest(precision="float32", models=["s5"], tasks=["listops"], target=target))
         assert run.recipe.batch_size == batch
 
 
 def test_without_the_plugin_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setattr(prediction.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="works without a GPU") as refused:
-        prediction.run_predictions(BenchRequest(models=["s5"], tasks=["listops"], target="h200"))
+        prediction.run_predictions(BenchRequest(precision="float32", models=["s5"], tasks=["listops"], target="h200"))
     assert f'pip install "jax[cuda13]=={jax.__version__}"' in str(refused.value)
 
 

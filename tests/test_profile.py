@@ -19,7 +19,9 @@ SMALL = {"n_layers": 2, "d_model": 16}
 
 @pytest.fixture(scope="module")
 def profiled(tmp_path_factory):
-    request = BenchRequest(models=["s5"], tasks=["listops"], lengths="32", batch=2, overrides=SMALL)
+    request = BenchRequest(
+        precision="float32", models=["s5"], tasks=["listops"], lengths="32", batch=2, overrides=SMALL
+    )
     ((run, shape, _),) = plan(request)
     return profile(NetworkCase(run, shape, None, False), tmp_path_factory.mktemp("trace"))
 

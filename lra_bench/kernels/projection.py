@@ -71,7 +71,7 @@ def _kernel(layout: _Layout, x: Any, W: Any, drive: Any, real: Any, imag: Any, o
     offsets = sorted({offset for offset, _ in layout.sources})
 
     def block(i: Any, place: int) -> tuple[Array, Array]:
-        """Of the i-th group of steps: a block of features, and which steps are in the sequence."""
+        """A block of features at the i-th group of steps, and the times of those steps."""
         t = chunk * T + i * ROWS + steps
         inside = jnp.broadcast_to((t < layout.L)[:, None], (ROWS, depth))
         at = (t[:, None] * layout.batch + row) * layout.H + place * depth + jnp.arange(depth)[None]

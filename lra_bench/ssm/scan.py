@@ -29,7 +29,18 @@ from lra_bench.machine.platform import target_platform
 from lra_bench.machine.products import product
 from lra_bench.ssm.scan_chunked import chunked_states, powers_of
 from lra_bench.ssm.scan_sequential import advance, sequential_states
-from lra_bench.ssm.shapes import Drive, Features, FeaturesAt, InputMatrix, OutputMatrix, Pair, States, StatesAt
+from lra_bench.ssm.shapes import (
+    DirectedOutputMatrix,
+    DirectedStates,
+    Drive,
+    Features,
+    FeaturesAt,
+    InputMatrix,
+    OutputMatrix,
+    Pair,
+    States,
+    StatesAt,
+)
 
 Form = Literal["sequential", "chunked", "loop"]
 """The way to compute the states; the results agree up to rounding."""
@@ -106,7 +117,7 @@ def fastest_form(length: int) -> Form:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def loop_recurrence(Lambda_bar: Pair, b: States, drive: Drive, both: bool) -> States:
+def loop_recurrence(Lambda_bar: Pair, b: States, drive: Drive, both: bool) -> DirectedStates:
     """Compute the states of x_t = Λ̄ x_{t−1} + b_t + drive by GPU kernels: (L, batch, 2P), and with `both` (L, batch,
     4P), in which those of the reverse direction follow those of the forward one. They are stored in b's dtype."""
     return loop_states(Lambda_bar, b, drive, both)
@@ -125,13 +136,13 @@ def _loop_backward(both: bool, residuals: tuple[Pair, Array], dx: Array) -> tupl
 loop_recurrence.defvjp(_loop_forward, _loop_backward)
 
 
-def loop_states(Lambda_bar: Pair, b: States, drive: Drive, both: bool, ends: Array | None = None) -> States:
+def loop_states(Lambda_bar: Pair, b: States, drive: Drive, both: bool, ends: Array | None = None) -> DirectedStates:
     """Compute `loop_recurrence`; it is not differentiable. `ends` are those of `projected`, where b is."""
     return kernel.loop_states(_modes(Lambda_bar, b.shape[0], *jnp.split(drive, 2)), b, both, ends)
 
 
 def loop_gradient(
-    Lambda_bar: Pair, x: States, dx: States, both: bool, ends: Array | None = None
+    Lambda_bar: Pair, x: DirectedStates, dx: DirectedStates, both: bool, ends: Array | None = None
 ) -> tuple[Pair, Drive, States]:
     """Compute the gradients of Λ̄, drive and b from the states of `loop_states` and their gradient."""
     real, imag = Lambda_bar
@@ -140,7 +151,7 @@ def loop_gradient(
     return (d_Lambda[0], d_Lambda[1]), d_drive.reshape(-1), db
 
 
-def driven_states(Lambda_bar: Pair, u: Features, B: InputMatrix, drive: Drive, both: bool) -> States:
+def driven_states(Lambda_bar: Pair, u: Features, B: InputMatrix, drive: Drive, both: bool) -> DirectedStates:
     """Compute the states of b = u B + drive by GPU kernels, with b never read for the ends of its chunks alone."""
     powers = projection.Powers(*powers_of(Lambda_bar, range(projection.ROWS + 1)))
     b, ends = projection.project(u, B, drive, powers, kernel.state_sources(both))
@@ -148,7 +159,7 @@ def driven_states(Lambda_bar: Pair, u: Features, B: InputMatrix, drive: Drive, b
 
 
 def driven_gradient(
-    Lambda_bar: Pair, x: States, dy: Features, C: OutputMatrix, both: bool
+    Lambda_bar: Pair, x: DirectedStates, dy: Features, C: DirectedOutputMatrix, both: bool
 ) -> tuple[Pair, Drive, States]:
     """Compute `loop_gradient` from the gradient of y = x C, where C is (2P, H), or (4P, H) for both directions."""
     real, imag = Lambda_bar

@@ -27,6 +27,9 @@ Kernels = Float[Array, "c H L"]
 States = Float[Array, "L b 2*P"]
 """Packed states, or packed inputs to the states, at every step."""
 
+DirectedStates = Float[Array, "L b 2*P"] | Float[Array, "L b 4*P"]
+"""Packed states of the forward direction, or of both directions, forward first."""
+
 StatesAt = Float[Array, "b 2*P"]
 """Packed states at one step."""
 
@@ -35,6 +38,9 @@ InputMatrix = Float[Array, "H 2*P"]
 
 OutputMatrix = Float[Array, "2*P H"]
 """C as `[Re Cᵀ; −Im Cᵀ]`."""
+
+DirectedOutputMatrix = Float[Array, "2*P H"] | Float[Array, "4*P H"]
+"""C of the forward direction, or of both directions, forward first."""
 
 ModeWeights = Complex[Array, "c H N"]
 """One complex weight for each kernel, feature and state."""
