@@ -78,7 +78,7 @@ def test_the_gate_and_its_gradients_are_the_plain_ones(name, monkeypatch):
     """Of 5 groups of 64 tokens, the last one has 29, and two programs of the gradient take three and two of them."""
     kind, widest, H, dropout = CASES[name]
     monkeypatch.setattr(gate, "WIDEST_ACCUMULATED", widest)
-    monkeypatch.setattr(gate, "BACKWARD_PROGRAMS", 2)
+    monkeypatch.setattr(gate, "PROGRAMS", 2)
     x, y, parameters, masks, gradient = arguments(kind, 95, 3, H, dropout)
     wanted, pullback = jax.vjp(lambda *a: plain(kind, *a, masks), x, y, parameters)
     found = gate.gate_forward(kind, x, y, parameters, masks)
@@ -109,7 +109,7 @@ def test_in_16_bits_only_what_is_stored_and_multiplied_is_rounded(widest, monkey
 @pytest.mark.parametrize(("H", "width"), [(48, 32), (16, 48)])
 def test_the_gradients_of_an_input_and_its_matrix_are_the_two_products(largest, H, width, monkeypatch):
     monkeypatch.setattr(residual, "LARGEST", largest)
-    monkeypatch.setattr(residual, "BACKWARD_PROGRAMS", 2)
+    monkeypatch.setattr(residual, "PROGRAMS", 2)
     rng = np.random.default_rng(0)
     r, x, db = (jnp.asarray(rng.standard_normal((95, 3, size)), jnp.float32) for size in (H, H, width))
     B = jnp.asarray(rng.standard_normal((H, width)), jnp.float32)
