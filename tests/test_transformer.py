@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from lra_bench.errors import UserError
-from lra_bench.models import transformer
+from lra_bench.models import attention, transformer
 from lra_bench.models.classifier import count_parameters
 from lra_bench.models.layers import DataShape
 from lra_bench.models.network import build
@@ -35,16 +35,20 @@ def scorer(model, lengths):
     return jax.jit(lambda inputs: nnx.merge(graph, state)(inputs, lengths, train=False, key=None))
 
 
-@pytest.mark.parametrize("length", [7, 300])
-def test_attention_equals_flax(length):
-    """One group of queries, and more than one with a remainder."""
+FORMS = (attention._by_query, attention._by_group)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("length", [7, 300, 515])
+def test_attention_equals_flax(length, form):
+    """One group of queries, more than one with a remainder, and two that are filled up."""
     q, k, v = jax.random.normal(jax.random.key(0), (3, length, 2, 3, 4))
     lengths = jnp.asarray([length, length - 3])
     real = jnp.arange(length)[:, None] < lengths[None]
     batch_first = [x.swapaxes(0, 1) for x in (q, k, v)]
     mask = (real.T[:, None, :, None] & real.T[:, None, None, :]).repeat(3, axis=1)
     expected = nnx.dot_product_attention(*batch_first, mask=mask).swapaxes(0, 1)
-    ours = jax.jit(lambda q, k, v: transformer.attend(q, k, v, real, 0.0, None))(q, k, v)
+    ours = jax.jit(lambda q, k, v: form(q, k, v, real, 0.0, None))(q, k, v)
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -61,11 +65,63 @@ def test_attention_has_flaxs_gradient():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_attention_dropout_is_drawn_for_each_query_and_keeps_the_mean():
+@pytest.mark.parametrize("width", [4, 12])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_forms_of_attention_have_the_same_gradient(masked, width):
+    """Of filled groups of queries, with documents of which one is all padding, for narrow and for wide heads."""
+    q, k, v, dy = jax.random.normal(jax.random.key(0), (4, 515, 2, 1, width))
+    real = jnp.arange(515)[:, None] < jnp.asarray([400, 0])[None] if masked else None
+    theirs, ours = (
+        jax.jit(lambda *x, form=form: jax.vjp(lambda *x: form(*x, real, 0.0, None), *x)[1](dy))(q, k, v)
+        for form in FORMS
+    )
+    for a, b in zip(theirs, ours, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
+
+
+def test_grouped_attention_drops_the_same_weights_in_its_gradient():
+    """Attention is linear in the values, so its value at dv is its derivative along dv."""
+    q, k, v, dv, dy = jax.random.normal(jax.random.key(0), (5, 300, 1, 2, 4))
+    call = jax.jit(lambda v: attention._by_group(q, k, v, None, 0.4, jax.random.key(1)))
+    gradient = jax.jit(lambda v: jax.vjp(call, v)[1](dy)[0])(v)
+    assert float((gradient * dv).sum()) == pytest.approx(float((call(dv) * dy).sum()), rel=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_attention_in_bfloat16_rounds_factors_only(form):
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 300, 1, 2, 16)).astype(jnp.bfloat16)
+    y = jax.jit(lambda *x: form(*x, None, 0.0, None))(q, k, v)
+    exact = attention._by_query(*(x.astype(jnp.float32) for x in (q, k, v)), None, 0.0, None)
+    assert y.dtype == jnp.bfloat16
+    assert np.abs(y.astype(jnp.float32) - exact).max() < 2**-7 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_attention_dropout_is_drawn_for_each_query_and_keeps_the_mean(form):
     q, k, v = jnp.zeros((64, 1, 1, 1)), jnp.zeros((64, 1, 1, 1)), jnp.ones((64, 1, 1, 1))
-    seen = np.asarray(transformer.attend(q, k, v, None, 0.5, jax.random.key(0)))[:, 0, 0, 0]
+    seen = np.asarray(form(q, k, v, None, 0.5, jax.random.key(0)))[:, 0, 0, 0]
     assert np.std(seen) > 0.05
     assert np.mean(seen) == pytest.approx(1.0, abs=0.1)
+
+
+def test_bfloat16_activations_keep_logits_and_gradients_in_float32():
+    model = make(DataShape(12, 3, 1, False), n_layers=2)
+    inputs, lengths = jax.random.randint(jax.random.key(0), (4, 12), 1, 5).astype(jnp.uint8), jnp.full(4, 12)
+    exact = scorer(model, lengths)(inputs)
+    model.activations = jnp.bfloat16
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def logits_and_gradient(state):
+        def call(state):
+            logits = nnx.merge(graph, state)(inputs, lengths, train=False, key=None)
+            return logits.sum(), logits
+
+        return jax.grad(call, has_aux=True)(state)
+
+    gradient, logits = logits_and_gradient(state)
+    assert {x.dtype for x in jax.tree.leaves((gradient, logits))} == {jnp.dtype("float32")}
+    assert 0 < np.abs(logits - exact).max() < 0.05 * np.abs(exact).max()
 
 
 def test_what_is_beyond_the_true_length_changes_nothing():

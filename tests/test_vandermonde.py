@@ -162,3 +162,18 @@ def test_no_array_of_size_HNL_in_either_direction():
     compiled = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2))).lower(Lambda, C, step).compile()
     whole = 8 * H * N * L
     assert compiled.memory_analysis().temp_size_in_bytes < whole / 4
+
+
+def test_unrolled_loops_give_the_same_gradient(monkeypatch):
+    """The form for GPUs, where each step of a loop is a kernel."""
+    p = draw(2, 3, 4)
+
+    def gradient():
+        values = [jnp.asarray(p[name]) for name in PARAMETERS]
+        return jax.jit(jax.grad(lambda *x: jnp.sin(diagonal_kernel(*x, 300, "bilinear")).sum(), (0, 1, 2, 3)))(*values)
+
+    with jax.enable_x64(True):
+        looped = gradient()
+        monkeypatch.setattr("lra_bench.ssm.vandermonde._unrolled", lambda: True)
+        for a, b in zip(looped, gradient(), strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-10)

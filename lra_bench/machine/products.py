@@ -19,6 +19,12 @@ def product(a: Array, b: Array) -> Array:
     return jnp.dot(a, b.astype(a.dtype), precision=_algorithm(a.dtype), preferred_element_type=wide)
 
 
+def contraction(subscripts: str, a: Array, b: Array) -> Array:
+    """Compute jnp.einsum(subscripts, a, b) of arrays of one dtype, such as stacks of matrices, as `product` does."""
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    return jnp.einsum(subscripts, a, b, precision=_algorithm(a.dtype), preferred_element_type=wide)
+
+
 def exact_product(a: Array, b: Array) -> Array:
     """Compute a @ b of small float32 arrays exactly, where rounding would meet every token."""
     return jnp.dot(a, b, precision=lax.Precision.HIGHEST)

@@ -3,13 +3,14 @@
 The sources are Tay et al. 2021 and google-research/long-range-arena @ cd31e5c6 models/transformer, models/layers. It is
 a network of its own, not a layer in the S5 block: pixels are 256 tokens, the head reads a class token, positions are
 added, and dropout draws a mask at each position. Attention takes the queries in groups and computes their weights again
-for the gradient, so that Path-X's 16,384² weights per head are never in memory at once. The numbers are the same.
+for the gradient, so that Path-X's 16,384² weights per head are never in memory at once (`attention.py`). The numbers
+are the same.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +19,16 @@ from flax import nnx
 from jax import Array
 
 from lra_bench.errors import UserError
+from lra_bench.machine.products import product
+from lra_bench.models.attention import attend, dropout
 from lra_bench.models.classifier import as_one_batch
-from lra_bench.models.layers import DataShape
+from lra_bench.models.layers import DataShape, wide
 from lra_bench.models.remat import rematerialized
 from lra_bench.models.shapes import (
+    DenseInput,
+    DenseOutput,
     DocumentLengths,
     DocumentTokens,
-    HeadFeatures,
     Lengths,
     Logits,
     Pooled,
@@ -34,40 +38,6 @@ from lra_bench.models.shapes import (
 from lra_bench.recipes.transformer import Config
 from lra_bench.spec import Recipe
 from lra_bench.ssm.shapes import Features
-
-QUERIES_AT_ONCE = 256
-"""The number of queries in a group."""
-
-MASKED = -1e10
-"""The score of a masked pair of positions. It is not −∞, so that a row with masked scores only has equal weights."""
-
-
-def attend(
-    q: HeadFeatures, k: HeadFeatures, v: HeadFeatures, real: RealPositions | None, rate: float, key: Array | None
-) -> HeadFeatures:
-    """Compute softmax(q kᵀ / √d) v with dropout on the weights; q, k, v and the result are (L, b, heads, d).
-
-    `real` (L, b) is True where a position is not padding. A pair of positions is masked unless both are real. In the
-    LRA code padding attends to all positions equally, which changes nothing except in mean pooling over padding.
-    """
-
-    @jax.checkpoint
-    def one(query: tuple[Array, Array | None, Array | None]) -> Array:
-        q_t, real_t, key_t = query
-        scores = jnp.einsum("bhd,kbhd->bhk", q_t, k) * q.shape[-1] ** -0.5
-        if real is not None and real_t is not None:
-            scores = jnp.where((real_t & real).T[:, None], scores, MASKED)
-        return jnp.einsum("bhk,kbhd->bhd", dropout(jax.nn.softmax(scores), rate, key_t), v)
-
-    keys = None if key is None else jax.random.split(key, q.shape[0])
-    return jax.lax.map(one, (q, real, keys), batch_size=QUERIES_AT_ONCE)
-
-
-def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Set single numbers of x to zero at random. `key` None means evaluation, where nothing changes."""
-    if key is None or rate == 0.0:
-        return x
-    return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0.0)
 
 
 def split_key(key: Array | None, n: int) -> list[Array | None]:
@@ -89,6 +59,12 @@ def xavier(inputs: int, outputs: int, bias: bool, rngs: nnx.Rngs) -> nnx.Linear:
     return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=kernel, bias_init=offset, rngs=rngs)
 
 
+def dense(layer: nnx.Linear, x: DenseInput) -> DenseOutput:
+    """Apply a dense layer to tokens (n, inputs) in x's dtype; returns (n, outputs) in float32."""
+    y = product(x, layer.kernel[...])
+    return y if layer.bias is None else y + layer.bias[...]
+
+
 class TransformerBlock(nnx.Module):
     """A block over (L, b, H): x + attention(norm x), then x + MLP(norm x)."""
 
@@ -105,17 +81,22 @@ class TransformerBlock(nnx.Module):
         self.heads, self.rate, self.attention_rate = config.heads, recipe.dropout, config.attention_dropout
 
     def __call__(self, x: Features, real: RealPositions | None, key: Array | None) -> Features:
-        """Apply the block to (L, b, H); `real` (L, b) is True where a position is not padding."""
+        """Apply the block to (L, b, H); `real` (L, b) is True where a position is not padding.
+
+        Products are of numbers in x's dtype, summed in float32. What is added to x is rounded once, in the sum.
+        """
         keys = split_key(key, 4)
         tokens = x.reshape(-1, x.shape[-1])
-        normed = self.norm_attention(tokens)
+        normed = self.norm_attention(tokens).astype(x.dtype)
         q, k, v = (
-            project(normed).reshape(*x.shape[:2], self.heads, -1) for project in (self.query, self.key, self.value)
+            dense(project, normed).astype(x.dtype).reshape(*x.shape[:2], self.heads, -1)
+            for project in (self.query, self.key, self.value)
         )
         seen = attend(q, k, v, real, self.attention_rate, keys[0]).reshape(tokens.shape[0], -1)
-        tokens = tokens + dropout(self.output(seen), self.rate, keys[1])
-        inner = dropout(jax.nn.gelu(self.hidden(self.norm_mlp(tokens))), self.rate, keys[2])
-        return (tokens + dropout(self.back(inner), self.rate, keys[3])).reshape(x.shape)
+        tokens = (wide(tokens) + dropout(dense(self.output, seen), self.rate, keys[1])).astype(x.dtype)
+        inner = dense(self.hidden, self.norm_mlp(tokens).astype(x.dtype))
+        inner = dropout(jax.nn.gelu(inner), self.rate, keys[2]).astype(x.dtype)
+        return (wide(tokens) + dropout(dense(self.back, inner), self.rate, keys[3])).astype(x.dtype).reshape(x.shape)
 
 
 class Head(nnx.Module):
@@ -147,6 +128,9 @@ class Transformer(nnx.Module):
     """Whether most of the time goes into products of many small matrices, as in attention."""
     remat: bool = False
     """Whether training keeps only the inputs of blocks and computes the rest again in the backward pass."""
+    activations: Any = None
+    """The dtype of activations between the embedding and pooling; None means the embedding's. Parameters, the moments
+    of norms, the softmax and logits are in float32."""
     ignores_padding = True
     """Whether, in evaluation, padding changes nothing."""
 
@@ -175,9 +159,10 @@ class Transformer(nnx.Module):
             x, real = jnp.concatenate([token, x]), jnp.concatenate([real[:1], real])
         table = sinusoids(x.shape[0], x.shape[2]) if self.learned is None else self.learned[...]
         x = dropout(x + table[:, None], self.rate, first)
+        x = x if self.activations is None else x.astype(self.activations)
         for block, block_key in zip(self.blocks, keys, strict=True):
             x = rematerialized(block, x, real, block_key) if self.remat and train else block(x, real, block_key)
-        x = self.norm(x)
+        x = self.norm(wide(x))
         return self.head(x.mean(0) if self.class_token is None else x[0])
 
     def true_steps(self, inputs: DocumentTokens, lengths: DocumentLengths) -> RealPositions:

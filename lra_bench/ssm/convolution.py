@@ -44,7 +44,8 @@ def convolve(u: ChannelMajor, k: Kernel, k_future: Kernel | None = None, form: F
 
     It is computed in float32 or float64 and returned in u's dtype. It is differentiable in reverse mode only. The
     right-angle form is the faster one on a CPU at every length of the tasks, with a gradient and without
-    (`benchmarks/kernels.py`).
+    (`benchmarks/kernels.py`). On a GPU the forms move the same bytes: in a training step of S4D on ListOps, compiled
+    for an H200, all transforms are 6.8 GB of 33 GB in either.
     """
     dtype = jnp.promote_types(u.dtype, jnp.float32)
     kernels = (k.astype(dtype),) if k_future is None else (k.astype(dtype), k_future.astype(dtype))

@@ -1,0 +1,196 @@
+"""Attention that takes the queries in groups, so that the weights of all pairs are never in memory at once.
+
+There are two forms with the same results. On a CPU, `_by_query` computes each query on its own, 256 in a batch,
+and JAX derives the gradient. On a GPU, `_by_group` stores the heads before the positions and has a gradient of its own:
+
+1. Forward, the maximum m and the sum l of each query's exponentials are kept, two numbers for a row of weights, and
+   the division by l comes after the product with the values.
+2. Backward, the weights are exp(s − m) / l again without a reduction. The reduction that the softmax's gradient needs,
+   Σ_k w_k (dw)_k, is the product of the output and its gradient (Dao et al. 2022, FlashAttention, section B.4), which
+   needs no weights either. So one pass over the scores makes all factors of the products.
+3. Heads of at most `FEW` numbers have scores that are cheaper to compute again than to read.
+
+Compiled for an H200 in TF32, a training step of ListOps moves 381 GB, and 521 GB with the form for a CPU. Of
+Pathfinder, whose heads have 4 numbers, it moves 278 GB instead of 665. In bfloat16, they move 283 and 146 GB.
+
+cuDNN's attention is not used: JAX's interface to it has no dropout on weights, which all recipes train with, and JAX
+asks the GPU itself whether it applies, so that it cannot be compiled ahead of time.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lra_bench.machine.platform import target_platform
+from lra_bench.machine.products import contraction
+from lra_bench.models.shapes import HeadFeatures, RealPositions
+
+QUERIES_AT_ONCE = 256
+"""The number of queries in a group, about."""
+
+FEW = 8
+"""The greatest width of a head for which a product of two positions is not worth storing."""
+
+MASKED = -1e10
+"""The score of a masked pair of positions. It is not −∞, so that a row with masked scores only has equal weights."""
+
+
+def attend(
+    q: HeadFeatures, k: HeadFeatures, v: HeadFeatures, real: RealPositions | None, rate: float, key: Array | None
+) -> HeadFeatures:
+    """Compute softmax(q kᵀ / √d) v with dropout on the weights; q, k, v and the result are (L, b, heads, d).
+
+    `real` (L, b) is True where a position is not padding. A pair of positions is masked unless both are real. In the
+    LRA code padding attends to all positions equally, which changes nothing except in mean pooling over padding.
+    Products are of numbers in q's dtype; their sums, the scores and the softmax are in float32.
+    """
+    form = _by_group if target_platform() == "gpu" else _by_query
+    return form(q, k, v, real, rate, key)
+
+
+def dropout(x: Array, rate: float, key: Array | None) -> Array:
+    """Set single numbers of x to zero at random. `key` None means evaluation, where nothing changes."""
+    if key is None or rate == 0.0:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0.0)
+
+
+def _by_query(q: Array, k: Array, v: Array, real: Array | None, rate: float, key: Array | None) -> Array:
+    """`attend` with a loop over queries."""
+
+    @jax.checkpoint
+    def one(query: tuple[Array, Array | None, Array | None]) -> Array:
+        q_t, real_t, key_t = query
+        scores = contraction("bhd,kbhd->bhk", q_t, k) * q.shape[-1] ** -0.5
+        if real is not None and real_t is not None:
+            scores = jnp.where((real_t & real).T[:, None], scores, MASKED)
+        weights = dropout(jax.nn.softmax(scores), rate, key_t).astype(v.dtype)
+        return contraction("bhk,kbhd->bhd", weights, v).astype(q.dtype)
+
+    keys = None if key is None else jax.random.split(key, q.shape[0])
+    return lax.map(one, (q, real, keys), batch_size=QUERIES_AT_ONCE)
+
+
+def _by_group(q: Array, k: Array, v: Array, real: Array | None, rate: float, key: Array | None) -> Array:
+    """`attend` with a loop over groups of queries, in the layout (b, heads, L, d).
+
+    L is filled up to a multiple of the groups and of 8. The queries beyond L are dropped; the keys there have no
+    weight.
+    """
+    L, b = q.shape[:2]
+    groups = max(1, round(L / QUERIES_AT_ONCE))
+    size = -(-L // groups)
+    size = -(-size // 8) * 8 if groups * size % 8 else size
+    fill = groups * size - L
+    q, k, v = (jnp.pad(x, ((0, fill), (0, 0), (0, 0), (0, 0))).transpose(1, 2, 0, 3) for x in (q, k, v))
+    real = jnp.ones((L, b), bool) if real is None else real
+    real = jnp.pad(real, ((0, fill), (0, 0))).T
+    inside = jnp.arange(L + fill) < L
+    keys = None if key is None or rate == 0.0 else jax.random.split(key, groups)
+    y = _grouped(q, k, v, _Fixed(real, inside, keys), groups, rate)
+    return y[:, :, :L].transpose(2, 0, 1, 3)
+
+
+class _Fixed(NamedTuple):
+    """What attention takes beside queries, keys and values, and what has no gradient."""
+
+    real: Array
+    """Whether a position is real (b, L)."""
+    inside: Array
+    """Whether a position is below the length (L,), not a filling."""
+    keys: Array | None
+    """A key of the dropout for each group."""
+
+
+_Residuals = tuple[Array, Array, Array, _Fixed, Array, Array, Array]
+"""Queries, keys, values and what is fixed; then of each group the output, the maxima and the sums."""
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _grouped(q: Array, k: Array, v: Array, fixed: _Fixed, groups: int, rate: float) -> Array:
+    """Attention of q on k and v, all (b, heads, L, d), with so many groups of queries."""
+    return _forward(q, k, v, fixed, groups, rate)[0]
+
+
+def _scores(q: Array, k: Array, real: Array, fixed: _Fixed) -> tuple[Array, Array]:
+    """The scores (b, heads, queries, L) in float32, and where they are not masked (b, 1, queries, L)."""
+    seen = (real[:, :, None] & fixed.real[:, None])[:, None]
+    scores = _of_pairs(q, k) * q.shape[-1] ** -0.5
+    return jnp.where(fixed.inside, jnp.where(seen, scores, MASKED), -jnp.inf), seen
+
+
+def _of_pairs(a: Array, b: Array) -> Array:
+    """The product a bᵀ of (b, heads, queries, d) and (b, heads, L, d), which is (b, heads, queries, L) in float32.
+
+    With few numbers to sum, it is a sum of outer products, which XLA computes where it is used and does not store.
+    """
+    if a.shape[-1] > FEW:
+        return contraction("bhqd,bhkd->bhqk", a, b)
+    a, b = _wide(a)[..., None, :], _wide(b)[:, :, None]
+    return sum((a[..., i] * b[..., i] for i in range(1, a.shape[-1])), a[..., 0] * b[..., 0])
+
+
+def _forward(q: Array, k: Array, v: Array, fixed: _Fixed, groups: int, rate: float) -> tuple[Array, _Residuals]:
+    def one(group: tuple[Array, Array, Array | None]) -> tuple[Array, Array, Array]:
+        q_g, real_g, key = group
+        scores, _ = _scores(q_g, k, real_g, fixed)
+        largest = scores.max(-1, keepdims=True)
+        powers = jnp.exp(scores - largest)
+        total = powers.sum(-1, keepdims=True)
+        if q.shape[-1] <= FEW:
+            # All is computed three times. Without the barriers, XLA would store the scores and read them again.
+            again, largest = lax.optimization_barrier((q_g, largest))
+            total = jnp.exp(_scores(again, k, real_g, fixed)[0] - largest).sum(-1, keepdims=True)
+            again, largest, total = lax.optimization_barrier((again, largest, total))
+            powers = jnp.exp(_scores(again, k, real_g, fixed)[0] - largest)
+        y = contraction("bhqk,bhkd->bhqd", dropout(powers, rate, key).astype(v.dtype), v) / total
+        return y.astype(q.dtype), largest, total
+
+    y, largest, total = lax.map(one, (_split(q, groups), _split(fixed.real, groups, 1), fixed.keys))
+    return _joined(y), (q, k, v, fixed, y, largest, total)
+
+
+def _backward(groups: int, rate: float, residuals: _Residuals, dy: Array) -> tuple[Array | None, ...]:
+    q, k, v, fixed, y, largest, total = residuals
+
+    def one(sums: tuple[Array, Array], group: tuple[Any, ...]) -> tuple[tuple[Array, Array], Array]:
+        q_g, real_g, key, y_g, largest_g, total_g, dy_g = group
+        scores, seen = _scores(q_g, k, real_g, fixed)
+        weights = jnp.exp(scores - largest_g) / total_g
+        kept = dropout(jnp.ones_like(weights), rate, key)
+        mean = (_wide(y_g) * _wide(dy_g)).sum(-1, keepdims=True)
+        d_weights = _of_pairs(dy_g, v)
+        d_scores = jnp.where(seen, weights * (kept * d_weights - mean), 0.0) * q.shape[-1] ** -0.5
+        kept_weights, d_scores = (weights * kept).astype(q.dtype), d_scores.astype(q.dtype)
+        d_k = sums[0] + contraction("bhqk,bhqd->bhkd", d_scores, q_g)
+        d_v = sums[1] + contraction("bhqk,bhqd->bhkd", kept_weights, dy_g)
+        return (d_k, d_v), contraction("bhqk,bhkd->bhqd", d_scores, k).astype(q.dtype)
+
+    zero = jnp.zeros(k.shape, jnp.promote_types(k.dtype, jnp.float32))
+    of_groups = _split(q, groups), _split(fixed.real, groups, 1), fixed.keys, y, largest, total, _split(dy, groups)
+    (d_k, d_v), d_q = lax.scan(one, (zero, zero), of_groups)
+    return _joined(d_q), d_k.astype(k.dtype), d_v.astype(v.dtype), None
+
+
+_grouped.defvjp(_forward, _backward)
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _split(x: Array, groups: int, axis: int = 2) -> Array:
+    """The groups of positions, first: (groups, …)."""
+    shape = *x.shape[:axis], groups, -1, *x.shape[axis + 1 :]
+    return jnp.moveaxis(x.reshape(shape), axis, 0)
+
+
+def _joined(x: Array) -> Array:
+    """The positions (b, heads, L, d) of all groups (groups, b, heads, size, d)."""
+    groups, b, heads, size, d = x.shape
+    return x.transpose(1, 2, 0, 3, 4).reshape(b, heads, groups * size, d)
