@@ -3,8 +3,8 @@
     python benchmarks/rented/carried.py pack FOLDER FILE       # a prepared folder, as `lra-bench prepare` prints it
     python benchmarks/rented/carried.py unpack FILE            # into LRA_BENCH_HOME, under the same name
 
-Padding is left out, and pixels are stored as mixed second differences, which are small numbers. The rest is xz. The TFDS
-dataset is not carried. Unpacked arrays must have the hashes of the manifest.
+Padding is left out, and pixels are stored as mixed second differences, which are small numbers. The rest is xz. The
+TFDS dataset is not carried. Unpacked arrays must have the hashes of the manifest.
 """
 
 from __future__ import annotations
@@ -102,13 +102,10 @@ def unpack(file: Path) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         manifest = Manifest.model_validate_json(members[FILE])
         for split in carried_splits(manifest):
-            stored = {
-                array: b"".join(
-                    pool.map(lzma.decompress, [members[n] for n in sorted(members) if n.startswith(prefix)])
-                )
-                for array in ARRAYS
-                if (prefix := f"{split}/{array}/")
-            }
+            stored = {}
+            for array in ARRAYS:
+                names = sorted(name for name in members if name.startswith(f"{split}/{array}/"))
+                stored[array] = b"".join(pool.map(lzma.decompress, [members[name] for name in names]))
             _write_split(partial, manifest, split, stored)
     if manifest.validation_is_test:
         (partial / relative_path("val", "inputs")).parent.mkdir(parents=True)
@@ -132,11 +129,8 @@ def _write_split(partial: Path, manifest: Manifest, split: SplitName, stored: di
         path = partial / relative_path(split, array)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as out:
-            header = {
-                "descr": np.lib.format.dtype_to_descr(values.dtype),
-                "fortran_order": False,
-                "shape": values.shape,
-            }
+            kind = np.lib.format.dtype_to_descr(values.dtype)
+            header = {"descr": kind, "fortran_order": False, "shape": values.shape}
             np.lib.format.write_array_header_1_0(out, header)
             out.write(values.tobytes())
 

@@ -27,12 +27,12 @@ from lra_bench.registry import task_module
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-LACKING = (
-    "pydantic pydantic-core annotated-types typing-inspection platformdirs filelock typer shellingham annotated-doc "
-    "jaxtyping wadler-lindig jinja2 markupsafe requests urllib3 idna certifi charset-normalizer threadpoolctl rich "
-    "markdown-it-py mdurl pygments psutil"
-).split()
-"""What lra-bench imports and an environment of JAX, Flax, Optax and Orbax does not have. NumPy and SciPy come with JAX."""
+LACKING = [
+    *("pydantic", "pydantic-core", "annotated-types", "typing-inspection", "platformdirs", "filelock", "threadpoolctl"),
+    *("typer", "shellingham", "annotated-doc", "jaxtyping", "wadler-lindig", "jinja2", "markupsafe"),
+    *("requests", "urllib3", "idna", "certifi", "charset-normalizer"),
+]
+"""What lra-bench imports and an environment of JAX, Flax, Optax and Orbax does not have, but for Pillow and Numba."""
 
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (5, 12, 17, 24, 27, 28, 31, 34, 35)]
 PLATFORMS += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"]
@@ -85,9 +85,7 @@ def main() -> None:
     parser.add_argument("--size", help="as of `lra-bench train`")
     parser.add_argument("--data", help="the name of the prepared set's folder")
     parser.add_argument("--python", default="3.12", help="the other machine's Python")
-    parser.add_argument(
-        "--also", nargs="*", default=[], help="more packages that it lacks, as in numba llvmlite pillow"
-    )
+    parser.add_argument("--also", nargs="*", default=[], help="more that it lacks, as in numba llvmlite pillow")
     options = parser.parse_args(own)
     if options.kit.exists():
         raise UserError(f"{options.kit} exists already. Name another folder, or remove it: rm -r {options.kit}")

@@ -23,11 +23,11 @@ lra() { "$python" -m lra_bench "$@"; }
 : >"$out/stages.txt"
 site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
-for wheel in "$kit"/wheels/*.whl; do "$python" -m zipfile -e "$wheel" "$site" & done
-wait
+"$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check --target "$site" \
+  "$kit"/wheels/*.whl
 export PYTHONPATH=$site
 cd "$site"
-stage "wheels unpacked"
+stage "wheels installed"
 if compgen -G "$kit/state/cache.tar.xz.*" >/dev/null; then
   cat "$kit"/state/cache.tar.xz.* | tar -xJ -C "$LRA_BENCH_HOME"
   stage "compiled programs of the last stretch unpacked"

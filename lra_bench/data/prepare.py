@@ -22,7 +22,7 @@ from lra_bench.data.packed import PackedSplit, PackedWriter, describe, majority_
 from lra_bench.data.sources import SourceAttempt, attempts_for, obtain, partial_of, plan_for, request_for
 from lra_bench.data.tfds_builder import write_dataset
 from lra_bench.data.verify import verify as verify_folder
-from lra_bench.datasource import Generator, Layout, Reader, Request, bytes_per_example
+from lra_bench.datasource import Generator, Reader, Request, bytes_per_example
 from lra_bench.errors import UserError, WorkError, disk_error
 from lra_bench.paths import data_folder, locked, write_atomically
 from lra_bench.progress import print_line
@@ -51,9 +51,9 @@ def prepare(
 
     `source_path` is the user's own copy. Without it, official server, mirrors and generator are tried in this order;
     `source` names the only source kind to try. `jobs` is the number of processes (default: all cores) and never changes
-    the bytes. Without `tfds` the TFDS dataset, which training does not read, is left out. `dry_run` only prints the plan. `verify` reads everything again, also if the task was prepared before.
-    Raises UserError for bad arguments, wrong files and failed verification, and WorkError for failed downloads and full
-    disks.
+    the bytes. Without `tfds` the TFDS dataset, which training does not read, is left out. `dry_run` only prints the
+    plan. `verify` reads everything again, also if the task was prepared before. Raises UserError for bad arguments,
+    wrong files and failed verification, and WorkError for failed downloads and full disks.
     """
     jobs = _jobs(jobs)
     if dry_run:
