@@ -13,6 +13,7 @@ import io
 import json
 import lzma
 import math
+import os
 import shutil
 import sys
 import tarfile
@@ -28,9 +29,6 @@ from lra_bench.data.packed import ARRAYS, describe, open_split, relative_path
 from lra_bench.errors import UserError, WorkError
 from lra_bench.paths import data_folder, write_atomically
 from lra_bench.spec import SPLITS, SplitName
-
-MANY = 16
-"""The number of threads that compress or decompress; xz releases Python's lock."""
 
 PIECE = 1 << 22
 """The bytes that are compressed together. Smaller pieces decompress on more cores."""
@@ -62,7 +60,7 @@ def sums(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def pack(folder: Path, file: Path) -> None:
     """Write the prepared set in `folder` to `file`."""
     manifest = load_manifest(folder)
-    with tarfile.open(file, "w") as archive, ThreadPoolExecutor(MANY) as pool:
+    with tarfile.open(file, "w") as archive, ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def add(name: str, content: bytes) -> None:
             member = tarfile.TarInfo(name)
@@ -92,7 +90,7 @@ def unpack(file: Path) -> Path:
 
     Raises WorkError where the arrays do not have the manifest's hashes.
     """
-    with tarfile.open(file) as archive, ThreadPoolExecutor(MANY) as pool:
+    with tarfile.open(file) as archive, ThreadPoolExecutor(os.cpu_count()) as pool:
         members = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
         task, name = json.loads(members["name.json"])
         folder = data_folder() / task / name
