@@ -30,8 +30,16 @@ from lra_bench.errors import UserError, WorkError
 from lra_bench.paths import data_folder, write_atomically
 from lra_bench.spec import SPLITS, SplitName
 
-PIECE = 1 << 22
-"""The bytes that are compressed together. Smaller pieces decompress on more cores."""
+PIECE = 1 << 24
+"""The bytes that are compressed together. Smaller pieces decompress on more cores, but are 5 % larger at 4 MiB."""
+
+FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 4, "pb": 0}]
+"""The settings of xz for single bytes, which have no alignment."""
+
+
+def compressed(content: bytes) -> bytes:
+    """Return the content as an xz file."""
+    return lzma.compress(content, filters=FILTERS)
 
 
 def carried_splits(manifest: Manifest) -> list[SplitName]:
@@ -81,7 +89,7 @@ def pack(folder: Path, file: Path) -> None:
             }
             for array, content in stored.items():
                 pieces = [content[at : at + PIECE] for at in range(0, len(content), PIECE)]
-                for number, piece in enumerate(pool.map(lzma.compress, pieces)):
+                for number, piece in enumerate(pool.map(compressed, pieces)):
                     add(f"{split}/{array}/{number:04}", piece)
 
 

@@ -46,7 +46,7 @@ if compgen -G "$kit/state/runs.tar.xz.*" >/dev/null; then
   stage "state unpacked"
 fi
 mapfile -d '' -t train < <(words "$kit/train.options")
-left=$(awk -v m="$minutes" -v s="$(seconds)" 'BEGIN { l = m - s / 60; print (l > 0.05 ? l : 0.05) }')
+left=$(awk -v m="$minutes" -v s="$(seconds)" 'BEGIN { l = m - (s + 10) / 60; print (l > 0.05 ? l : 0.05) }')  # 10 s to save and pack
 code=0
 lra train --time-limit "$left" --results-dir "$out/results" "${train[@]}" || code=$?  # what is saved goes home all the same
 stage "training over"
