@@ -71,6 +71,11 @@ def task_module(name: str) -> TaskModule:
     return _task(name)
 
 
+def has_official_contents(task: str, protocol: str, fingerprint: str) -> bool:
+    """Whether a fingerprint is that of the official files' full set, whoever's copy it was read from."""
+    return task in every_task_name() and (protocol, fingerprint) in task_module(task).TASK.official.items()
+
+
 def task_title(name: str) -> str:
     """The heading of a task's column; the name itself for a task that this lra-bench does not know."""
     return task_module(name).TASK.title if name in every_task_name() else name

@@ -104,6 +104,9 @@ class Task(Frozen):
     )
     column: int | None = Field(description="the place in the LRA paper's table, from 1; None for a task beyond it")
     like: str | None = Field(description="another task whose recipes are used for this one; None where it has its own")
+    official: dict[Protocol, str] = Field(
+        default={}, description="the fingerprint of the full set of the official files by protocol, where it is known"
+    )
 
 
 class Recipe(Frozen):

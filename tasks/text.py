@@ -49,6 +49,7 @@ TASK = Task(
     selects_on_test=True,
     column=2,
     like=None,
+    official={"s4": "2ee2250e11f78c73", "lra": "52e738a50f9f327d"},
 )
 
 CLASSES = ("negative", "positive")
@@ -80,7 +81,7 @@ s4 includes `<eos>`. lra has the paper's 4,000 bytes; the configuration in LRA's
 MIN_FREQUENCY = 15
 """The least number of times that a character occurs in the training reviews to get an id of its own in s4.
 
-The reviews are cut to length first. The full set has 135 ids.
+The reviews are cut to length first. The full set has 134 ids, where the published code allows for 135.
 """
 
 LABELS = ("neg", "pos")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from lra_bench.commands.options import Json
+
+if TYPE_CHECKING:
+    from lra_bench.data.manifest import Manifest
 
 What = Literal["tasks", "models", "recipes", "runs"]
 Row = dict[str, Any]
@@ -47,11 +50,17 @@ def tasks() -> list[Row]:
     rows = []
     for name in every_task_name():
         task = task_module(name).TASK
-        have = ", ".join(f"{m.protocol} {m.source} {m.size}" for _, m in prepared_sets(name)) or "no"
+        have = ", ".join(described(manifest) for _, manifest in prepared_sets(name)) or "no"
         counts = " / ".join(f"{n:,}" for n in task.splits.values())
         length = f"{task.documents} × {task.length:,}" if task.documents == 2 else f"{task.length:,}"
         rows.append({"task": name, "length": length, "classes": task.classes, "examples": counts, "prepared": have})
     return rows
+
+
+def described(manifest: Manifest) -> str:
+    """Name a prepared set by protocol, source and size, and say where its contents are the official ones."""
+    official = manifest.official_contents and manifest.source != "official"
+    return f"{manifest.protocol} {manifest.source} {manifest.size}" + (" (official contents)" if official else "")
 
 
 def models() -> list[Row]:

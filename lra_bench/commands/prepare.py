@@ -36,6 +36,9 @@ def prepare(
             min=0.01, max=0.5, help="Cut this share of the training split off as validation. Text has none of its own."
         ),
     ] = None,
+    tfds: Annotated[
+        bool, typer.Option("--tfds/--no-tfds", help="Also write a TFDS dataset, which training does not read.")
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done, how large it is and how long it takes.")
     ] = False,
@@ -54,6 +57,7 @@ def prepare(
         seed=seed,
         jobs=jobs,
         val_fraction=val_fraction,
+        tfds=tfds,
         dry_run=dry_run,
         verify=verify,
     )

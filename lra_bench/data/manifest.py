@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from lra_bench.datasource import Layout
 from lra_bench.errors import UserError
 from lra_bench.paths import data_folder
-from lra_bench.registry import every_task_name
+from lra_bench.registry import every_task_name, has_official_contents
 from lra_bench.spec import SPLITS, DataInfo, Frozen, Protocol, Source, SplitName, explain, unknown
 
 MANIFEST_VERSION = 1
@@ -67,7 +67,17 @@ class Manifest(Frozen):
     raw: list[RawFile]
     packed: list[PackedFile]
     fingerprint: str
+    official_contents: bool = Field(
+        default=False, description="whether the fingerprint is that of the official files, whoever's copy was read"
+    )
+    tfds: bool = Field(default=True, description="whether the folder also holds the examples as a TFDS dataset")
     lra_bench_version: str
+
+    @model_validator(mode="after")
+    def _claims_what_its_fingerprint_shows(self) -> Manifest:
+        if self.official_contents and not has_official_contents(self.task, self.protocol, self.fingerprint):
+            raise ValueError("it claims official contents, and its fingerprint is another")
+        return self
 
     @property
     def layout(self) -> Layout:

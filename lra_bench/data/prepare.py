@@ -22,7 +22,7 @@ from lra_bench.data.packed import PackedSplit, PackedWriter, describe, majority_
 from lra_bench.data.sources import SourceAttempt, attempts_for, obtain, partial_of, plan_for, request_for
 from lra_bench.data.tfds_builder import write_dataset
 from lra_bench.data.verify import verify as verify_folder
-from lra_bench.datasource import Generator, Layout, Reader, Request, bytes_per_example
+from lra_bench.datasource import Generator, Reader, Request, bytes_per_example
 from lra_bench.errors import UserError, WorkError, disk_error
 from lra_bench.paths import data_folder, locked, write_atomically
 from lra_bench.progress import print_line
@@ -43,6 +43,7 @@ def prepare(
     jobs: int | None = None,
     val_fraction: float | None = None,
     source: str | None = None,
+    tfds: bool = True,
     dry_run: bool = False,
     verify: bool = False,
 ) -> Path:
@@ -50,9 +51,9 @@ def prepare(
 
     `source_path` is the user's own copy. Without it, official server, mirrors and generator are tried in this order;
     `source` names the only source kind to try. `jobs` is the number of processes (default: all cores) and never changes
-    the bytes. `dry_run` only prints the plan. `verify` reads everything again, also if the task was prepared before.
-    Raises UserError for bad arguments, wrong files and failed verification, and WorkError for failed downloads and full
-    disks.
+    the bytes. Without `tfds` the TFDS dataset, which training does not read, is left out. `dry_run` only prints the
+    plan. `verify` reads everything again, also if the task was prepared before. Raises UserError for bad arguments,
+    wrong files and failed verification, and WorkError for failed downloads and full disks.
     """
     jobs = _jobs(jobs)
     if dry_run:
@@ -72,7 +73,7 @@ def prepare(
     request = request_for(protocol, size, seed, val_fraction)
     attempts = attempts_for(task, request, source_path, source)
     with _disk_errors_in_words(data_folder() / task):
-        folder = _already(task, attempts) or _first_that_works(task, request, attempts, jobs)
+        folder = _already(task, attempts) or _first_that_works(task, request, attempts, jobs, tfds)
     if verify:
         for line in verify_folder(folder):
             print_line(line)
@@ -126,7 +127,7 @@ def _already(task: str, attempts: list[SourceAttempt]) -> Path | None:
     return None
 
 
-def _first_that_works(task: str, request: Request, attempts: list[SourceAttempt], jobs: int) -> Path:
+def _first_that_works(task: str, request: Request, attempts: list[SourceAttempt], jobs: int, tfds: bool) -> Path:
     """Prepare from the first source that works. Only a failed download leads to the next source.
 
     Raises WorkError if all downloads fail.
@@ -143,7 +144,7 @@ def _first_that_works(task: str, request: Request, attempts: list[SourceAttempt]
             if following:
                 print_line(f"{task}: {failure} Next: {following}")
             continue
-        return _prepare_from(task, request, attempt, path, raw, jobs)
+        return _prepare_from(task, request, attempt, path, raw, jobs, tfds)
     reasons = " ".join(failures)
     raise WorkError(f"{task} could not be fetched. {reasons} Give your own copy: lra-bench prepare {task} --from PATH")
 
@@ -157,6 +158,8 @@ class _Work:
     attempt: SourceAttempt
     raw: list[RawFile]
     content: Generator | Reader
+    tfds: bool
+    """Whether to write the TFDS dataset, too."""
 
     @property
     def identity(self) -> dict[str, object]:
@@ -180,7 +183,7 @@ class _Work:
 
 
 def _prepare_from(
-    task: str, request: Request, attempt: SourceAttempt, path: Path | None, raw: list[RawFile], jobs: int
+    task: str, request: Request, attempt: SourceAttempt, path: Path | None, raw: list[RawFile], jobs: int, tfds: bool
 ) -> Path:
     """Build the folder of this source under a lock. Another process that needs the same folder waits for this one."""
     module = task_module(task)
@@ -195,7 +198,7 @@ def _prepare_from(
         if folder.exists():
             shutil.rmtree(folder)  # without a manifest the folder is not a finished one
         content = attempt.generator or module.DATA.read(cast(Path, path), request)
-        _build(_Work(module.TASK, request, attempt, raw, content), jobs, partial_of(folder))
+        _build(_Work(module.TASK, request, attempt, raw, content, tfds), jobs, partial_of(folder))
         partial_of(folder).replace(folder)
     print_line(f"{task}: prepared {content.layout.total:,} examples")
     return folder
@@ -209,7 +212,7 @@ def _build(work: _Work, jobs: int, partial: Path) -> None:
     if (partial / FILE).exists():
         return  # an earlier call was killed between writing the manifest and renaming the folder
     layout = work.content.layout
-    _need_space(work.task.name, partial, layout)
+    _need_space(work, partial)
     journal = build.Journal(partial, work.identity)
     try:
         if not journal.all("packed"):
@@ -221,7 +224,8 @@ def _build(work: _Work, jobs: int, partial: Path) -> None:
         manifest = _manifest(work, partial)
         splits: dict[SplitName, PackedSplit] = {split: open_arrays(partial, manifest, split) for split in SPLITS}
         manifest = manifest.model_copy(update={"majority": {s: majority_share(splits[s].labels) for s in SPLITS}})
-        write_dataset(partial, work.task, manifest, splits)
+        if work.tfds:
+            write_dataset(partial, work.task, manifest, splits)
     finally:
         journal.close()
     build.sync_files(partial)
@@ -233,6 +237,7 @@ def _manifest(work: _Work, partial: Path) -> Manifest:
     """Return the manifest without the majority rates, because `open_arrays` needs a manifest to read the labels."""
     layout, request, generator = work.content.layout, work.request, work.attempt.generator
     packed = describe(partial)
+    fingerprint = fingerprint_of(work.task.name, work.task.version, request.protocol, layout, packed)
     return Manifest(
         manifest_version=1,
         task=work.task.name,
@@ -254,20 +259,22 @@ def _manifest(work: _Work, partial: Path) -> Manifest:
         majority={},
         raw=work.raw,
         packed=packed,
-        fingerprint=fingerprint_of(work.task.name, work.task.version, request.protocol, layout, packed),
+        fingerprint=fingerprint,
+        official_contents=work.task.official.get(request.protocol) == fingerprint,
+        tfds=work.tfds,
         lra_bench_version=__version__,
     )
 
 
-def _need_space(task: str, partial: Path, layout: Layout) -> None:
+def _need_space(work: _Work, partial: Path) -> None:
     """Raise WorkError if arrays and dataset do not fit on the disk, before hours of work are spent."""
-    # Arrays and dataset take about the same, hence twice the arrays.
+    layout, copies = work.content.layout, 2 if work.tfds else 1  # arrays and dataset take about the same
     have = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file()) if partial.exists() else 0
-    need = 2 * layout.total * bytes_per_example(layout) + SPARE - have
+    need = copies * layout.total * bytes_per_example(layout) + SPARE - have
     free = shutil.disk_usage(partial.parent).free
     if free < need:
         raise WorkError(
-            f"{task} needs {need / 1e9:.2f} GB more in {partial.parent}, which has {free / 1e9:.2f} GB free. "
+            f"{work.task.name} needs {need / 1e9:.2f} GB more in {partial.parent}, which has {free / 1e9:.2f} GB free. "
             "Free some space, or set LRA_BENCH_HOME to a folder on a larger disk, and type the same again."
         )
 

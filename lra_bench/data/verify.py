@@ -53,7 +53,8 @@ def verify(folder: Path) -> list[str]:
             for start, rows in splits[split].batches():
                 found += [f"{split}: {problem}" for problem in _row_problems(manifest, module.DATA, start, rows, seen)]
                 progress.advance(len(rows.labels))
-            found += [f"{split}: {problem}" for problem in _dataset_problems(folder, split, splits[split])]
+            if manifest.tfds:
+                found += [f"{split}: {problem}" for problem in _dataset_problems(folder, split, splits[split])]
     if found:
         more = f" (and {len(found) - SHOWN} more)" if len(found) > SHOWN else ""
         raise UserError(
@@ -140,9 +141,11 @@ def _report(manifest: Manifest) -> list[str]:
     counts = ", ".join(f"{split} {manifest.counts[split]:,}" for split in SPLITS)
     shares = ", ".join(f"{split} {100 * manifest.majority[split]:.1f} %" for split in SPLITS)
     lines = [
-        f"{manifest.task}: {counts}; source {manifest.source} ({manifest.origin})",
+        f"{manifest.task}: {counts}; source {manifest.source} ({manifest.origin})"
+        + ("; official contents" if manifest.official_contents else ""),
         f"majority class: {shares}",
-        f"arrays, lengths, padding, labels and the TFDS dataset agree; fingerprint {manifest.fingerprint}",
+        f"{'arrays, lengths, padding, labels' + (' and the TFDS dataset' if manifest.tfds else '')} agree; "
+        f"fingerprint {manifest.fingerprint}",
     ]
     if manifest.validation_is_test:
         lines.append("validation is the test split, as published")

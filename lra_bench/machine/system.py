@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -16,6 +17,15 @@ from lra_bench.records.schema import Provenance, System
 from lra_bench.spec import Precision
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "scipy")
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions of `PACKAGES` by name. TFDS may be missing where prepared data was brought along."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def cpu_name() -> str:
@@ -45,7 +55,7 @@ def describe_system(precision: Precision) -> System:
         memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
         os=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
-        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        versions=installed_versions(),
         precision=precision,
         matmul_precision=product_precision(precision),
     )

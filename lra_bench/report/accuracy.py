@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from lra_bench.registry import task_title
+from lra_bench.registry import has_official_contents, task_title
 from lra_bench.report.published import published
 from lra_bench.report.select import (
     HEADINGS,
@@ -22,6 +22,7 @@ from lra_bench.report.select import (
 )
 from lra_bench.report.statistics import summarize
 from lra_bench.report.table import ABSENT, Block, Cell, Column, Rank, Table, ranks
+from lra_bench.spec import DataInfo
 
 FIVE = LRA[:5]
 """The tasks of Avg(5): all but Path-X, which is the last column."""
@@ -187,11 +188,17 @@ def _with_rank(cell: Cell, rank: Rank) -> Cell:
 
 def _marks(runs: Sequence[Entry]) -> set[str]:
     """Return the footnote letters of a cell: the data's source, selection on the test set, diverged seeds."""
-    letters = {"generated": "g", "user": "u", "mirror": "m", "official": ""}
-    found = {letters[run.record.data.source] for run in runs}
+    found = {_source_mark(run.record.data) for run in runs}
     found |= {"t" for run in runs if selected_on_test(run.record)}
     found |= {"d" for run in runs if run.record.status == "diverged"}
     return found - {""}
+
+
+def _source_mark(data: DataInfo) -> str:
+    """Return the footnote letter of the data's source; "" for the official one."""
+    if data.source == "user" and has_official_contents(data.task, data.protocol, data.fingerprint):
+        return "o"
+    return {"generated": "g", "user": "u", "mirror": "m", "official": ""}[data.source]
 
 
 def _thresholds(chosen: SelectedRecords, tasks: Sequence[str], sections: Sequence[Section]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from lra_bench.records.schema import AnyRecord, BenchRecord, Record, RobustnessRecord, Timing
-from lra_bench.registry import cli_name, task_title
+from lra_bench.registry import cli_name, has_official_contents, task_title
 from lra_bench.report.drawing import Picture, thinned
 from lra_bench.report.select import Loaded, settings_of
 from lra_bench.report.speed import number
@@ -109,6 +109,7 @@ def _page_data(loaded: Sequence[Loaded]) -> dict[str, Any]:
 def _training(record: Record) -> dict[str, Any]:
     """Return title, sections and curve of a training record."""
     accuracy, speed, data = record.accuracy, record.throughput, record.data
+    official = has_official_contents(data.task, data.protocol, data.fingerprint)
     chosen = {"val": "best on validation", "test": "best on the test set"}[accuracy.selection]
     result: Facts = [
         ("Status", record.status),
@@ -127,7 +128,7 @@ def _training(record: Record) -> dict[str, Any]:
     ]
     examples: Facts = [
         ("Task", f"{task_title(data.task)} {data.version}, protocol {data.protocol}"),
-        ("Source", f"{data.source}, size {data.size}"),
+        ("Source", f"{data.source}, size {data.size}{', official contents' if official else ''}"),
         ("Examples", ", ".join(f"{split} {count:,}" for split, count in data.counts.items())),
         ("Fingerprint", data.fingerprint),
     ]

@@ -29,6 +29,7 @@ USES: dict[str, tuple[Use, ...]] = {
 MARKS = {
     "g": "generated here with the task's own generator; not the official files",
     "u": "read from the user's own files, whose origin lra-bench cannot know",
+    "o": "read from the user's own files, which by their fingerprint have the contents of the official ones",
     "m": "from a mirror of the official files",
     "t": "the checkpoint was chosen on the test set, as the published protocol of this task does",
     "d": "some seeds diverged: they count as not solved and are in no mean",
