@@ -16,7 +16,10 @@ THREE = lax.DotAlgorithmPreset.BF16_BF16_F32_X3
 
 def precisions(function, *arguments):
     """The precision of each product of a traced program."""
-    return [equation.params["precision"] for equation in products(jax.make_jaxpr(function)(*arguments).jaxpr)]
+    return [
+        equation.params["precision"]
+        for equation in products(jax.make_jaxpr(lambda *arguments: function(*arguments))(*arguments).jaxpr)
+    ]
 
 
 def products(jaxpr):

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lra_bench.kernels import gate, projection, residual, triton
+from lra_bench.kernels.gate_arrays import GateParameters, OutputGradient
 from lra_bench.machine.platform import product_precision
 from lra_bench.machine.products import exact_product, product
 from lra_bench.models.diagonal import DiagonalSSM
@@ -125,10 +126,10 @@ def _fold(parameters: BlockParameters, moments: Array, tokens: int) -> _Folded:
     return _Folded(mean, inverse, scale, parameters.norm_bias - mean * scale)
 
 
-def _gate_parameters(parameters: BlockParameters, folded: _Folded) -> gate.GateParameters:
+def _gate_parameters(parameters: BlockParameters, folded: _Folded) -> GateParameters:
     p = parameters
     skip, shift = p.D * folded.scale, p.D * folded.shift
-    return gate.GateParameters(skip, shift, p.gate, p.gate_bias, p.value, p.value_bias)
+    return GateParameters(skip, shift, p.gate, p.gate_bias, p.value, p.value_bias)
 
 
 _Residuals = tuple[BlockParameters, Array, Array, Array | None, Array, Array]
@@ -160,7 +161,7 @@ def _backward(
     (p, x, moments, masks, states, y), (dout, d_moments) = residuals, cotangents
     L, b, H = x.shape
     folded = _fold(p, moments, L * b)
-    output = gate.OutputGradient(dout, d_moments[0], 2.0 * d_moments[1])
+    output = OutputGradient(dout, d_moments[0], 2.0 * d_moments[1])
     found = gate.gate_backward(kind.gate, output, x, y, _gate_parameters(p, folded), masks)
     dC = product(states.reshape(L * b, -1).T, found.dz)
     d_Lambda, d_drive, db = scan.driven_gradient(p.Lambda_bar, states, found.dz.reshape(L, b, H), p.C, kind.both)
