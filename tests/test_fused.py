@@ -189,11 +189,8 @@ def test_a_fused_training_step_is_lowered_for_a_gpu_that_is_not_here():
         traced = jax.jit(jax.grad(loss, has_aux=True)).trace(params)
         names = {name for name in KERNELS if f"name={name}" in str(traced.jaxpr)}
         assert names == KERNELS
-        try:
-            text = traced.lower(lowering_platforms=("cuda",)).as_text()
-        except (NotImplementedError, ImportError) as missing:
-            pytest.skip(f"this JAX lowers Triton kernels only with its plugin: {missing}")
-    assert "triton" in text
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("triton") >= len(KERNELS)
 
 
 KERNELS = {"gate", "gate_gradient", "project", "scan_states", "scan_gradient", "input_gradients"}
