@@ -9,11 +9,13 @@ from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 from lra_bench.bench.synthetic import synthetic_run
 from lra_bench.kernels import scan as scan_kernels
+from lra_bench.kernels import triton
 from lra_bench.kernels.triton import Interpreter
 from lra_bench.models import classifier
 from lra_bench.models.fused import can_fuse
 from lra_bench.models.network import build
 from lra_bench.registry import recipe_module, task_names
+from lra_bench.ssm import scan
 
 GPU = AbstractMesh((), (), abstract_device=AbstractDevice(device_kind="NVIDIA H200", num_cores=None, platform="gpu"))
 LENGTH, BATCH = 70, 3
@@ -194,3 +196,11 @@ def test_a_fused_training_step_is_lowered_for_a_gpu_that_is_not_here():
 
 
 KERNELS = {"gate", "gate_gradient", "project", "scan_states", "scan_gradient", "input_gradients"}
+
+
+def test_arrays_beyond_32_bit_indices_have_no_kernels():
+    with use_abstract_mesh(GPU):
+        assert triton.usable(2**31 - 1)
+        assert not triton.usable(2**31)
+        assert scan.fastest_form(2**20, 2**12) == "chunked"
+        assert scan.fastest_form(2**20, 2**10) == "loop"

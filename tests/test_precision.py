@@ -91,7 +91,7 @@ def test_on_a_cpu_float32_is_the_default_and_accelerators_round_as_the_papers_di
         "tf32",
         "tf32",
     ]
-    monkeypatch.setattr(precision, "_platform", lambda: "gpu")
+    monkeypatch.setattr(precision, "target_platform", lambda: "gpu")
     monkeypatch.setattr(precision, "device_capability", lambda: "9.0")
     assert chosen_precision(None) == "tf32"
     assert [chosen_precision(name) for name in PRECISIONS] == list(PRECISIONS)

@@ -37,14 +37,12 @@ WIDEST = 256
 
 _SLOPE, _CUBE = math.sqrt(2.0 / math.pi), 0.044715  # of GELU's approximation with tanh
 
-
 WIDEST_ACCUMULATED = 128
 """The most features with which a program also keeps the gradient of a weight in registers."""
 
 PROGRAMS = 264
 """The most programs of a kernel that keeps the gradient of a weight, each of which runs through many groups of tokens:
 two to a multiprocessor of an H200."""
-
 
 Rows = list[list[Array]]
 """Sums that a program keeps: for each number, or each block of a, those of all blocks of features."""

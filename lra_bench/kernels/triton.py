@@ -28,12 +28,14 @@ program_id = pl.program_id
 """The place of the running program along an axis of the grid."""
 
 
-def usable() -> bool:
+def usable(largest: int) -> bool:
     """Whether programs that are traced now can have these kernels: for one GPU, with a JAX that has the dialect.
 
+    largest: the numbers in the largest array of a kernel. Its indices are integers of 32 bits.
     With several devices, JAX would gather all arguments of a kernel on each of them.
     """
-    return triton is not None and target_platform() == "gpu" and jax.device_count() == 1
+    here = triton is not None and target_platform() == "gpu" and jax.device_count() == 1
+    return here and largest < 2**31
 
 
 class Interpreter:

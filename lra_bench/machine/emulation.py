@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.extend import core
 
-from lra_bench.machine.platform import product_precision, target_platform
+from lra_bench.machine.platform import default_product_precision, target_platform
 
 EXPONENT_BITS, MANTISSA_BITS = 8, 10
 """The format TF32."""
@@ -27,7 +27,7 @@ def emulated(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def rounded(*arguments: Any) -> Any:
-        if target_platform() != "cpu" or product_precision() != "tensorfloat32":
+        if target_platform() != "cpu" or default_product_precision() != "tensorfloat32":
             return function(*arguments)
         program, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
         return jax.tree.unflatten(jax.tree.structure(shape), _evaluate(program, jax.tree.leaves(arguments)))

@@ -26,7 +26,7 @@ def target_has_bfloat16_products() -> bool:
     return _described() is not None or has_bfloat16_products(device_capability())
 
 
-def product_precision() -> str | None:
+def default_product_precision() -> str | None:
     """JAX's name for the precision of products where no other is given, as set by `jax.default_matmul_precision`."""
     return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
 

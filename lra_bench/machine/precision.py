@@ -46,12 +46,12 @@ def default_precision_on(platform: str) -> Precision:
 
 def default_precision() -> Precision:
     """The precision of a run on this machine where none is asked for. It starts JAX."""
-    return default_precision_on(_platform())
+    return default_precision_on(target_platform())
 
 
 def product_precision(precision: Precision) -> str:
     """The precision of products of float32 matrices on this machine, as a record has it."""
-    return recorded_precision(precision, _platform(), device_capability())
+    return recorded_precision(precision, target_platform(), device_capability())
 
 
 def matmul_precision(precision: Precision) -> contextlib.AbstractContextManager[None]:
@@ -59,13 +59,9 @@ def matmul_precision(precision: Precision) -> contextlib.AbstractContextManager[
 
     Without it JAX decides by the device, and an accelerator may round them to TF32 or bfloat16.
     """
-    return jax.default_matmul_precision(jax_precision(precision, _platform()))
+    return jax.default_matmul_precision(jax_precision(precision, target_platform()))
 
 
 def activation_dtype(precision: Precision) -> Any:
     """The dtype of activations and of saved states."""
     return jnp.bfloat16 if precision == "bfloat16" else jnp.float32
-
-
-def _platform() -> str:
-    return target_platform()

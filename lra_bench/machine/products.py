@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lra_bench.machine.platform import product_precision, target_has_bfloat16_products
+from lra_bench.machine.platform import default_product_precision, target_has_bfloat16_products
 
 
 def product(a: Array, b: Array) -> Array:
@@ -31,6 +31,6 @@ def exact_product(a: Array, b: Array) -> Array:
 
 
 def _algorithm(dtype: Any) -> Any:
-    if product_precision() == "highest" and dtype == jnp.float32 and target_has_bfloat16_products():
+    if default_product_precision() == "highest" and dtype == jnp.float32 and target_has_bfloat16_products():
         return lax.DotAlgorithmPreset.BF16_BF16_F32_X3
     return None

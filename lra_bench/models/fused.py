@@ -22,7 +22,7 @@ from jax import Array
 
 from lra_bench.kernels import gate, projection, residual, triton
 from lra_bench.kernels.gate_arrays import GateParameters, OutputGradient
-from lra_bench.machine.platform import product_precision
+from lra_bench.machine.platform import default_product_precision
 from lra_bench.machine.products import exact_product, product
 from lra_bench.models.diagonal import DiagonalSSM
 from lra_bench.models.layers import EPSILON, BatchNorm, Block, Gate, wide
@@ -68,15 +68,16 @@ def can_fuse(block: Block, x: Features) -> bool:
     They need one GPU, products as TF32 or of bfloat16 arrays, more steps than `projection.ROWS`, BatchNorm first, a
     diagonal state space, and widths that are multiples of 16 and not above `gate.WIDEST`.
     """
-    here = triton.usable() and x.shape[0] > projection.ROWS
-    fast = x.dtype == jnp.bfloat16 or product_precision() == "tensorfloat32"
+    fast = x.dtype == jnp.bfloat16 or default_product_precision() == "tensorfloat32"
     layer, head = block.layer, block.gate
-    if not (here and fast and isinstance(layer, DiagonalSSM) and isinstance(head, Gate)):
+    if not (fast and isinstance(layer, DiagonalSSM) and isinstance(head, Gate)):
         return False
+    (L, b, H), width = x.shape, layer.discretized_width
+    # For both directions, a row of states has twice that width.
+    here = L > projection.ROWS and triton.usable(L * b * max(H, 2 * width))
     known = isinstance(block.norm, BatchNorm) and block.prenorm and not block.mask_before_layer
     known = known and block.layer_dropout == "none" and head.kind != "gelu" and head.conventions.gelu == "tanh"
-    width = layer.discretized_width
-    return known and x.shape[-1] <= gate.WIDEST and bool(gate.column_block(x.shape[-1]) and gate.column_block(width))
+    return here and known and H <= gate.WIDEST and bool(gate.column_block(H) and gate.column_block(width))
 
 
 def moments_of(x: Features) -> Array:

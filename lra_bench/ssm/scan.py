@@ -75,7 +75,7 @@ def diagonal_ssm(
     """
     _check_shapes(Lambda_bar, B, C, C_reverse, u)
     P2, H = C.shape
-    form = form or fastest_form(u.shape[0])
+    form = form or fastest_form(u.shape[0], u.shape[1] * P2 * (1 if C_reverse is None else 2))
     driven = _tokens_times(u, B)
     if form == "loop":
         constant = jnp.zeros(P2, driven.dtype) if drive is None else drive
@@ -105,15 +105,15 @@ def step(
     return state, _tokens_times(state.astype(u_t.dtype), C).astype(u_t.dtype)
 
 
-def fastest_form(length: int) -> Form:
-    """The form for a length on the platform that is traced for.
+def fastest_form(length: int, width: int) -> Form:
+    """The form for a length on the platform that is traced for. width: the numbers of all states at one step.
 
     On a CPU the sequential form is 2–6 times faster than any parallel one. On a GPU the loop kernels move a third of
     the bytes of the chunked form. The latter needs nothing but XLA.
     """
     if target_platform() == "cpu" or length <= FEWEST_CHUNKED_STEPS:
         return "sequential"
-    return "loop" if triton.usable() else "chunked"
+    return "loop" if triton.usable(length * width) else "chunked"
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -137,7 +137,8 @@ loop_recurrence.defvjp(_loop_forward, _loop_backward)
 
 
 def loop_states(Lambda_bar: Pair, b: States, drive: Drive, both: bool, ends: Array | None = None) -> DirectedStates:
-    """Compute `loop_recurrence`; it is not differentiable. `ends` are those of `projected`, where b is."""
+    """Compute `loop_recurrence`; it is not differentiable. `ends` are those of b's chunks, where they
+    are known."""
     return kernel.loop_states(_modes(Lambda_bar, b.shape[0], *jnp.split(drive, 2)), b, both, ends)
 
 
@@ -205,7 +206,7 @@ recurrence.defvjp(_recurrence_forward, _recurrence_backward)
 def _states(Lambda_bar: Pair, b: Array, reverse: bool, form: Form | None) -> Array:
     b = b.astype(jnp.promote_types(b.dtype, Lambda_bar[0].dtype))
     if form is None:
-        form = "sequential" if fastest_form(b.shape[0]) == "sequential" else "chunked"
+        form = "sequential" if fastest_form(b.shape[0], b.shape[1] * b.shape[2]) == "sequential" else "chunked"
     return (sequential_states if form == "sequential" else chunked_states)(Lambda_bar, b, reverse)
 
 
