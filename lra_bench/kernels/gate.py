@@ -323,11 +323,11 @@ def _backward_group(
         products = [(program.gate, d_out * value * gate * (1.0 - gate))]
         products += [(program.value, d_value)] if layout.value else []
         for number, (matrix, factor) in enumerate(products):
-            _add(totals, 2 + number, block, program.total(factor))
+            add_at(totals, 2 + number, block, program.total(factor))
             for k in numbers:
                 through[k] += program.dot(factor, program.weight(matrix, k, block), (1, 1))
                 if layout.accumulates:
-                    _add(weight, k, block, program.dot(activated[k], factor, (0, 0)))
+                    add_at(weight, k, block, program.dot(activated[k], factor, (0, 0)))
             if not layout.accumulates:
                 program.store(factors[1 + number], block, factor)
         if not layout.accumulates:
@@ -344,8 +344,8 @@ def _backward_group(
         d_out = program.load(dx, block)
         program.store(dz, block, dz_b)
         program.store(dx, block, d_out + program.per_feature(program.skip, block) * dz_b)
-        _add(totals, 0, block, program.total(dz_b))
-        _add(totals, 1, block, program.total(x_b * dz_b))
+        add_at(totals, 0, block, program.total(dz_b))
+        add_at(totals, 1, block, program.total(x_b * dz_b))
         return totals
 
     zeros = [jnp.zeros((ROWS, layout.columns), jnp.float32) for _ in numbers]  # the gradient of a
@@ -356,7 +356,7 @@ def _backward_group(
     return totals, weight
 
 
-def _add(sums: list[list[Array]], number: int, block: Any, value: Array) -> None:
+def add_at(sums: Rows, number: int, block: Any, value: Array) -> None:
     """Add a value to one of the sums at this block of features, which is a number of the running kernel."""
     for place, total in enumerate(sums[number]):
         sums[number][place] = total + jnp.where(block == place, value, 0.0)

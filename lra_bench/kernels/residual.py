@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lra_bench.kernels import triton
-from lra_bench.kernels.gate import PROGRAMS, column_block
+from lra_bench.kernels.gate import PROGRAMS, Rows, add_at, column_block
 from lra_bench.kernels.projection import ROWS
 from lra_bench.kernels.triton import Shape, Work, load, program_id, store
 from lra_bench.machine.products import product
@@ -33,10 +33,9 @@ class _Layout(NamedTuple):
         return self.H * self.width <= LARGEST
 
     @property
-    def features(self) -> list[Array]:
-        """The features of each block of a row of x."""
-        size = column_block(self.H)
-        return [first + jnp.arange(size) for first in range(0, self.H, size)]
+    def columns(self) -> int:
+        """The features in a block of a row of x."""
+        return column_block(self.H)
 
     @property
     def states(self) -> list[Array]:
@@ -64,35 +63,42 @@ def input_gradients(r: Array, x: Array, db: Array, B: Array) -> tuple[Array, Arr
 
 
 def _kernel(layout: _Layout, programs: int, r: Any, db: Any, B: Any, *refs: Any) -> None:
+    """Blocks of features are a loop of the kernel, for the same reason as in `kernels/gate.py`."""
     *x, dx = refs[:-1] if layout.accumulates else refs
-    first = program_id(0)
+    first, blocks = program_id(0), layout.H // layout.columns
 
-    def group(i: Any, dB: list[Array]) -> list[Array]:
+    def group(i: Any, dB: Rows) -> Rows:
         rows = (first + i * programs) * ROWS + jnp.arange(ROWS)
 
         def at(width: int, places: Array) -> tuple[Array, Array]:
             index = rows[:, None] * width + places[None]
             return index, jnp.broadcast_to((rows < layout.tokens)[:, None], index.shape)
 
-        db_blocks = [load(db, *at(layout.width, places)) for places in layout.states]
-        dB = list(dB)
-        for number, features in enumerate(layout.features):
-            total = load(r, *at(layout.H, features)).astype(jnp.float32)
-            for places, db_block in zip(layout.states, db_blocks, strict=True):
-                weight = load(B, places[:, None] * layout.H + features[None])
-                total += _dot(db_block, weight, (1, 0))
+        def block(number: Any, dB: Rows) -> Rows:
+            dB = [list(row) for row in dB]
+            features = number * layout.columns + jnp.arange(layout.columns)
             index, inside = at(layout.H, features)
+            total = load(r, index, inside).astype(jnp.float32)
+            for k, places in enumerate(layout.states):
+                db_block = load(db, *at(layout.width, places))
+                total += _dot(db_block, load(B, places[:, None] * layout.H + features[None]), (1, 0))
+                if layout.accumulates:
+                    add_at(dB, k, number, _dot(load(x[0], index, inside), db_block, (0, 0)))
             store(dx, index, total, inside)
-            for k, db_block in enumerate(db_blocks if layout.accumulates else []):
-                dB[number * len(db_blocks) + k] += _dot(load(x[0], index, inside), db_block, (0, 0))
-        return dB
+            return dB
 
-    pairs = [(features, places) for features in layout.features for places in layout.states]
-    zeros = [jnp.zeros((len(f), len(p)), jnp.float32) for f, p in pairs if layout.accumulates]
-    rounds = -(-layout.tokens // (ROWS * programs))
-    found = jax.lax.fori_loop(0, rounds, group, zeros)
-    for (features, places), part in zip(pairs, found, strict=False):
-        store(refs[-1], (first * layout.H + features[:, None]) * layout.width + places[None], part)
+        return jax.lax.fori_loop(0, blocks, block, dB)
+
+    zeros = [
+        [jnp.zeros((layout.columns, len(places)), jnp.float32) for _ in range(blocks)]
+        for places in layout.states
+        if layout.accumulates
+    ]
+    found = jax.lax.fori_loop(0, -(-layout.tokens // (ROWS * programs)), group, zeros)
+    for places, row in zip(layout.states, found, strict=False):
+        for number, part in enumerate(row):
+            features = number * layout.columns + jnp.arange(layout.columns)
+            store(refs[-1], (first * layout.H + features[:, None]) * layout.width + places[None], part)
 
 
 def _dot(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
