@@ -21,6 +21,9 @@ Pass = Literal["forward", "backward", "other"]
 DEPTH = 2
 """The most modules in a name, such as `blocks/gate`. Behind them, the file of the mathematics is named, if any."""
 
+_PASSING_ON = {"triton"}
+"""The files of mathematics that only pass a call on, so that the file before them names the kernel."""
+
 UNKNOWN = "(unknown)"
 """The name where XLA keeps no call stack, as for copies that the compiler added."""
 
@@ -57,7 +60,7 @@ def _below(frame: Frame, depth: int) -> str:
     place = PurePath(frame.file)
     function, _, rest = frame.function.partition(".")
     if place.parent.name in ("ssm", "kernels"):
-        return place.stem
+        return "" if place.stem in _PASSING_ON else place.stem
     is_function = not function.startswith("_") and (not rest or rest.startswith("<locals>"))
     return function if place.parent.name == "models" and is_function and depth < DEPTH else ""
 
