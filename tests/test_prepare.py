@@ -584,6 +584,37 @@ def test_ctrl_c_ends_at_once_and_takes_the_workers_along():
     assert not alive
 
 
+@dataclass(frozen=True)
+class LargeGenerator:
+    """Its workers are nearly always sending: a chunk takes no time to make and does not fit into a pipe."""
+
+    seconds_per_example: float = 1.0
+
+    def generate(self, seed, start, stop):
+        return Rows(np.zeros((stop - start, 10_000_000), np.uint8), *np.zeros((2, stop - start), np.int32))
+
+
+INTERRUPTED_WHILE_SENDING = """
+import contextlib
+from lra_bench.data import build
+from tests.test_prepare import LargeGenerator
+for stops_after in (1, 2, 3):
+    with contextlib.closing(build._generated(LargeGenerator(), 0, {i: (i, i + 1) for i in range(20)}, 2)) as chunks:
+        for _ in range(stops_after):
+            next(chunks)
+"""
+
+
+def test_workers_that_send_do_not_hold_up_an_interrupt():
+    """A worker that exits in the middle of a message would leave the parent waiting for its end."""
+    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED_WHILE_SENDING])
+    try:
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.slow
 def test_killed_ten_times_at_random_moments(tmp_path):
     assert_same(*kill_at_random_moments(30_000, 10, tmp_path))

@@ -178,15 +178,15 @@ def _generated(
             yield number, generator.generate(seed, start, stop)
         return
     context = multiprocessing.get_context("spawn")  # fork would copy locks that the parent's threads hold
-    # Nothing is sent through the pipe. A worker reads its end of file when the parent closes its end or dies.
+    # Nothing is sent through the pipe. A worker reads its end of file when the parent closes its end.
     worker_end, parent_end = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(min(jobs, len(ranges)), context, initializer=_exit_with_parent, initargs=(worker_end,))
+    pool = ProcessPoolExecutor(min(jobs, len(ranges)), context, initializer=_prepare_worker, initargs=(worker_end,))
     try:
         running: dict[Future[Rows], int] = {}
         waiting = iter(ranges.items())
         while True:
             for number, (start, stop) in waiting:
-                running[pool.submit(generator.generate, seed, start, stop)] = number
+                running[pool.submit(_generate_in_worker, generator, seed, start, stop)] = number
                 if len(running) >= QUEUED_PER_JOB * jobs:
                     break
             if not running:
@@ -202,19 +202,44 @@ def _generated(
         worker_end.close()
 
 
-def _exit_with_parent(pipe: Connection) -> None:
+_not_generating = threading.Lock()
+"""Held by a worker's main thread except while it generates, so that its process is not ended while it sends rows.
+
+Half a message would make the parent wait for the other half for ever.
+"""
+
+
+def _prepare_worker(pipe: Connection) -> None:
     """Make this worker process exit when the parent process closes its end of `pipe` or dies.
 
-    The worker ignores Ctrl-C, because the parent handles it. It exits at once and without cleanup, because its
-    unfinished chunk is of no use and Ctrl-C must not wait for the chunk's end.
+    The worker ignores Ctrl-C, because the parent handles it. It exits without cleanup and in the middle of a chunk,
+    because an unfinished chunk is of no use and Ctrl-C must not wait for the chunk's end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _not_generating.acquire()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
-    def watch() -> None:
+    def exit_when_told() -> None:
         pipe.poll(None)  # returns at the end of file
+        _not_generating.acquire()
         os._exit(0)
 
-    threading.Thread(target=watch, daemon=True).start()
+    def exit_with_parent() -> None:
+        parent.join()
+        os._exit(0)
+
+    for target in (exit_when_told, exit_with_parent):
+        threading.Thread(target=target, daemon=True).start()
+
+
+def _generate_in_worker(generator: Generator, seed: int, start: int, stop: int) -> Rows:
+    """Return the rows of a chunk. The worker may be told to exit until they are complete."""
+    _not_generating.release()
+    try:
+        return generator.generate(seed, start, stop)
+    finally:
+        _not_generating.acquire()
 
 
 def _replace_repeats(generator: Generator, seed: int, writer: PackedWriter, journal: Journal) -> None:
