@@ -98,6 +98,25 @@ def test_fused_blocks_have_the_values_statistics_and_gradients_of_plain_ones(nam
 
 
 @pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("name", CASES)
+def test_fused_blocks_evaluate_as_plain_ones_do(name, monkeypatch):
+    model, changes = CASES[name]
+    made = network(model, changes)
+    rng = np.random.default_rng(4)
+    for block in made.blocks:
+        block.norm.mean[...] = jnp.asarray(0.3 * rng.standard_normal(made.features), jnp.float32)
+        block.norm.var[...] = jnp.asarray(rng.uniform(0.5, 2.0, made.features), jnp.float32)
+    x = jnp.asarray(rng.standard_normal((LENGTH, BATCH, made.features)), jnp.float32)
+    lengths = jnp.asarray([LENGTH, 9, 40], jnp.int32)
+    logits = []
+    for fuse in (False, True):
+        monkeypatch.setattr(classifier, "can_fuse", lambda block, x, fuse=fuse: fuse)
+        with jax.default_matmul_precision("highest"):
+            logits.append(made.classify(x, lengths, train=False, key=None))
+    assert error(*logits[::-1]) < 2e-5
+
+
+@pytest.mark.usefixtures("interpreted")
 def test_in_16_bits_fused_blocks_round_no_more_than_plain_ones(monkeypatch):
     made = network("s5", S5)
     exact = trained(made, False, monkeypatch)

@@ -1,4 +1,4 @@
-"""Predicting what a training step costs on a GPU that is not here.
+"""Predicting what a training step, and a batch of evaluation, cost on a GPU that is not here.
 
 XLA compiles ahead of time for a described device, with the fusions and the Triton kernels that it would choose there,
 and without a GPU or its driver. Each kernel then takes as long as its bytes or its flops (`bench/targets.py`). Not
@@ -20,7 +20,7 @@ from jax.sharding import AxisType, Mesh, SingleDeviceSharding
 from lra_bench.bench.case import NetworkCase, case_optimizer
 from lra_bench.bench.costs import KernelCost, alike
 from lra_bench.bench.hlo import parse
-from lra_bench.bench.kernels import step_kernels
+from lra_bench.bench.kernels import Kernel, step_kernels
 from lra_bench.bench.plan import BenchRequest, plan
 from lra_bench.bench.synthetic import synthetic_split
 from lra_bench.bench.targets import Target, find_target
@@ -29,8 +29,8 @@ from lra_bench.machine.xla import Cost, compile_program
 from lra_bench.progress import Progress
 from lra_bench.registry import model_title
 from lra_bench.runs.run import Run
-from lra_bench.training.state import Batches, Examples, stream_key
-from lra_bench.training.steps import initial_state, train_loop
+from lra_bench.training.state import Batches, EvalRows, Examples, Totals, stream_key
+from lra_bench.training.steps import eval_loop, initial_state, train_loop
 
 PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 """The packages that compile for a GPU of NVIDIA."""
@@ -47,6 +47,8 @@ class Prediction:
     target: Target
     kernels: list[KernelCost]
     """Kernels that are alike, the most expensive first."""
+    evaluation_seconds: float
+    """The predicted time of evaluating one batch."""
     temporary_bytes: int
     peak_bytes: int
     """The bytes of arguments, results and temporaries."""
@@ -91,28 +93,38 @@ def prepare_to_compile() -> None:
 
 
 def predict(case: NetworkCase, target: Target) -> Prediction:
-    """Predict one training step of a case."""
-    compiled, cost = compile_for(case, target)
+    """Predict one training step of a case, and the evaluation of one batch."""
+    (compiled, cost), (evaluation, evaluation_cost) = compile_for(case, target)
     program = parse(compiled.as_text())
     kernels, notes = step_kernels(program)
     if cost.peak_bytes > target.memory:
         needed, there = cost.peak_bytes / 1e9, target.memory / 1e9
         notes.append(f"It needs {needed:.0f} GB, and the device has {there:.0f} GB: it would not run.")
     network, params, stats = case.network
-    priced = [(kernel, kernel.times * target.seconds(kernel.bytes_moved, kernel.work)) for kernel in kernels]
+    priced = [(kernel, kernel_seconds(kernel, target)) for kernel in kernels]
+    evaluating = step_kernels(parse(evaluation.as_text())).kernels
     return Prediction(
         run=case.run,
         target=target,
         kernels=alike(program, network.merged(params, stats), priced),
+        evaluation_seconds=sum(kernel_seconds(kernel, target) for kernel in evaluating),
         temporary_bytes=compiled.memory_analysis().temp_size_in_bytes,
         peak_bytes=cost.peak_bytes,
-        compile_seconds=cost.compile_seconds,
+        compile_seconds=cost.compile_seconds + evaluation_cost.compile_seconds,
         notes=notes,
     )
 
 
-def compile_for(case: NetworkCase, target: Target) -> tuple[Any, Cost]:
-    """Compile the training program of a case for a target: the program, which cannot run here, and its cost."""
+def kernel_seconds(kernel: Kernel, target: Target) -> float:
+    """The predicted seconds of all launches of a kernel."""
+    return kernel.times * target.seconds(kernel.bytes_moved, kernel.work)
+
+
+def compile_for(case: NetworkCase, target: Target) -> tuple[tuple[Any, Cost], tuple[Any, Cost]]:
+    """Compile the training and the evaluation program of a case for a target.
+
+    Returns each program, which cannot run here, with its cost.
+    """
     from jax.experimental import topologies
 
     topology = topologies.get_topology_desc(
@@ -125,13 +137,21 @@ def compile_for(case: NetworkCase, target: Target) -> tuple[Any, Cost]:
     rows = DATA_BATCHES * case.batch_size
     order, number = jax.ShapeDtypeStruct((rows,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
     split = synthetic_split(case.run.recipe, case.shape, rows)
-    batches = Batches(Examples(split.inputs, split.lengths, split.labels), order, number, number)  # type: ignore[arg-type]
+    examples = Examples(split.inputs, split.lengths, split.labels)  # type: ignore[arg-type]
+    batches = Batches(examples, order, number, number)  # type: ignore[arg-type]
     there = SingleDeviceSharding(topology.devices[0])
-    arguments = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=there), (state, batches, stream_key(0, 2))
-    )
+
+    def described(arguments: Any) -> Any:
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=there), arguments)
+
     # Pallas' kernels ask for which GPU they are lowered.
     kind = jax.sharding.AbstractDevice(device_kind=target.device_kind, num_cores=None, platform="gpu")
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=kind)):
-        loop = train_loop(network, optimizer, case.batch_size, mesh)
-        return compile_program(loop, arguments, case.run.precision, {}, donate=0)
+        training = train_loop(network, optimizer, case.batch_size, mesh)
+        evaluation = eval_loop(network, case.batch_size, mesh)
+        to_train = described((state, batches, stream_key(0, 2)))
+        to_evaluate = described((params, stats, Totals.zero(), EvalRows(examples, number)))  # type: ignore[arg-type]
+        return (
+            compile_program(training, to_train, case.run.precision, {}, donate=0),
+            compile_program(evaluation, to_evaluate, case.run.precision, {}),
+        )

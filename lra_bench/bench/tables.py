@@ -43,6 +43,10 @@ def print_predictions(predictions: Sequence[Prediction], top: int) -> None:
         temporary, peak = prediction.temporary_bytes / 1e9, prediction.peak_bytes / 1e9
         memory = f"Temporaries {temporary:.2f} GB, all memory {peak:.2f} GB"
         console.print(f"{memory}; compiled in {prediction.compile_seconds:.0f} s.", highlight=False)
+        evaluating, step = prediction.evaluation_seconds, total(kernel.cost for kernel in prediction.kernels).seconds
+        console.print(
+            f"Evaluating a batch takes {1e3 * evaluating:.3f} ms, {evaluating / step:.0%} of a step.", highlight=False
+        )
         for note in [*prediction.notes, prediction.target.basis]:
             console.print(note, highlight=False)
     console.print(PREDICTED, highlight=False)
@@ -139,6 +143,7 @@ def predictions_as_values(predictions: Sequence[Prediction]) -> list[dict[str, A
             "target": prediction.target.name,
             "basis": prediction.target.basis,
             "compile_seconds": prediction.compile_seconds,
+            "evaluation_seconds": prediction.evaluation_seconds,
             "temporary_bytes": prediction.temporary_bytes,
             "peak_bytes": prediction.peak_bytes,
             "notes": prediction.notes,

@@ -13,7 +13,7 @@ from flax import nnx
 from jax import Array
 
 from lra_bench.errors import UserError
-from lra_bench.models.fused import can_fuse, fused, moments_of
+from lra_bench.models.fused import can_fuse, fused, fused_evaluation, moments_of
 from lra_bench.models.layers import Block, Conventions, DataShape, Dense, dropout_masks, gelu, make_norm, wide
 from lra_bench.models.remat import rematerialized
 from lra_bench.models.shapes import (
@@ -162,9 +162,12 @@ class Classifier(nnx.Module):
         masks = dropout_masks(key, self.dropout, shape, jnp.promote_types(x.dtype, jnp.float32))
         moments = None
         for i, block in enumerate(self.blocks):
-            if train and not self.remat and can_fuse(block, x):
-                moments = moments_of(x) if moments is None else moments
-                x, moments = fused(block, x, moments, None if masks is None else masks[i])
+            if not (train and self.remat) and can_fuse(block, x):
+                if train:
+                    moments = moments_of(x) if moments is None else moments
+                    x, moments = fused(block, x, moments, None if masks is None else masks[i])
+                else:
+                    x = fused_evaluation(block, x)
                 continue
             own_key = None if step_key is None else jax.random.fold_in(step_key, i)
             arguments = x, mask, train, None if masks is None else masks[i], own_key

@@ -1,4 +1,4 @@
-"""The S5 block in training on a GPU: one function with a gradient of its own, in a third of XLA's passes over memory.
+"""The S5 block on a GPU: one function with a gradient of its own, in a third of XLA's passes over memory.
 
 The plain twin is `layers.Block`, with the same values and gradients up to the rounding of products. Three things save
 passes over tokens × features:
@@ -7,7 +7,7 @@ passes over tokens × features:
    and D ∘ u = (D ∘ scale) ∘ x + D ∘ shift, so no normalized array is written. The gradients of scale and shift follow
    from those of the weights, without a sum over tokens of their own.
 2. The moments of a block's output are summed up where it is written. The next block takes them as an argument, and
-   their gradient is added where the gradient of that output is read.
+   their gradient is added where the gradient of that output is read. Evaluation folds the running ones.
 3. What stands between the products is fused with them: `kernels/gate.py`, `kernels/residual.py`.
 """
 
@@ -62,6 +62,15 @@ class _Folded(NamedTuple):
     shift: Array
 
 
+class _Applied(NamedTuple):
+    """What the forward pass computes."""
+
+    out: Array
+    moments: Array
+    states: Array
+    y: Array
+
+
 def can_fuse(block: Block, x: Features) -> bool:
     """Whether the kernels compute this block on these arrays.
 
@@ -91,13 +100,29 @@ def fused(block: Block, x: Features, moments: Array, masks: DropoutMasks | None)
 
     BatchNorm's running statistics are updated. Moments are sums, as `moments_of` makes them.
     """
-    layer, norm, head = block.layer, block.norm, block.gate
+    kind, parameters = _parameters(block)
+    tokens = x.shape[0] * x.shape[1]
+    _norm(block).keep(*_mean_and_variance(jax.lax.stop_gradient(moments), tokens), tokens)
+    return _block(kind, parameters, x, moments, masks)
+
+
+def fused_evaluation(block: Block, x: Features) -> Features:
+    """Apply the block in evaluation mode to (L, b, H)."""
+    kind, parameters = _parameters(block)
+    norm = _norm(block)
+    return _apply(kind, parameters, _fold(parameters, norm.mean[...], norm.var[...]), x, None).out
+
+
+def _norm(block: Block) -> BatchNorm:
+    assert isinstance(block.norm, BatchNorm)
+    return block.norm
+
+
+def _parameters(block: Block) -> tuple[_Kind, BlockParameters]:
+    layer, norm, head = block.layer, _norm(block), block.gate
     assert isinstance(layer, DiagonalSSM)
-    assert isinstance(norm, BatchNorm)
     assert isinstance(head, Gate)
     Lambda_bar, B, C, C_reverse = layer.discretized()
-    tokens = x.shape[0] * x.shape[1]
-    norm.keep(*_mean_and_variance(jax.lax.stop_gradient(moments), tokens), tokens)
     full = head.kind == "full_glu"
     parameters = BlockParameters(
         norm.scale[...],
@@ -111,7 +136,7 @@ def fused(block: Block, x: Features, moments: Array, masks: DropoutMasks | None)
         head.value.kernel[...] if full else None,
         head.value.bias[...] if full else None,
     )
-    return _block(_Kind(head.kind, C_reverse is not None), parameters, x, moments, masks)
+    return _Kind(head.kind, C_reverse is not None), parameters
 
 
 def _mean_and_variance(moments: Array, tokens: int) -> tuple[Array, Array]:
@@ -120,8 +145,7 @@ def _mean_and_variance(moments: Array, tokens: int) -> tuple[Array, Array]:
     return mean, jnp.maximum(moments[1] / tokens - mean * mean, 0.0)
 
 
-def _fold(parameters: BlockParameters, moments: Array, tokens: int) -> _Folded:
-    mean, variance = _mean_and_variance(moments, tokens)
+def _fold(parameters: BlockParameters, mean: Array, variance: Array) -> _Folded:
     inverse = jax.lax.rsqrt(variance + EPSILON)
     scale = parameters.norm_scale * inverse
     return _Folded(mean, inverse, scale, parameters.norm_bias - mean * scale)
@@ -147,13 +171,18 @@ def _block(
 def _forward(
     kind: _Kind, parameters: BlockParameters, x: Array, moments: Array, masks: Array | None
 ) -> tuple[tuple[Array, Array], _Residuals]:
+    folded = _fold(parameters, *_mean_and_variance(moments, x.shape[0] * x.shape[1]))
+    out, sums, states, y = _apply(kind, parameters, folded, x, masks)
+    return (out, sums), (parameters, x, moments, masks, states, y)
+
+
+def _apply(kind: _Kind, parameters: BlockParameters, folded: _Folded, x: Array, masks: Array | None) -> _Applied:
     p, (L, b, H) = parameters, x.shape
-    folded = _fold(p, moments, L * b)
     drive = exact_product(folded.shift, p.B)
     states = scan.driven_states(p.Lambda_bar, x, folded.scale[:, None] * p.B, drive, kind.both)
     y = product(states.reshape(L * b, -1), p.C).astype(x.dtype).reshape(L, b, H)
     out, sums = gate.gate_forward(kind.gate, x, y, _gate_parameters(p, folded), masks)
-    return (out, sums), (p, x, moments, masks, states, y)
+    return _Applied(out, sums, states, y)
 
 
 def _backward(
@@ -161,7 +190,7 @@ def _backward(
 ) -> tuple[BlockParameters, Array, Array, Array | None]:
     (p, x, moments, masks, states, y), (dout, d_moments) = residuals, cotangents
     L, b, H = x.shape
-    folded = _fold(p, moments, L * b)
+    folded = _fold(p, *_mean_and_variance(moments, L * b))
     output = OutputGradient(dout, d_moments[0], 2.0 * d_moments[1])
     found = gate.gate_backward(kind.gate, output, x, y, _gate_parameters(p, folded), masks)
     dC = product(states.reshape(L * b, -1).T, found.dz)
