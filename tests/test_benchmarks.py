@@ -19,6 +19,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
         ("full_size_steps.py", ["--model", "s5", "--task", "listops"], "| s5 | listops | 188,490 |"),
         ("ptd_error.py", ["--states", "8"], "| 8 | 0.3 | 3.7 | 9.0 % | 0.15 | 0.39 | 0.11 | 4.8 |"),
         ("pathfinder_statistics.py", ["--help"], "usage:"),
+        ("scan_forms_on_tpu.py", ["--help"], "usage:"),
     ],
 )
 def test_script_runs(script, options, printed):

@@ -197,7 +197,7 @@ def _recurrence_backward(
     # The same recurrence with Λ̄*, run the other way: see the head of this file.
     (real, imag), x = residuals
     db = _states((real, -imag), dx, not reverse, form)
-    return _eigenvalue_gradient(db, x.astype(db.dtype), reverse), db.astype(dx.dtype)
+    return eigenvalue_gradient(db, x.astype(db.dtype), reverse), db.astype(dx.dtype)
 
 
 recurrence.defvjp(_recurrence_forward, _recurrence_backward)
@@ -210,7 +210,7 @@ def _states(Lambda_bar: Pair, b: Array, reverse: bool, form: Form | None) -> Arr
     return (sequential_states if form == "sequential" else chunked_states)(Lambda_bar, b, reverse)
 
 
-def _eigenvalue_gradient(db: Array, x: Array, reverse: bool) -> Pair:
+def eigenvalue_gradient(db: Array, x: Array, reverse: bool) -> Pair:
     """The gradient dΛ̄ = Σ_t db_t · x_{t−1}*.
 
     It is one reduction after the loop. Inside the loop it would break the body into many kernels.
