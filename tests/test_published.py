@@ -4,6 +4,7 @@ import pytest
 
 from lra_bench.registry import cli_name, model_names, recipe_module
 from lra_bench.report.published import published
+from lra_bench.report.select import LRA
 
 ROWS = {
     "lru": "LRU",
@@ -68,3 +69,18 @@ def test_recipes_and_quoted_cells_agree():
 def test_recipes_without_a_published_accuracy_are_known():
     assert {(model, task) for model, task, accuracy, _ in cells() if accuracy is None} == set(ABSENT)
     assert all(quoted.value is None or quoted.marks for model, task, _, quoted in cells() if (model, task) in ABSENT)
+
+
+def test_an_average_of_cells_that_were_not_read_carries_their_marks():
+    rows = {row.name: row for row in published().rows}
+    assert set(rows["S5-PTD"].marks_of(LRA)) == {"n", "s"}
+    assert rows["SGConv"].marks_of(LRA) == "s"
+    assert rows["S5"].marks_of(LRA) == ""
+    assert "c" in rows["LRU"].marks_of(LRA)
+
+
+def test_printed_averages_follow_from_their_cells_or_a_note_says_what_does():
+    for row in published().rows:
+        found = [row.average_of(tasks) for tasks in (LRA[:5], LRA)]
+        if row.average is not None and all(value is not None for value in found) and not row.note:
+            assert min(abs(row.average - value) for value in found) < 0.05, row.name

@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from lra_bench.registry import has_official_contents, task_title
-from lra_bench.report.published import published
+from lra_bench.report.published import SCALING, QuotedRow, published
 from lra_bench.report.select import (
     HEADINGS,
     LRA,
@@ -52,7 +52,7 @@ def accuracy_table(chosen: SelectedRecords) -> Table:
     It has three blocks: rows measured with published recipes, rows measured with other settings, and quoted rows.
     """
     sections: tuple[Section, ...] = ("published", "settings")
-    tasks = chosen.tasks(sections)
+    tasks = list(dict.fromkeys([*LRA, SCALING, *chosen.tasks(sections)]))
     measured = _rows(chosen, "published", tasks)
     ranked = _ranked(measured)
     return Table(
@@ -166,9 +166,16 @@ def _quoted_rows(tasks: Sequence[str]) -> tuple[tuple[Cell, ...], ...]:
     rows = []
     for row in book.rows:
         cells = [row.cells[task].cell(book.sources) if task in row.cells else Cell(ABSENT) for task in tasks]
-        averages = [_average_cell(row.average_of(group)) for group in (FIVE, LRA)]
-        rows.append((Cell(row.name), *cells, *averages, Cell(book.labels(row), note=row.note)))
+        averages = [_quoted_average(row, group) for group in (FIVE, LRA)]
+        name = Cell(row.name, note=str(row.year), hint=row.link or "")
+        rows.append((name, *cells, *averages, Cell(book.labels(row), note=row.note)))
     return tuple(rows)
+
+
+def _quoted_average(row: QuotedRow, tasks: tuple[str, ...]) -> Cell:
+    """Return the mean of a row of published numbers, with the marks of all that are in it."""
+    found = _average_cell(row.average_of(tasks))
+    return found if found.value is None else replace(found, marks=row.marks_of(tasks))
 
 
 def _ranked(rows: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:

@@ -13,6 +13,9 @@ from lra_bench.report.select import LRA
 from lra_bench.report.table import MARKS, Cell
 from lra_bench.spec import Frozen
 
+SCALING = "pathfinder256"
+"""The one task beside the six that papers also report, as PathX-256."""
+
 FAILED = 50.0
 """The accuracy in % of a failed Path-X in an average, as in the papers that average all six tasks."""
 
@@ -37,12 +40,17 @@ class Quoted(Frozen):
 
     def cell(self, sources: dict[str, Reference]) -> Cell:
         """Return the table's cell, with the full references as its hint."""
-        marks = {"read": "", "secondary": "s", "memory": "n"}[self.status] + self.marks
+        marks = self.status_mark + self.marks
         hint = "; ".join(sources[key].reference for key in self.sources)
         if self.value is None:
             return Cell("✗", marks=marks, hint=hint)
         deviation = "" if self.std is None else f" ({self.std:.2f})"
         return Cell(f"{self.value:.2f}{deviation}", self.value, marks=marks, hint=hint)
+
+    @property
+    def status_mark(self) -> str:
+        """The footnote letter of the status; "" where the number was read in its own source."""
+        return {"read": "", "secondary": "s", "memory": "n"}[self.status]
 
 
 class QuotedRow(Frozen):
@@ -50,6 +58,8 @@ class QuotedRow(Frozen):
 
     name: str
     model: str | None = Field(description="model of lra-bench that the numbers belong to, as typed on a command line")
+    year: int = Field(description="the year in which the work that the numbers are of first appeared")
+    link: str | None = Field(description="its address, where one is known")
     average: float | None = Field(description="average printed in the paper, by the paper's own rule")
     note: str
     cells: dict[str, Quoted]
@@ -64,6 +74,11 @@ class QuotedRow(Frozen):
         values = [self.cells[task].value for task in tasks]
         return fmean(FAILED if value is None else value for value in values)
 
+    def marks_of(self, tasks: tuple[str, ...]) -> str:
+        """Return the footnote letters of an average over the tasks: those of all its cells."""
+        letters = {letter for task in tasks for letter in self.cells[task].status_mark + self.cells[task].marks}
+        return "".join(sorted(letters))
+
 
 class Published(Frozen):
     """The content of published.json: the sources by key, and the rows in the order of the table."""
@@ -76,7 +91,11 @@ class Published(Frozen):
     def _known(self) -> Published:
         for row in self.rows:
             for task, quoted in row.cells.items():
-                if task not in LRA or set(quoted.marks) - set(MARKS) or set(quoted.sources) - set(self.sources):
+                if (
+                    task not in (*LRA, SCALING)
+                    or set(quoted.marks) - set(MARKS)
+                    or set(quoted.sources) - set(self.sources)
+                ):
                     raise ValueError(f"{row.name}, {task}: unknown task, mark or source")
                 if quoted.value is None and task != "pathx":
                     raise ValueError(f"{row.name}, {task}: only Path-X is reported as failed")
