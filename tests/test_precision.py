@@ -239,7 +239,7 @@ def test_bfloat16_is_a_changed_run_and_always_named(tmp_path):
     assert set(rows_of(made.table("reduced"), "reduced")) == {"s5 [data tiny; bfloat16]"}
 
 
-def test_seeds_are_paired_within_a_precision_only(tmp_path):
+def test_differences_are_within_a_precision_only(tmp_path):
     seeds = (0.6, 0.61, 0.62)
     for record in (
         *train("s5", "a", "tf32", seeds),
@@ -247,7 +247,7 @@ def test_seeds_are_paired_within_a_precision_only(tmp_path):
         *train("lru", "c", "float32", tuple(test - 0.02 for test in seeds)),
     ):
         write_record(tmp_path, record)
-    (block,) = report(tmp_path, pictures=False).table("paired").blocks
+    (block,) = report(tmp_path, pictures=False).table("differences").blocks
     assert [(row[1].text, row[2].text) for row in block.rows] == [("lru", "s4")]
 
 

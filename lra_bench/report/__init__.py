@@ -21,7 +21,7 @@ from lra_bench.report.json_file import json_text
 from lra_bench.report.listings import coverage_table, left_out_table, provenance_table, robustness_table
 from lra_bench.report.page import page, without_pictures
 from lra_bench.report.published import published
-from lra_bench.report.seeds import CellStatistics, cell_statistics, cells_table, paired_table
+from lra_bench.report.seeds import CellStatistics, cell_statistics, cells_table, differences_table
 from lra_bench.report.select import LeftOut, Loaded, SelectedRecords, load, select_records
 from lra_bench.report.speed import throughput_table, training_speed_table
 from lra_bench.report.table import Table, tables_with
@@ -97,12 +97,12 @@ def tables_of(
         selection: cell_statistics(found) for selection, found in chosen.items()
     }
     everything = [
-        *(accuracy_table(found) for found in chosen.values()),
+        *(accuracy_table(found, cells[selection]) for selection, found in chosen.items()),
         reduced_table(paper),
         throughput_table(loaded),
         robustness_table(loaded),
         cells_table(cells["paper"]),
-        paired_table(cells["paper"]),
+        differences_table(cells["paper"]),
         training_speed_table(loaded),
         coverage_table(paper),
         provenance_table(paper),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import fmean
+from statistics import fmean, median
 
 from lra_bench.registry import has_official_contents, task_title
 from lra_bench.report.published import SCALING, QuotedRow, published
+from lra_bench.report.seeds import CellStatistics, like_the_best
 from lra_bench.report.select import (
     HEADINGS,
     LRA,
@@ -40,20 +41,21 @@ SELECTIONS: dict[SelectionProtocol, str] = {
 }
 SEEDS = (
     "Test accuracy in %, mean ± sample standard deviation over seeds; in brackets how many of the seeds solved the "
-    "task. Where a seed ended without solving it, the median stands beside the mean."
+    "task. A seed that failed in whatever way counts as the majority class, in means, averages and ranks; where some "
+    "did, the median of those that solved the task stands beside the mean."
 )
 RANKS = "Best bold, second underlined, among the rows measured here with published recipes."
 QUOTED = "Quoted rows were not measured here; a standard deviation in brackets is the paper's. They are not ranked."
 
 
-def accuracy_table(chosen: SelectedRecords) -> Table:
-    """Return the accuracy table of one selection protocol.
+def accuracy_table(chosen: SelectedRecords, cells: Sequence[CellStatistics]) -> Table:
+    """Return the accuracy table of one selection protocol. `cells` are the statistics of its cells.
 
     It has three blocks: rows measured with published recipes, rows measured with other settings, and quoted rows.
     """
     sections: tuple[Section, ...] = ("published", "settings")
     tasks = list(dict.fromkeys([*LRA, SCALING, *chosen.tasks(sections)]))
-    measured = _rows(chosen, "published", tasks)
+    measured = _rows(chosen, "published", tasks, like_the_best(cells))
     ranked = _ranked(measured)
     return Table(
         f"accuracy-{chosen.selection}",
@@ -101,28 +103,16 @@ def reduced_table(chosen: SelectedRecords) -> Table:
 def accuracy_cell(runs: Sequence[Entry]) -> Cell:
     """Return the cell "mean ± standard deviation (solved/seeds)" in %, with ✗ where no seed solved the task.
 
-    The mean leaves out diverged seeds.
+    A seed that failed counts as the majority class. Where some did, the median of the others follows the mean.
     """
-    marks = "".join(sorted(_marks(runs)))
-    values = [run.accuracy * 100 for run in runs if run.accuracy is not None]
-    solved = sum(run.solved for run in runs)
-    ids = tuple(run.id for run in runs)
-    count = f"({solved}/{len(runs)})"
-    if not values:
-        return Cell(f"✗ diverged {count}", None, marks=marks, runs=ids)
-    found = summarize(values)
-    text = f"{found.mean:.2f}" + ("" if found.std is None else f" ± {found.std:.2f}")
-    if 0 < solved < len(values):
-        text += f", median {found.median:.2f}"
-    return Cell(f"{'' if solved else '✗ '}{text} {count}", found.mean, marks=marks, runs=ids)
-
-
-def counted(runs: Sequence[Entry]) -> float:
-    """Return the cell's part in an average, in %: its mean, or the majority class where no seed solved the task."""
-    values = [run.accuracy for run in runs if run.accuracy is not None]
-    if not any(run.solved for run in runs):
-        return 100 * runs[0].record.accuracy.majority
-    return 100 * summarize(values).mean
+    solved = [100 * run.counted for run in runs if run.solved]
+    found = summarize([100 * run.counted for run in runs])
+    text = f"{found.mean:.2f}" + ("" if found.std is None or not solved else f" ± {found.std:.2f}")
+    if 0 < len(solved) < len(runs):
+        text += f", median {median(solved):.2f}"
+    text += f" ({len(solved)}/{len(runs)})"
+    marks, ids = "".join(sorted(_marks(runs))), tuple(run.id for run in runs)
+    return Cell(text if solved else f"✗ {text}", found.mean, marks=marks, runs=ids)
 
 
 def average(chosen: SelectedRecords, key: RowKey, tasks: Sequence[str]) -> float | None:
@@ -130,15 +120,24 @@ def average(chosen: SelectedRecords, key: RowKey, tasks: Sequence[str]) -> float
     if any((key, task) not in chosen.cells for task in tasks):
         return None
     # fmean, because Python 3.12's sum() rounds differently from 3.11's, and the tables are compared byte by byte.
-    return fmean(counted(chosen.cells[key, task]) for task in tasks)
+    return fmean(fmean(100 * run.counted for run in chosen.cells[key, task]) for task in tasks)
 
 
-def _rows(chosen: SelectedRecords, section: Section, tasks: Sequence[str]) -> list[tuple[Cell, ...]]:
-    """Return the measured rows of a section, unranked."""
+def _rows(
+    chosen: SelectedRecords,
+    section: Section,
+    tasks: Sequence[str],
+    like_best: frozenset[tuple[RowKey, str]] = frozenset(),
+) -> list[tuple[Cell, ...]]:
+    """Return the measured rows of a section, unranked. The cells `like_best` get the mark a."""
     rows = []
     for key in chosen.rows(section):
         cells = [
             accuracy_cell(chosen.cells[key, task]) if (key, task) in chosen.cells else Cell(ABSENT) for task in tasks
+        ]
+        cells = [
+            replace(cell, marks=f"a{cell.marks}") if (key, task) in like_best else cell
+            for task, cell in zip(tasks, cells, strict=True)
         ]
         averages = [_average_cell(average(chosen, key, group)) for group in (FIVE, LRA)]
         rows.append((Cell(row_label(key)), *cells, *averages, Cell(_source(chosen, key))))

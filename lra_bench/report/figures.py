@@ -66,8 +66,9 @@ def pictures(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Picture]
 
 
 SEEDS = (
-    "Each dot is one seed's test accuracy, the bar their mean, the dashed line the accuracy from which a task counts "
-    "as solved, the hollow diamond the published number of the recipe; × a diverged seed."
+    "Each dot is one seed's test accuracy, the bar the mean, in which a seed that failed counts as the majority class, "
+    "the dashed line the accuracy from which a task counts as solved, the hollow diamond the published number of the "
+    "recipe; × a diverged seed."
 )
 CURVES = (
     "Validation accuracy while training, a line per seed; dotted the published test accuracy of the recipe. Models in "
@@ -83,8 +84,7 @@ def _featured(cells: Cells, others: Sequence[str]) -> list[str]:
     """Return the models that get a color: those with most cells, then with the highest mean accuracy, then `others`."""
     merit: dict[str, list[float]] = defaultdict(list)
     for (model, _), runs in cells.items():
-        values = [run.accuracy for run in runs if run.accuracy is not None]
-        merit[model].append(fmean(values) if values else 0.0)
+        merit[model].append(fmean(run.counted for run in runs))
     ranked = sorted(merit, key=lambda model: (-len(merit[model]), -fmean(merit[model]), model))
     return list(dict.fromkeys([*ranked, *sorted(others)]))[:FEATURED]
 
@@ -114,13 +114,12 @@ def _draw_seeds(cells: Cells, tasks: Sequence[str], featured: Sequence[str]) -> 
 
 def _draw_cell(ax: Axes, y: int, runs: Sequence[Entry], style: Style) -> None:
     """Draw one cell at height `y`: dots on up to three levels so that fewer of them overlap, mean, published number."""
-    finished = [run for run in runs if run.accuracy is not None]
-    rows = min(3, len(finished))
-    spread = [y + 0.22 * (i % rows - (rows - 1) / 2) for i in range(len(finished))]
-    values = [100 * run.accuracy for run in finished if run.accuracy is not None]
+    values = [100 * run.accuracy for run in runs if run.accuracy is not None]
+    rows = min(3, len(values))
+    spread = [y + 0.22 * (i % rows - (rows - 1) / 2) for i in range(len(values))]
     ax.scatter(values, spread, s=9, color=style.color, alpha=0.8, linewidth=0, zorder=3)
-    if len(values) > 1:
-        ax.vlines(fmean(values), y - 0.4, y + 0.4, color=LIGHT.ink, linewidth=1.0, zorder=4)
+    if len(runs) > 1:
+        ax.vlines(100 * fmean(run.counted for run in runs), y - 0.4, y + 0.4, color=LIGHT.ink, linewidth=1.0, zorder=4)
     diverged = [100 * run.record.accuracy.majority for run in runs if run.record.status == "diverged"]
     ax.scatter(diverged, [y] * len(diverged), s=14, marker="x", color=LIGHT.ink, linewidth=0.9, zorder=3)
     published = runs[0].record.recipe.published

@@ -1,15 +1,24 @@
-"""The statistics over the seeds of each cell: spread, interval, solved runs, and differences paired by seed."""
+"""The statistics over the seeds of each cell: spread, interval, solved runs, and differences to the best cell."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 from lra_bench.registry import task_title
 from lra_bench.report.select import HEADINGS, Entry, RowKey, SelectedRecords, row_label, threshold
-from lra_bench.report.statistics import CONFIDENCE, Interval, Paired, Summary, interval, paired, summarize
+from lra_bench.report.statistics import (
+    CONFIDENCE,
+    Interval,
+    Summary,
+    difference_interval,
+    mean_interval,
+    summarize,
+    wilson,
+)
 from lra_bench.report.table import ABSENT, Block, Cell, Column, Table
 
 
@@ -17,48 +26,94 @@ from lra_bench.report.table import ABSENT, Block, Cell, Column, Table
 class CellStatistics:
     """The statistics of one cell; accuracies are shares in [0, 1].
 
-    `summary` and `interval` are of the seeds that finished, None where none did. `last` is the summary of the test
-    accuracies of the final step's parameters, None where a finished seed has none. `solved` and `diverged` are numbers
-    of seeds, and `threshold` is the accuracy from which a seed has solved the task.
+    `summary` is of all seeds, where one that failed counts as the majority class, and `interval` is of its mean. Where
+    some seeds solved the task and others did not, the mean says little: `interval` is then None, and `solved_interval`
+    is that of the share of seeds that solve it. `solved_median` is of the seeds that did. `last` is the summary of the
+    test accuracies of the final step's parameters, counted alike; None where a finished seed has none.
     """
 
     key: RowKey
     task: str
     runs: tuple[Entry, ...]
-    summary: Summary | None
+    summary: Summary
     interval: Interval | None
     solved: int
+    solved_median: float | None
+    solved_interval: Interval | None
     diverged: int
     threshold: float
     last: Summary | None
 
     @property
-    def accuracies(self) -> dict[int, float]:
-        """The test accuracy by seed of the seeds that finished."""
-        return {run.record.seed: run.accuracy for run in self.runs if run.accuracy is not None}
+    def counted(self) -> list[float]:
+        """The accuracy of each seed, where one that failed counts as the majority class."""
+        return [run.counted for run in self.runs]
+
+    @property
+    def n_test(self) -> int:
+        """The number of test examples."""
+        return self.runs[0].record.data.counts["test"]
 
 
 def cell_statistics(chosen: SelectedRecords) -> list[CellStatistics]:
     """Return the statistics of every cell of the accuracy tables, in the order of the tables."""
-    found = []
-    for (key, task), runs in chosen.cells.items():
-        values = [run.accuracy for run in runs if run.accuracy is not None]
-        last = [run.record.accuracy.last_test for run in runs if run.accuracy is not None]
-        final = [value for value in last if value is not None]
-        found.append(
-            CellStatistics(
-                key,
-                task,
-                tuple(runs),
-                summarize(values) if values else None,
-                interval(values, runs[0].record.data.counts["test"]) if values else None,
-                sum(run.solved for run in runs),
-                sum(run.record.status == "diverged" for run in runs),
-                threshold(runs[0].record),
-                summarize(final) if len(final) == len(values) and final else None,
-            )
-        )
+    return [_statistics(key, task, runs) for (key, task), runs in chosen.cells.items()]
+
+
+def _statistics(key: RowKey, task: str, runs: Sequence[Entry]) -> CellStatistics:
+    counted, solved = [run.counted for run in runs], [run.counted for run in runs if run.solved]
+    some_failed = 0 < len(solved) < len(runs)
+    return CellStatistics(
+        key,
+        task,
+        tuple(runs),
+        summarize(counted),
+        None if some_failed else mean_interval(counted, runs[0].record.data.counts["test"]),
+        len(solved),
+        median(solved) if solved else None,
+        wilson(len(solved) / len(runs), len(runs)) if some_failed else None,
+        sum(run.record.status == "diverged" for run in runs),
+        threshold(runs[0].record),
+        _final_step(runs),
+    )
+
+
+def _final_step(runs: Sequence[Entry]) -> Summary | None:
+    """The summary of the last step's accuracies, or None where a seed that finished has none."""
+    values = []
+    for run in runs:
+        found = run.record.accuracy.last_test
+        if run.record.status != "diverged" and found is None:
+            return None
+        solved = run.record.status != "diverged" and found is not None and found >= threshold(run.record)
+        values.append(found if solved and found is not None else run.record.accuracy.majority)
+    return summarize(values)
+
+
+def best_cells(cells: Sequence[CellStatistics]) -> dict[str, CellStatistics]:
+    """Return the cell of each task with the highest mean, of those that a published recipe solved."""
+    found: dict[str, CellStatistics] = {}
+    for cell in cells:
+        if cell.key.section == "published" and cell.solved:
+            best = found.setdefault(cell.task, cell)
+            found[cell.task] = cell if cell.summary.mean > best.summary.mean else best
     return found
+
+
+def like_the_best(cells: Sequence[CellStatistics]) -> frozenset[tuple[RowKey, str]]:
+    """Return the cells that cannot be told apart from the best one of their task, which is not among them.
+
+    Where one of the two has a single seed, they never can.
+    """
+    best, found = best_cells(cells), set()
+    for cell in cells:
+        first = best.get(cell.task)
+        if first is None or cell is first or cell.key.section != "published" or not cell.solved:
+            continue
+        bounds = difference_interval(cell.counted, first.counted, cell.n_test)
+        if bounds is None or bounds.holds_zero:
+            found.add((cell.key, cell.task))
+    return frozenset(found)
 
 
 def as_json(cell: CellStatistics) -> dict[str, Any]:
@@ -82,19 +137,21 @@ def as_json(cell: CellStatistics) -> dict[str, Any]:
         "solved": cell.solved,
         "diverged": cell.diverged,
         "threshold": cell.threshold,
-        "accuracy": None if cell.summary is None else asdict(cell.summary),
+        "accuracy": asdict(cell.summary),
         "interval": None if cell.interval is None else asdict(cell.interval),
+        "solved_median": cell.solved_median,
+        "solved_interval": None if cell.solved_interval is None else asdict(cell.solved_interval),
         "final_step": None if cell.last is None else asdict(cell.last),
         "runs": [run.id for run in cell.runs],
     }
 
 
 def cells_table(cells: Sequence[CellStatistics]) -> Table:
-    """Return the table of n, mean, standard deviation, range, median, interval and solved runs of every cell."""
+    """Return the table of n, mean, standard deviation, range, interval and solved runs of every cell."""
     blocks = []
     for section, heading in HEADINGS.items():
         blocks.append(Block(heading, tuple(_statistics_row(cell) for cell in cells if cell.key.section == section)))
-    names = ("Mean", "Std", "Min", "Max", "Median", f"{CONFIDENCE:.0%} low", f"{CONFIDENCE:.0%} high")
+    names = ("Mean", "Std", "Min", "Max", f"{CONFIDENCE:.0%} low", f"{CONFIDENCE:.0%} high")
     return Table(
         "cells",
         "Every cell in full",
@@ -105,56 +162,52 @@ def cells_table(cells: Sequence[CellStatistics]) -> Table:
             *(Column(name) for name in names),
             Column("Interval", numeric=False),
             Column("Solved", numeric=False),
+            Column("Median of solved"),
             Column("From"),
             Column("Final step"),
             Column("n test"),
         ),
         tuple(blocks),
         (
-            "Test accuracy in %. Wilson: of one run, over the sampling of the test set. t (three and four seeds) and "
-            "BCa bootstrap (five and more): of the mean, over the choice of the seed. Two seeds have no interval. "
-            "Final step: mean test accuracy of the last step's parameters, without choosing a checkpoint.",
+            "Test accuracy in %; a seed that failed counts as the majority class. Wilson: of one run, over the "
+            "choice of test examples. t: of the mean of several, over the choice of the seed and of test examples. "
+            "Where some seeds solved the task and others did not, the interval is that of the share that solves it, "
+            "behind their number. Final step: mean test accuracy of the last step's parameters, without choosing a "
+            "checkpoint.",
         ),
     )
 
 
-def paired_table(cells: Sequence[CellStatistics]) -> Table:
-    """Return the table of differences to the best row of each task and precision, over the seeds that both rows have.
-
-    It compares rows measured with published recipes; the best row has the highest mean.
-    """
+def differences_table(cells: Sequence[CellStatistics]) -> Table:
+    """Return the table of differences to the best row of each task and precision, of published recipes."""
     rows = []
     groups: dict[tuple[str, str], list[CellStatistics]] = defaultdict(list)
     for cell in cells:
-        if cell.key.section == "published" and cell.summary:
+        if cell.key.section == "published":
             groups[cell.task, cell.runs[0].record.system.precision].append(cell)
     tasks = list(dict.fromkeys(cell.task for cell in cells))
-    for _, there in sorted(groups.items(), key=lambda group: (tasks.index(group[0][0]), group[0][1])):
-        best = max(there, key=lambda cell: cell.summary.mean if cell.summary else 0.0)
-        for cell in there:
-            found = None if cell is best else paired(cell.accuracies, best.accuracies)
-            if found is not None:
-                rows.append(_paired_row(cell, best, found))
+    for (task, _), there in sorted(groups.items(), key=lambda group: (tasks.index(group[0][0]), group[0][1])):
+        best = best_cells(there).get(task)
+        rows += [_difference_row(cell, best) for cell in there if best is not None and cell is not best]
     return Table(
-        "paired",
-        "Differences to the best row, paired by seed",
+        "differences",
+        "Differences to the best row",
         (
             Column("Task", numeric=False),
             Column("Model", numeric=False),
             Column("Best", numeric=False),
             Column("Seeds"),
-            Column("Mean difference"),
-            Column("Std"),
+            Column("Difference"),
             Column(f"{CONFIDENCE:.0%} low"),
             Column(f"{CONFIDENCE:.0%} high"),
-            Column("Interval", numeric=False),
-            Column("Better on"),
+            Column("Told apart", numeric=False),
         ),
         (Block("Points of test accuracy", tuple(rows)),),
         (
-            "Model minus best over the seeds both have, both in the same precision. Intervals as in the cells: t from "
-            "three shared seeds, BCa from five. A few seeds show no significance, so none is claimed: there are no "
-            "stars.",
+            "Mean of the model minus mean of the best, both in the same precision; a seed that failed counts as the "
+            "majority class. The interval is Welch's over seeds and the normal one over test examples, in quadrature; "
+            "it needs two seeds of each. Seeds are not paired: the same seed gives two architectures other "
+            "parameters, so its runs have little in common.",
         ),
     )
 
@@ -167,35 +220,37 @@ def percent(value: float | None, runs: tuple[str, ...] = ()) -> Cell:
 def _statistics_row(cell: CellStatistics) -> tuple[Cell, ...]:
     """Return the row of the table `cells` for one cell."""
     ids = tuple(run.id for run in cell.runs)
-    found, bounds, n_test = cell.summary, cell.interval, cell.runs[0].record.data.counts["test"]
-    spread = [None] * 5 if found is None else [found.mean, found.std, found.min, found.max, found.median]
+    found, bounds = cell.summary, cell.interval
     ends = [None, None] if bounds is None else [bounds.low, bounds.high]
+    share = cell.solved_interval
+    solved = f"{cell.solved}/{len(cell.runs)}"
+    solved += f" ({100 * share.low:.0f}–{100 * share.high:.0f} %)" if share else ""
+    solved += f", {cell.diverged} diverged" if cell.diverged else ""
     return (
         Cell(row_label(cell.key), runs=ids),
         Cell(task_title(cell.task)),
         Cell(str(len(cell.runs)), len(cell.runs)),
-        *(percent(value, ids) for value in (*spread, *ends)),
+        *(percent(value, ids) for value in (found.mean, found.std, found.min, found.max, *ends)),
         Cell(bounds.kind if bounds else ABSENT),
-        Cell(f"{cell.solved}/{len(cell.runs)}" + (f", {cell.diverged} diverged" if cell.diverged else "")),
+        Cell(solved),
+        percent(cell.solved_median),
         percent(cell.threshold),
         percent(cell.last.mean if cell.last else None),
-        Cell(f"{n_test:,}", n_test),
+        Cell(f"{cell.n_test:,}", cell.n_test),
     )
 
 
-def _paired_row(cell: CellStatistics, best: CellStatistics, found: Paired) -> tuple[Cell, ...]:
-    """Return the row of the table `paired` that compares one cell with the best."""
-    bounds = found.interval
-    shared = tuple(run.id for run in (*cell.runs, *best.runs) if run.record.seed in found.seeds)
+def _difference_row(cell: CellStatistics, best: CellStatistics) -> tuple[Cell, ...]:
+    """Return the row of the table `differences` that compares one cell with the best."""
+    bounds = difference_interval(cell.counted, best.counted, cell.n_test)
+    middle = 100 * (cell.summary.mean - best.summary.mean)
+    ends = [None, None] if bounds is None else [100 * bounds.low, 100 * bounds.high]
     return (
         Cell(task_title(cell.task)),
-        Cell(row_label(cell.key), runs=shared),
+        Cell(row_label(cell.key), runs=tuple(run.id for run in (*cell.runs, *best.runs))),
         Cell(row_label(best.key)),
-        Cell(str(len(found.seeds)), len(found.seeds)),
-        Cell(f"{100 * found.mean:+.2f}", 100 * found.mean),
-        percent(found.std),
-        Cell(f"{100 * bounds.low:+.2f}", 100 * bounds.low) if bounds else Cell(ABSENT),
-        Cell(f"{100 * bounds.high:+.2f}", 100 * bounds.high) if bounds else Cell(ABSENT),
-        Cell(bounds.kind if bounds else ABSENT),
-        Cell(f"{found.wins}/{len(found.seeds)}", found.wins),
+        Cell(f"{len(cell.runs)}, {len(best.runs)}", len(cell.runs)),
+        Cell(f"{middle:+.2f}", middle),
+        *(Cell(ABSENT) if end is None else Cell(f"{end:+.2f}", end) for end in ends),
+        Cell("one seed" if bounds is None else "no" if bounds.holds_zero else "yes"),
     )

@@ -68,6 +68,12 @@ class Entry:
         """Whether the run completed and solved its task."""
         return self.accuracy is not None and self.accuracy >= threshold(self.record)
 
+    @property
+    def counted(self) -> float:
+        """The accuracy that counts in means, ranks and averages: a run that failed in whatever way counts as the
+        majority class."""
+        return self.accuracy if self.accuracy is not None and self.solved else self.record.accuracy.majority
+
 
 @dataclass(frozen=True)
 class LeftOut:

@@ -81,10 +81,9 @@ def _points(cells: Cells, task: str, kind: str, loaded: Sequence[Loaded]) -> lis
     """
     there: list[tuple[str, float, list[Entry]]] = []
     for (model, place), runs in cells.items():
-        values = [run.accuracy for run in runs if run.accuracy is not None]
         same = [run for run in runs if run.record.system.device_kind == kind and run.record.throughput.steps > 0]
-        if place == task and values and same:
-            there.append((model, 100 * fmean(values), same))
+        if place == task and same:
+            there.append((model, 100 * fmean(run.counted for run in runs), same))
     lengths = {run.record.data.length for _, _, runs in there for run in runs}
     benched = _benched(loaded, task, kind, lengths)
     same_network = [(runs[0].record.model, runs[0].record.system.precision) for _, _, runs in there]

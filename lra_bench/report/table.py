@@ -16,7 +16,7 @@ USES: dict[str, tuple[Use, ...]] = {
     "accuracy-holdout": ("terminal", "latex", "csv"),
     "reduced": ("terminal", "csv"),
     "cells": ("latex", "csv", "folded"),
-    "paired": ("latex", "csv", "folded"),
+    "differences": ("latex", "csv", "folded"),
     "throughput": ("terminal", "latex", "csv"),
     "training-speed": ("terminal", "latex", "csv", "folded"),
     "robustness": ("terminal", "latex", "csv"),
@@ -27,12 +27,13 @@ USES: dict[str, tuple[Use, ...]] = {
 """The uses of each table by its name. leaderboard.md and the page show all tables."""
 
 MARKS = {
+    "a": "cannot be told apart from the best of its column at 95 %, over seeds and test examples; one seed never can",
     "g": "generated here with the task's own generator; not the official files",
     "u": "read from the user's own files, whose origin lra-bench cannot know",
     "o": "read from the user's own files, which by their fingerprint have the contents of the official ones",
     "m": "from a mirror of the official files",
     "t": "the checkpoint was chosen on the test set, as the published protocol of this task does",
-    "d": "some seeds diverged: they count as not solved and are in no mean",
+    "d": "some seeds diverged: they count as the majority class",
     "e": "memory as the compiler estimates it, not as the device measured it",
     "s": "secondary: read in another work than the model's own paper",
     "n": "not verified: no source was read for this number",

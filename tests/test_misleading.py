@@ -1,0 +1,78 @@
+"""Results that a leaderboard could present in a misleading way, and what this one makes of them."""
+
+import pytest
+
+from lra_bench.records.files import write_record
+from lra_bench.report import report
+from tests.made_records import train_record
+
+
+def table_of(folder, *records):
+    for record in records:
+        write_record(folder, record)
+    return report(folder, pictures=False)
+
+
+def accuracy(made, model, column):
+    table = made.table("accuracy-paper")
+    place = [title.title for title in table.columns].index(column)
+    return next(row[place] for block in table.blocks if "published recipes" in block.title
+                for row in block.rows if row[0].text == model)  # fmt: skip
+
+
+def diverged(model, task, seed):
+    return train_record(model, task, seed, None, status="diverged")
+
+
+def test_one_good_seed_of_five_is_not_the_best_model(tmp_path):
+    lucky = [train_record("lru", "pathx", 0, 0.97), *(diverged("lru", "pathx", seed) for seed in range(1, 5))]
+    steady = [train_record("s5", "pathx", seed, 0.90 + seed / 1000) for seed in range(5)]
+    made = table_of(tmp_path, *lucky, *steady)
+    found = accuracy(made, "lru", "Path-X")
+    assert found.value == pytest.approx((97 + 4 * 50) / 5)
+    assert found.text == "59.40 ± 21.02, median 97.00 (1/5)"
+    assert (found.rank, accuracy(made, "s5", "Path-X").rank) == ("second", "best")
+
+
+def test_a_diverged_seed_and_one_at_chance_count_alike(tmp_path):
+    made = table_of(
+        tmp_path,
+        *(train_record("s4", "pathx", seed, 0.96) for seed in range(4)),
+        train_record("s4", "pathx", 4, 0.5021),
+        *(train_record("s5", "pathx", seed, 0.96) for seed in range(4)),
+        diverged("s5", "pathx", 4),
+    )
+    assert accuracy(made, "s4", "Path-X").value == accuracy(made, "s5", "Path-X").value == pytest.approx(86.8)
+
+
+def test_a_bimodal_cell_has_the_interval_of_its_share_and_none_of_its_mean(tmp_path):
+    made = table_of(tmp_path, *(train_record("s5", "pathx", seed, 0.98 if seed < 6 else 0.5) for seed in range(10)))
+    (row,) = made.table("cells").blocks[0].rows
+    cells = dict(zip([column.title for column in made.table("cells").columns], row, strict=True))
+    assert cells["Solved"].text == "6/10 (31–83 %)"
+    assert cells["Interval"].text == cells["95% low"].text == "–"
+    assert cells["Median of solved"].text == "98.00"
+
+
+def test_no_interval_leaves_0_to_100(tmp_path):
+    made = table_of(tmp_path, *(train_record("s5", "pathx", seed, test) for seed, test in enumerate((0.999, 0.93))))
+    (row,) = made.table("cells").blocks[0].rows
+    cells = dict(zip([column.title for column in made.table("cells").columns], row, strict=True))
+    assert cells["95% high"].value == 100.0
+
+
+def test_two_models_a_point_apart_on_2000_examples_are_not_told_apart(tmp_path):
+    near = [train_record("s4", "listops", seed, 0.61 + seed / 1e4) for seed in range(5)]
+    far = [train_record("lru", "listops", seed, 0.50 + seed / 1e4) for seed in range(5)]
+    best = [train_record("s5", "listops", seed, 0.62 + seed / 1e4) for seed in range(5)]
+    made = table_of(tmp_path, *near, *far, *best)
+    assert {name: "a" in accuracy(made, name, "ListOps").marks for name in ("s5", "s4", "lru")} == {
+        "s5": False, "s4": True, "lru": False,
+    }  # fmt: skip
+
+
+def test_one_seed_each_is_never_told_apart(tmp_path):
+    made = table_of(tmp_path, train_record("s5", test=0.62), train_record("s4", test=0.40))
+    assert "a" in accuracy(made, "s4", "ListOps").marks
+    (row,) = made.table("differences").blocks[0].rows
+    assert row[-1].text == "one seed"
