@@ -259,8 +259,8 @@ def test_speeds_of_two_precisions_have_rows_and_ranks_of_their_own(tmp_path):
             write_record(tmp_path, bench_record(model, seconds=seconds, digest=f"{i}" * 12, system=system))
         write_record(tmp_path, train("s5", "abc"[i], name, published_recipe=name != "bfloat16")[0])
     made = report(tmp_path, pictures=False)
-    steps = [row for row in made.table("throughput").blocks[0].rows if row[4].text == "training step"]
-    assert sorted((row[5].text, row[0].text, row[6].rank) for row in steps) == sorted(
+    steps = [row for row in made.table("throughput").blocks[0].rows if row[5].text == "training step"]
+    assert sorted((row[6].text, row[0].text, row[7].rank) for row in steps) == sorted(
         (name, model, rank) for name in PRECISIONS for model, rank in (("s5", "best"), ("s4", "second"))
     )
     training = made.table("training-speed").blocks[0].rows
@@ -290,12 +290,12 @@ def test_pictures_draw_a_line_and_a_point_per_precision():
             bench_record(
                 length=length, seconds=length / (1e5 * (i + 1)), digest=f"{i}{length}", system={"precision": name}
             )
-            for length in (1024, 2048)
+            for length in (1024, 2048, 4096)
         ]
         noise = robustness_record(digest=f"{i}" * 12, system={**robustness_system(), "precision": name})
         records += [*lengths, *train("s5", "ab"[i], name), noise]
     loaded = [Loaded(f"r{i}", record) for i, record in enumerate(records)]
-    assert {name: len(lines) for name, lines in lines_of(loaded).items()} == {"s5 [float32]": 2, "s5 [tf32]": 2}
+    assert {name: len(lines) for name, lines in lines_of(loaded).items()} == {"s5 [float32]": 3, "s5 [tf32]": 3}
     drawn = {picture.name: picture.svg for picture in pictures(select_records(loaded), loaded)}
     for picture in ("accuracy-throughput-nvidia-h200", "seeds", "curves", "scaling", "robustness"):
         assert "s5 [float32]" in drawn[picture], picture

@@ -184,13 +184,16 @@ def test_text_chosen_on_test_and_on_held_out_data_never_share_a_column(tmp_path)
     assert left_out(made) == {}
 
 
-def test_throughput_is_ranked_within_a_device_kind_and_a_shape_only(tmp_path):
+def test_throughput_is_ranked_among_published_networks_on_the_same_devices_only(tmp_path):
     other = {"device_kind": "TPU v5e"}
     write(
         tmp_path,
         bench_record("s5", seconds=0.01),
-        bench_record("s5", seconds=0.013, digest="r" * 12, remat=True),
+        bench_record("s5", seconds=0.005, digest="r" * 12, remat=True),
+        bench_record("s5", seconds=0.005, digest="n" * 12, overrides={"n_layers": 1}),
         bench_record("s5-ptd", seconds=0.02),
+        bench_record("s4", seconds=0.005, batch_size=20),
+        bench_record("s5", seconds=0.009, digest="m" * 12, system={"devices": 4}),
         bench_record("s5", seconds=0.005, digest="t" * 12, system=other),
         bench_record("s5", length=4096, seconds=0.03),
         train_record("s5"),
@@ -199,12 +202,15 @@ def test_throughput_is_ranked_within_a_device_kind_and_a_shape_only(tmp_path):
     blocks = {block.title: block.rows for block in made.table("throughput").blocks}
     assert set(blocks) == {"NVIDIA H200", "TPU v5e"}
     assert all(not found.rank for row in blocks["TPU v5e"] for found in row)
-    steps = [row for row in blocks["NVIDIA H200"] if row[4].text == "training step"]
-    assert [(row[0].text, row[2].text, row[6].value, row[6].rank) for row in steps] == [
-        ("s5", "2,048", 5000.0, "best"),
-        ("s5 --remat", "2,048", 50 / 0.013, "second"),
-        ("s5-ptd", "2,048", 2500.0, ""),
-        ("s5", "4,096", 50 / 0.03, ""),
+    steps = [row for row in blocks["NVIDIA H200"] if row[5].text == "training step"]
+    assert [(row[0].text, row[2].text, row[3].text, row[4].text, row[7].value, row[7].rank) for row in steps] == [
+        ("s4", "2,048", "20", "1", 4000.0, "second"),
+        ("s5", "2,048", "50", "1", 5000.0, "best"),
+        ("s5 [n_layers=1]", "2,048", "50", "1", 10000.0, ""),
+        ("s5 --remat", "2,048", "50", "1", 10000.0, ""),
+        ("s5-ptd", "2,048", "50", "1", 2500.0, ""),
+        ("s5", "4,096", "50", "1", 50 / 0.03, ""),
+        ("s5", "2,048", "50", "4", 50 / 0.009, ""),
     ]
     speed = made.table("training-speed").blocks[0].rows[0]
     assert [found.value for found in speed[8:13]] == [5000.0, 5000.0 * 2048, 10.0, 12.0, 3.0]

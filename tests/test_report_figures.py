@@ -29,7 +29,9 @@ def some_records(model="s5"):
         for seed in (0, 1)
     ]
     bench = [
-        bench_record(name, length=length, seconds=length / 1e5) for name in (model, "s4") for length in (1024, 4096)
+        bench_record(name, length=length, seconds=length / 1e5)
+        for name in (model, "s4")
+        for length in (1024, 2048, 4096)
     ]
     return loaded(
         [*train, train_record(model, "listops", 7, None, status="diverged"), *bench, robustness_record(model)]
@@ -141,7 +143,7 @@ def test_colors_are_told_apart_in_grey_and_by_the_color_blind():
 def test_no_name_breaks_a_picture():
     names = ("$\\frac{$", "<b>&amp;", "a" * 300, "new\nline", "_hidden", "ÄЖ")
     train = [train_record(name, "listops") for name in names]
-    bench = [bench_record(name, length=length, digest=f"{length}") for name in names for length in (1024, 4096)]
+    bench = [bench_record(name, length=length, digest=f"{length}") for name in names for length in (1024, 2048, 4096)]
     records = loaded([*train, *bench, *(robustness_record(name) for name in names)])
     for picture in pictures(select_records(records), records):
         ET.fromstring(picture.svg)

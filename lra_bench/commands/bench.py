@@ -254,9 +254,9 @@ def draw(plot: Path, records: list[BenchRecord]) -> None:
     # The report draws published networks only. Here the user asked for the changed ones, so they pass as published.
     asked_for = {"overrides": {}, "remat": False}
     loaded = [Loaded(record.digest, record.model_copy(update=asked_for)) for record in records]
-    pictures = scaling_pictures(loaded, list(lines_of(loaded)))
+    pictures = scaling_pictures(loaded, list(lines_of(loaded)), fewest=2)
     if not pictures:
-        print("No picture: it needs one model at two lengths or more.", file=sys.stderr)
+        print("No picture: it needs one recipe at two lengths or more.", file=sys.stderr)
         return
     plot.parent.mkdir(parents=True, exist_ok=True)
     plot.write_bytes(pictures[0].png if plot.suffix == ".png" else pictures[0].svg.encode())

@@ -25,8 +25,8 @@ TRAINING = (
 """The columns of the table of training runs."""
 
 BENCH = (
-    "Model", "Task", "L", "Batch", "Call", "Precision", "Examples/s/device", "Tokens/s/device", "ms", "IQR ms",
-    "Compile s", "Peak GiB", "GFLOP", "of roofline", "Parameters",
+    "Model", "Task", "L", "Batch", "Devices", "Call", "Precision", "Examples/s/device", "Tokens/s/device", "ms",
+    "IQR ms", "Compile s", "Peak GiB", "GFLOP", "of roofline", "Parameters",
 )  # fmt: skip
 """The columns of the table of fixed shapes."""
 
@@ -45,11 +45,12 @@ def training_speed_table(loaded: Iterable[Loaded]) -> Table:
 
     The runs measured them while training.
     """
-    groups: dict[tuple[str, int, str, str, str, bool], list[Entry]] = defaultdict(list)
+    groups: dict[tuple[str, int, int, str, str, str, bool], list[Entry]] = defaultdict(list)
     for item in loaded:
         record = item.record
         if isinstance(record, Record) and record.throughput.steps > 0 and record.throughput.train_seconds > 0:
-            place = (record.system.device_kind, _order(record.data.task), record.model, record.digest)
+            system = record.system
+            place = (system.device_kind, system.devices, _order(record.data.task), record.model, record.digest)
             groups[*place, record.system.precision, record.throughput.remat].append(Entry(item.id, record))
     blocks: dict[str, list[tuple[Cell, ...]]] = defaultdict(list)
     for (kind, *_), runs in sorted(groups.items()):
@@ -69,7 +70,8 @@ def training_speed_table(loaded: Iterable[Loaded]) -> Table:
 def throughput_table(loaded: Iterable[Loaded]) -> Table:
     """Return the table of bench records, with a row per model, shape and call.
 
-    Rows are ranked among those of the same device kind, shape, call, input and precision.
+    Published networks are ranked by examples per second among those of the same task, length, devices, call, input and
+    precision. Each runs at its own batch. Other networks are not ranked.
     """
     groups: dict[tuple[str, int, int, int, str, str, str], list[tuple[str, BenchRecord, Measurement]]] = {}
     for item in loaded:
@@ -77,12 +79,17 @@ def throughput_table(loaded: Iterable[Loaded]) -> Table:
         if not isinstance(record, BenchRecord):
             continue
         for measured in record.measurements:
-            shape = (record.system.device_kind, _order(record.task), record.length, record.batch_size)
+            shape = (record.system.device_kind, record.system.devices, _order(record.task), record.length)
             place = (*shape, measured.call, measured.input, record.system.precision)
             groups.setdefault(place, []).append((item.id, record, measured))
     blocks: dict[str, list[tuple[Cell, ...]]] = defaultdict(list)
     for bench, entries in sorted(groups.items()):
-        best = ranks([measured.tokens_per_second_per_device for _, _, measured in entries])
+        best = ranks(
+            [
+                measured.tokens_per_second_per_device if is_published_network(record) else None
+                for _, record, measured in entries
+            ]
+        )
         for (run, record, measured), rank in zip(entries, best, strict=True):
             row = _bench_row(run, record, measured)
             cells = zip(BENCH, row, strict=True)
@@ -94,10 +101,15 @@ def throughput_table(loaded: Iterable[Loaded]) -> Table:
         tuple(Block(kind, tuple(rows)) for kind, rows in sorted(blocks.items())),
         (
             "Examples/s/device = global batch / (median seconds × devices); compilation apart. Best bold, second "
-            "underlined among rows of the same device kind, shape, call and precision; device kinds are never ranked "
-            "against each other.",
+            "underlined among published networks of the same task, length, devices, call and precision, each at its "
+            "own batch. Changed recipes and --remat are not ranked, nor device kinds against each other.",
         ),
     )
+
+
+def is_published_network(record: BenchRecord) -> bool:
+    """Whether the record is without --remat and overrides at most the batch size, which a rate per example allows."""
+    return set(record.overrides) <= {"batch_size"} and not record.remat
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -174,6 +186,7 @@ def _bench_row(run: str, record: BenchRecord, measured: Measurement) -> tuple[Ce
         Cell(task_title(record.task)),
         whole(record.length),
         whole(record.batch_size),
+        whole(record.system.devices),
         Cell(call),
         Cell(record.system.precision),
         amount(measured.examples_per_second_per_device, (run,)),

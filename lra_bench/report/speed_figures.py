@@ -30,7 +30,7 @@ from lra_bench.report.drawing import (
     styles,
 )
 from lra_bench.report.select import Entry, Loaded, labeled, precision_labels
-from lra_bench.report.speed import GIB
+from lra_bench.report.speed import GIB, is_published_network
 from lra_bench.spec import Precision
 
 if TYPE_CHECKING:
@@ -38,8 +38,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCALING = (
-    "Training step on one device kind: time per example and peak memory against the length, both axes logarithmic."
+    "Training step of one recipe on one device kind: time and peak memory per example against the length, both axes "
+    "logarithmic."
 )
+
+FEWEST_LENGTHS = 3
+"""The fewest lengths of a line in the picture of scaling. Two points lie on a line whatever the truth."""
+
+
+MIB = 2**20
+"""The bytes of one MiB."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ def _benched(
     found = {}
     for item in loaded:
         record = item.record
-        if not isinstance(record, BenchRecord) or not _as_published(record):
+        if not isinstance(record, BenchRecord) or not is_published_network(record):
             continue
         if (record.task, record.system.device_kind) == (task, kind):
             for measured in record.measurements:
@@ -111,11 +119,6 @@ def _benched(
                 if measured.call == "train" and speed is not None and record.length in lengths:
                     found[record.model, record.system.precision] = (speed, measured.peak_memory_bytes)
     return found
-
-
-def _as_published(record: BenchRecord) -> bool:
-    """Whether the record is without --remat and overrides at most the batch size, which a rate per example allows."""
-    return set(record.overrides) <= {"batch_size"} and not record.remat
 
 
 def _trained_speed(runs: Sequence[Entry]) -> tuple[float, int | None]:
@@ -231,25 +234,29 @@ def _overlap(a: Box, b: Box) -> bool:
 
 
 def lines_of(loaded: Sequence[Loaded]) -> dict[str, list[BenchRecord]]:
-    """Return the bench records of published networks by the name of their line: the model, with its precision where
-    there are several."""
+    """Return the bench records of published networks by the name of their line.
+
+    That is the model, with its precision where there are several, and the task whose recipe it is where there are
+    several of those.
+    """
     records = [item.record for item in loaded if isinstance(item.record, BenchRecord)]
-    records = [record for record in records if _as_published(record)]
+    records = [record for record in records if is_published_network(record)]
     labels = precision_labels((record.model, record.system.precision) for record in records)
+    several = len({record.task for record in records}) > 1
     found: dict[str, list[BenchRecord]] = defaultdict(list)
     for record in records:
         name = labeled(cli_name(record.model), labels[record.model, record.system.precision])
-        found[plain(name)].append(record)
+        found[plain(f"{name}, {task_title(record.task)}" if several else name)].append(record)
     return found
 
 
 Series = dict[tuple[str, str], dict[int, tuple[float, float | None]]]
-"""The milliseconds per example and the GiB at each length, by model and device kind."""
+"""The milliseconds and the MiB per example at each length, by line and device kind."""
 
 
-def scaling_pictures(loaded: Sequence[Loaded], featured: Sequence[str]) -> list[Picture]:
-    """Draw one picture of time and memory against length, or none where no model has bench records of two lengths."""
-    series = _scaling(loaded)
+def scaling_pictures(loaded: Sequence[Loaded], featured: Sequence[str], fewest: int = FEWEST_LENGTHS) -> list[Picture]:
+    """Draw one picture of time and memory against length, or none where no recipe was measured at so many lengths."""
+    series = {line: points for line, points in _scaling(loaded).items() if len(points) >= fewest}
     if not series:
         return []
     draw = partial(_draw_scaling, series=series, featured=featured)
@@ -257,16 +264,23 @@ def scaling_pictures(loaded: Sequence[Loaded], featured: Sequence[str]) -> list[
 
 
 def _scaling(loaded: Sequence[Loaded]) -> Series:
-    """Return the training steps on synthetic data of each model and device kind that has two lengths or more."""
+    """Return the training steps on synthetic data of each recipe and its devices."""
     found: Series = defaultdict(dict)
     for name, records in lines_of(loaded).items():
         for record in records:
+            here = record.batch_size / record.system.devices
             for measured in record.measurements:
-                rate = measured.examples_per_second_per_device
+                rate, peak = measured.examples_per_second_per_device, measured.peak_memory_bytes
                 if measured.call == "train" and measured.input == "synthetic" and rate:
-                    memory = None if measured.peak_memory_bytes is None else measured.peak_memory_bytes / GIB
-                    found[name, record.system.device_kind][record.length] = (1000 / rate, memory)
-    return {line: points for line, points in sorted(found.items()) if len(points) > 1}
+                    memory = None if peak is None else peak / MIB / here
+                    found[name, devices_of(record)][record.length] = (1000 / rate, memory)
+    return dict(sorted(found.items()))
+
+
+def devices_of(record: BenchRecord) -> str:
+    """Return the name of the record's devices, with their number where there are several."""
+    count = record.system.devices
+    return record.system.device_kind if count == 1 else f"{count} × {record.system.device_kind}"
 
 
 def _draw_scaling(series: Series, featured: Sequence[str]) -> Figure:
@@ -279,9 +293,9 @@ def _draw_scaling(series: Series, featured: Sequence[str]) -> Figure:
         label = name if look[model].featured else HIDDEN
         style = {**look[model].points, "linestyle": LINES[kinds.index(kind) % len(LINES)]}
         axes[0].plot(sorted(points), [points[length][0] for length in sorted(points)], label=label, **style)
-        memory = [(length, gib) for length, (_, gib) in sorted(points.items()) if gib is not None]
-        axes[1].plot([length for length, _ in memory], [gib for _, gib in memory], label=label, **style)
-    for ax, what in zip(axes, ("ms per example and device", "peak memory per device (GiB)"), strict=True):
+        memory = [(length, mib) for length, (_, mib) in sorted(points.items()) if mib is not None]
+        axes[1].plot([length for length, _ in memory], [mib for _, mib in memory], label=label, **style)
+    for ax, what in zip(axes, ("ms per example and device", "peak memory per example (MiB)"), strict=True):
         ax.set_xscale("log", base=2)
         length_axis(ax.xaxis)
         ax.set_yscale("log")
