@@ -12,6 +12,8 @@ import typer
 from lra_bench import __version__
 from lra_bench.commands import (
     bench,
+    compare,
+    curves,
     doctor,
     evaluate,
     export,
@@ -40,6 +42,8 @@ app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(bench.bench)
 app.command()(report.report)
+app.command()(curves.curves)
+app.command()(compare.compare)
 app.command()(validate.validate)
 app.command()(export.export)
 app.command("import")(import_.import_)

@@ -88,6 +88,8 @@ def bench(
     measures_only = {"--against": against, "--plot": plot, "--data": data, "--again": again}
     refuse_mixed({"--target": target, "--profile": profile}, measures_only, top)
     if plot is not None:
+        from lra_bench.report.drawing import refuse_if_not_drawable
+
         refuse_if_not_drawable(plot)
     request = BenchRequest(
         models=model or ["s5"],
@@ -236,18 +238,9 @@ def print_data_difference(console: Console, record: BenchRecord) -> None:
         console.print(f"{model_title(record.model)} on {record.task}: a step on real data takes {change:+.1%}.")
 
 
-def refuse_if_not_drawable(plot: Path) -> None:
-    """Check, before anything is measured, that the picture can be drawn. Raises UserError where it cannot."""
-    from lra_bench.report.drawing import have_matplotlib
-
-    if plot.suffix not in (".svg", ".png"):
-        raise UserError(f"--plot writes .svg or .png, got {plot.name!r}.")
-    if not have_matplotlib():
-        raise UserError("--plot needs matplotlib. Type: pip install matplotlib.")
-
-
 def draw(plot: Path, records: list[BenchRecord]) -> None:
     """Draw time and memory of the training step against length into a file."""
+    from lra_bench.report.drawing import write_picture
     from lra_bench.report.select import Loaded
     from lra_bench.report.speed_figures import lines_of, scaling_pictures
 
@@ -258,5 +251,4 @@ def draw(plot: Path, records: list[BenchRecord]) -> None:
     if not pictures:
         print("No picture: it needs one recipe at two lengths or more.", file=sys.stderr)
         return
-    plot.parent.mkdir(parents=True, exist_ok=True)
-    plot.write_bytes(pictures[0].png if plot.suffix == ".png" else pictures[0].svg.encode())
+    write_picture(pictures[0], plot)

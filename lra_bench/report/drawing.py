@@ -9,8 +9,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lra_bench.errors import UserError
+from lra_bench.paths import write_atomically
 from lra_bench.report.formats import one_line
 from lra_bench.report.select import Entry
 
@@ -94,6 +97,19 @@ class Style:
 def have_matplotlib() -> bool:
     """Whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
+
+
+def refuse_if_not_drawable(plot: Path) -> None:
+    """Check, before work begins, that a picture can be drawn into this file. Raises UserError where it cannot."""
+    if plot.suffix not in (".svg", ".png"):
+        raise UserError(f"--plot writes .svg or .png, got {plot.name!r}.")
+    if not have_matplotlib():
+        raise UserError("--plot needs matplotlib. Type: pip install matplotlib.")
+
+
+def write_picture(picture: Picture, plot: Path) -> None:
+    """Write a picture to a file of its own, in the format of the file's name."""
+    write_atomically(plot, picture.png if plot.suffix == ".png" else picture.svg)
 
 
 def styles(models: Sequence[str], featured: Sequence[str]) -> dict[str, Style]:
