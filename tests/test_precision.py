@@ -297,7 +297,7 @@ def test_pictures_draw_a_line_and_a_point_per_precision():
     loaded = [Loaded(f"r{i}", record) for i, record in enumerate(records)]
     assert {name: len(lines) for name, lines in lines_of(loaded).items()} == {"s5 [float32]": 3, "s5 [tf32]": 3}
     drawn = {picture.name: picture.svg for picture in pictures(select_records(loaded), loaded)}
-    for picture in ("accuracy-throughput-nvidia-h200", "seeds", "curves", "scaling", "robustness"):
+    for picture in ("accuracy-throughput-nvidia-h200", "seeds", "published", "curves", "scaling", "robustness"):
         assert "s5 [float32]" in drawn[picture], picture
         assert "s5 [tf32]" in drawn[picture], picture
 

@@ -8,10 +8,9 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from lra_bench.report.drawing import COLORS, DARK, LIGHT, Picture, darken, panels, thinned
+from lra_bench.report.drawing import COLORS, DARK, FEATURED, LIGHT, Picture, darken, panels, styles, thinned
 from lra_bench.report.figures import pictures
 from lra_bench.report.select import Loaded, select_records
-from lra_bench.report.speed_figures import Point, pareto
 from tests.made_records import bench_record, robustness_record, train_record
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -45,7 +44,7 @@ def drawn() -> dict[str, Picture]:
 
 
 def test_every_picture_there_are_records_for(drawn):
-    assert list(drawn) == ["accuracy-throughput-nvidia-h200", "seeds", "curves", "scaling", "robustness"]
+    assert list(drawn) == ["accuracy-throughput-nvidia-h200", "seeds", "published", "curves", "scaling", "robustness"]
     for picture in drawn.values():
         assert set(picture.files) == {f"figures/{picture.name}{end}" for end in (".svg", ".png", "-dark.png")}
     assert pictures(select_records([]), []) == []
@@ -150,21 +149,10 @@ def test_no_name_breaks_a_picture():
         assert Image.open(io.BytesIO(picture.png)).width < 1300
 
 
-def test_pareto_front_by_brute_force():
-    draw = np.random.default_rng(0)
-    points = [Point(f"m{i}", float(a), float(s), None) for i, (a, s) in enumerate(draw.integers(0, 12, (60, 2)))]
-    front = pareto(points)
-    places = {(point.accuracy, point.speed) for point in front}
-    assert len(places) == len(front)
-    for point in points:
-        beaten = any(
-            other.accuracy >= point.accuracy
-            and other.speed >= point.speed
-            and (other.accuracy, other.speed) != (point.accuracy, point.speed)
-            for other in points
-        )
-        assert ((point.accuracy, point.speed) in places) == (not beaten)
-    assert pareto([]) == []
+def test_twelve_models_differ_in_color_and_marker_together():
+    names = [f"m{i:02d}" for i in range(FEATURED)]
+    looks = styles(names, names)
+    assert len({(look.color, look.marker) for look in looks.values()}) == FEATURED == 12
 
 
 @pytest.mark.parametrize("n", [0, 1, 59, 60, 61, 1000])

@@ -27,7 +27,7 @@ T = TypeVar("T")
 COLUMN, PAGE = 3.4, 7.0
 """The widths in inches of one column and of both columns of a two-column paper."""
 
-FEATURED = 8
+FEATURED = 12
 """The number of models that have a color of their own in a picture; the others are gray."""
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -241,15 +241,21 @@ def darken(made: Figure) -> None:
 
 def _png(made: Figure) -> bytes:
     """Return the figure as PNG without a version stamp."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     out = io.BytesIO()
-    made.savefig(out, format="png", metadata={"Software": None})
+    # Unlike savefig, this draws once: the layout is fixed already.
+    FigureCanvasAgg(made).print_png(out, metadata={"Software": None})
     return out.getvalue()
 
 
 def _svg(made: Figure, title: str) -> str:
     """Return the figure as SVG whose theme colors change in dark mode."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     out = io.StringIO()
-    made.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    FigureCanvasSVG(made).print_svg(out, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    made.set_dpi(PNG_DPI)  # it was changed for the SVG
     rules = "".join(
         f'[style*="{kind}: {light}"]{{{kind}:{dark} !important}}'
         for light, dark in zip(astuple(LIGHT), astuple(DARK), strict=True)

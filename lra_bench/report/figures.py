@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
-from statistics import fmean
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from lra_bench.records.schema import RobustnessRecord
@@ -35,13 +35,17 @@ from lra_bench.report.select import (
     labeled,
     precision_labels,
     row_label,
-    threshold,
 )
 from lra_bench.report.speed_figures import accuracy_speed_pictures, lines_of, scaling_pictures
+from lra_bench.report.statistics import mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+FARTHEST = -15.0
+"""The left edge of differences to published numbers, in points. What failed is far beyond all others."""
 
 
 def pictures(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Picture]:
@@ -56,6 +60,9 @@ def pictures(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Picture]
         found += accuracy_speed_pictures(cells, tasks, loaded, best)
         draw = partial(_draw_seeds, cells=cells, tasks=tasks, featured=best)
         found.append(render("seeds", "Every seed", SEEDS, draw))
+        if any(runs[0].record.recipe.published is not None for runs in cells.values()):
+            draw = partial(_draw_differences, cells=cells, tasks=tasks, featured=best)
+            found.append(render("published", "Difference to the published number", DIFFERENCES, draw))
         draw = partial(_draw_curves, cells=cells, tasks=tasks, featured=best)
         found.append(render("curves", "Learning curves", CURVES, draw))
     found += scaling_pictures(loaded, best)
@@ -67,12 +74,16 @@ def pictures(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Picture]
 
 SEEDS = (
     "Each dot is one seed's test accuracy, the bar the mean, in which a seed that failed counts as the majority class, "
-    "the dashed line the accuracy from which a task counts as solved, the hollow diamond the published number of the "
-    "recipe; × a diverged seed."
+    "the hollow diamond the published number of the recipe. Panels show the seeds that solved the task; × at the left "
+    "edge: how many did not."
+)
+DIFFERENCES = (
+    "Mean test accuracy minus the published number of the recipe, in points, with the 95 % interval of the mean over "
+    "seeds and test examples. A seed that failed counts as the majority class. × at the left edge: beyond it."
 )
 CURVES = (
-    "Validation accuracy while training, a line per seed; dotted the published test accuracy of the recipe. Models in "
-    "gray are shown with one seed."
+    "Validation accuracy while training: median over seeds, and a band from the least to the largest. Dotted: the "
+    "published test accuracy of the recipe."
 )
 ROBUSTNESS = (
     "Test accuracy with one Fourier mode added to every layer's input, against its frequency; mean and range over "
@@ -98,33 +109,78 @@ def _draw_seeds(cells: Cells, tasks: Sequence[str], featured: Sequence[str]) -> 
     made, axes = panels(PAGE, 0.9 + 0.19 * len(models), 1, len(tasks), sharey=True)
     look = styles(models, featured)
     for ax, task in zip(axes, tasks, strict=True):
+        there = {model: cells[model, task] for model in models if (model, task) in cells}
+        solved = [100 * run.counted for runs in there.values() for run in runs if run.solved]
+        shown = [*solved, *(runs[0].record.recipe.published for runs in there.values())]
+        numbers = [value for value in shown if value is not None]
+        edge = min(numbers) - 0.12 * (max(numbers) - min(numbers) + 1) if numbers else 0.0
         for y, model in enumerate(models):
-            runs = cells.get((model, task), [])
-            if runs:
-                _draw_cell(ax, y, runs, look[model])
-        bound = next(100 * threshold(runs[0].record) for (_, place), runs in cells.items() if place == task)
-        ax.axvline(bound, color=LIGHT.muted, linewidth=0.8, linestyle="--")
+            if model in there:
+                _draw_cell(ax, y, there[model], look[model], edge)
         ax.set_title(task_title(task))
-        ax.margins(x=0.08)
+        ax.set_xlim(left=edge)
         ax.set_yticks(range(len(models)), models)
         ax.set_ylim(-0.7, len(models) - 0.3)
     made.supxlabel("test accuracy (%)", fontsize=7.5, color=LIGHT.ink)
     return made
 
 
-def _draw_cell(ax: Axes, y: int, runs: Sequence[Entry], style: Style) -> None:
-    """Draw one cell at height `y`: dots on up to three levels so that fewer of them overlap, mean, published number."""
-    values = [100 * run.accuracy for run in runs if run.accuracy is not None]
+def _draw_cell(ax: Axes, y: int, runs: Sequence[Entry], style: Style, edge: float) -> None:
+    """Draw one cell at height `y`: dots on up to three levels so that fewer of them overlap, mean, published number.
+
+    The number of failed seeds stands at the left edge.
+    """
+    values = [100 * run.counted for run in runs if run.solved]
     rows = min(3, len(values))
     spread = [y + 0.22 * (i % rows - (rows - 1) / 2) for i in range(len(values))]
     ax.scatter(values, spread, s=9, color=style.color, alpha=0.8, linewidth=0, zorder=3)
-    if len(runs) > 1:
-        ax.vlines(100 * fmean(run.counted for run in runs), y - 0.4, y + 0.4, color=LIGHT.ink, linewidth=1.0, zorder=4)
-    diverged = [100 * run.record.accuracy.majority for run in runs if run.record.status == "diverged"]
-    ax.scatter(diverged, [y] * len(diverged), s=14, marker="x", color=LIGHT.ink, linewidth=0.9, zorder=3)
+    mean, failed = 100 * fmean(run.counted for run in runs), len(runs) - len(values)
+    if len(runs) > 1 and mean > edge:
+        ax.vlines(mean, y - 0.4, y + 0.4, color=LIGHT.ink, linewidth=1.0, zorder=4)
+    if failed:
+        _note_at_left(ax, y, f"× {failed}" if failed > 1 else "×")
     published = runs[0].record.recipe.published
     if published is not None:
         ax.scatter(published, y, s=20, marker="D", facecolor="none", edgecolor=LIGHT.ink, linewidth=0.7, zorder=2)
+
+
+def _note_at_left(ax: Axes, y: float, text: str) -> None:
+    """Write a few letters at height `y`, inside the left edge of the panel."""
+    ax.text(0.02, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=6, color=LIGHT.ink, zorder=4)
+
+
+# The picture "published"
+
+
+def _draw_differences(cells: Cells, tasks: Sequence[str], featured: Sequence[str]) -> Figure:
+    """Draw a panel per task, a line per model, and the mean difference with its interval."""
+    models = sorted({model for model, _ in cells}, reverse=True)
+    made, axes = panels(PAGE, 0.9 + 0.19 * len(models), 1, len(tasks), sharey=True)
+    look = styles(models, featured)
+    for ax, task in zip(axes, tasks, strict=True):
+        ax.axvline(0.0, color=LIGHT.muted, linewidth=0.8)
+        for y, model in enumerate(models):
+            runs = cells.get((model, task), [])
+            published = runs[0].record.recipe.published if runs else None
+            if published is None:
+                continue
+            counted = [run.counted for run in runs]
+            middle, bounds = 100 * fmean(counted), mean_interval(counted, runs[0].record.data.counts["test"])
+            if middle - published < FARTHEST:
+                _note_at_left(ax, y, "×")
+                continue
+            error = [[middle - 100 * bounds.low], [100 * bounds.high - middle]]
+            style = look[model]
+            ax.errorbar(
+                middle - published, y, xerr=error, fmt=style.marker, color=style.color, markersize=4, elinewidth=0.9
+            )
+        low, high = ax.get_xlim()
+        ax.set_xlim(max(low, FARTHEST), min(high, -FARTHEST))
+        ax.set_title(task_title(task))
+        ax.set_yticks(range(len(models)), models)
+        ax.set_ylim(-0.7, len(models) - 0.3)
+    made.supxlabel("points above the published number", fontsize=7.5, color=LIGHT.ink)
+    return made
 
 
 # The picture "curves"
@@ -151,13 +207,17 @@ def _draw_curves(cells: Cells, tasks: Sequence[str], featured: Sequence[str]) ->
 
 
 def _draw_curve(ax: Axes, model: str, runs: Sequence[Entry], style: Style) -> None:
-    """Draw a line per seed for a featured model, and the first seed in gray for another."""
-    width, label = (0.8, model) if style.featured else (0.5, HIDDEN)
-    for run in runs if style.featured else runs[:1]:
-        points = thinned(run.record.curve)
-        epochs, values = [point.epoch for point in points], [100 * point.val_accuracy for point in points]
-        look = {"color": style.color, "linestyle": style.line, "linewidth": width, "zorder": 2 + style.featured}
-        ax.plot(epochs, values, label=label, **look)
+    """Draw the median over seeds as a line, in gray for a model that is not featured, and their range as a band."""
+    by_epoch: dict[float, list[float]] = defaultdict(list)
+    for run in runs:
+        for point in run.record.curve:
+            by_epoch[point.epoch].append(100 * point.val_accuracy)
+    epochs = thinned(sorted(by_epoch))
+    look = {"color": style.color, "linestyle": style.line, "zorder": 2 + style.featured}
+    width, label = (1.0, model) if style.featured else (0.5, HIDDEN)
+    ax.plot(epochs, [median(by_epoch[epoch]) for epoch in epochs], label=label, linewidth=width, **look)
+    low, high = [min(by_epoch[epoch]) for epoch in epochs], [max(by_epoch[epoch]) for epoch in epochs]
+    ax.fill_between(epochs, low, high, color=style.color, alpha=0.15, linewidth=0)
     published = runs[0].record.recipe.published
     if style.featured and published is not None:
         ax.axhline(published, color=style.color, linewidth=0.7, linestyle=":", zorder=1)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from statistics import median
+from typing import TYPE_CHECKING
 
 from lra_bench.records.schema import BenchRecord
 from lra_bench.registry import cli_name, task_title
@@ -30,11 +30,11 @@ from lra_bench.report.drawing import (
     styles,
 )
 from lra_bench.report.select import Entry, Loaded, labeled, precision_labels
-from lra_bench.report.speed import GIB, is_published_network
+from lra_bench.report.speed import is_published_network
+from lra_bench.report.statistics import summarize
 from lra_bench.spec import Precision
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SCALING = (
@@ -52,12 +52,17 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Point:
-    """One model on one task and one device kind: accuracy in %, speed in examples/s/device, peak memory in bytes."""
+    """One model on one task and one device kind.
+
+    Accuracy: mean and sample standard deviation over seeds in %. Speed: median, least and largest in examples/s/device.
+    """
 
     model: str
     accuracy: float
+    deviation: float
     speed: float
-    memory: int | None
+    slowest: float
+    fastest: float
 
 
 def accuracy_speed_pictures(
@@ -74,8 +79,9 @@ def accuracy_speed_pictures(
         slug = re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-") or f"device-{i}"
         name = f"accuracy-throughput-{slug}"
         caption = (
-            f"Mean test accuracy against training throughput on {plain(kind)}, a panel per task. Circle: peak memory. "
-            "The line joins the models that none beats in both. Speeds of different device kinds are never compared."
+            f"Test accuracy against training throughput on {plain(kind)}, a panel per task: mean ± standard deviation "
+            "over seeds, where a failed seed counts as the majority class, and the range of speeds over runs. Speeds "
+            "of different device kinds are never compared."
         )
         draw = partial(_draw_speed, points=points, featured=featured)
         found.append(render(name, f"Accuracy against throughput, {plain(kind)}", caption, draw))
@@ -87,27 +93,26 @@ def _points(cells: Cells, task: str, kind: str, loaded: Sequence[Loaded]) -> lis
 
     Speeds are of `bench` where every model of the panel has a bench record, otherwise of the training runs.
     """
-    there: list[tuple[str, float, list[Entry]]] = []
+    there: list[tuple[str, list[Entry], list[Entry]]] = []
     for (model, place), runs in cells.items():
         same = [run for run in runs if run.record.system.device_kind == kind and run.record.throughput.steps > 0]
         if place == task and same:
-            there.append((model, 100 * fmean(run.counted for run in runs), same))
+            there.append((model, runs, same))
     lengths = {run.record.data.length for _, _, runs in there for run in runs}
     benched = _benched(loaded, task, kind, lengths)
-    same_network = [(runs[0].record.model, runs[0].record.system.precision) for _, _, runs in there]
-    if all(network in benched for network in same_network):
-        speeds = [benched[network] for network in same_network]
-        return [Point(model, accuracy, *speed) for (model, accuracy, _), speed in zip(there, speeds, strict=True)]
-    return [Point(model, accuracy, *_trained_speed(runs)) for model, accuracy, runs in there]
+    networks = [(same[0].record.model, same[0].record.system.precision) for _, _, same in there]
+    all_benched = all(network in benched for network in networks)
+    points = []
+    for network, (model, runs, same) in zip(networks, there, strict=True):
+        trained = [run.record.throughput.examples_per_second_per_device for run in same]
+        speeds = [benched[network]] if all_benched else trained
+        found = summarize([100 * run.counted for run in runs])
+        points.append(Point(model, found.mean, found.std or 0.0, median(speeds), min(speeds), max(speeds)))
+    return points
 
 
-def _benched(
-    loaded: Sequence[Loaded], task: str, kind: str, lengths: set[int]
-) -> dict[tuple[str, Precision], tuple[float, int | None]]:
-    """Return speed and memory of the training step of each model and precision at the task's own length.
-
-    They are those that `bench` measured.
-    """
+def _benched(loaded: Sequence[Loaded], task: str, kind: str, lengths: set[int]) -> dict[tuple[str, Precision], float]:
+    """Return the speed of the training step of each model and precision at the task's own length, from `bench`."""
     found = {}
     for item in loaded:
         record = item.record
@@ -117,120 +122,43 @@ def _benched(
             for measured in record.measurements:
                 speed = measured.examples_per_second_per_device
                 if measured.call == "train" and speed is not None and record.length in lengths:
-                    found[record.model, record.system.precision] = (speed, measured.peak_memory_bytes)
+                    found[record.model, record.system.precision] = speed
     return found
 
 
-def _trained_speed(runs: Sequence[Entry]) -> tuple[float, int | None]:
-    """Return the median speed and peak memory that the runs measured while training."""
-    speeds = [run.record.throughput for run in runs]
-    peaks = [speed.peak_memory_bytes for speed in speeds if speed.peak_memory_bytes is not None]
-    return median(speed.examples_per_second_per_device for speed in speeds), round(median(peaks)) if peaks else None
-
-
-def pareto(points: Iterable[Point]) -> list[Point]:
-    """Return the points that no other beats in both accuracy and speed, from the fastest to the most accurate."""
-    front: list[Point] = []
-    for point in sorted(points, key=lambda point: (-point.speed, -point.accuracy, point.model)):
-        if not front or point.accuracy > front[-1].accuracy:
-            front.append(point)
-    return front
-
-
 def _draw_speed(points: dict[str, list[Point]], featured: Sequence[str]) -> Figure:
-    """Draw a panel per task with a circle per model; featured models, then smaller circles, are drawn on top."""
+    """Draw a panel per task with a marker per model; featured models are drawn on top."""
     columns = min(3, len(points))
     rows = math.ceil(len(points) / columns)
-    made, axes = panels(PAGE if columns > 1 else COLUMN, 2.3 * rows + 0.3, rows, columns)
-    largest = max((point.memory or 0 for there in points.values() for point in there), default=0)
+    made, axes = panels(PAGE if columns > 1 else COLUMN, 2.1 * rows + 0.5, rows, columns)
     for ax, (task, there) in zip(axes, points.items(), strict=False):
         look = styles([point.model for point in there], featured)
-        front = pareto(there)
-        ax.plot(
-            [p.speed for p in front],
-            [p.accuracy for p in front],
-            color=LIGHT.ink,
-            linewidth=0.7,
-            linestyle="--",
-            zorder=1,
-        )
-        for point in sorted(there, key=lambda point: (look[point.model].featured, -(point.memory or 0), point.model)):
+        for point in sorted(there, key=lambda point: (look[point.model].featured, point.model)):
             style = look[point.model]
-            face = style.color if point.memory is not None else "none"
-            size = _area(point, largest)
-            ax.scatter(point.speed, point.accuracy, s=size, facecolor=face, edgecolor=style.color, alpha=0.7, zorder=2)
+            ax.errorbar(
+                point.speed,
+                point.accuracy,
+                xerr=[[point.speed - point.slowest], [point.fastest - point.speed]],
+                yerr=point.deviation,
+                fmt=style.marker,
+                color=style.color,
+                markersize=5,
+                elinewidth=0.8,
+                zorder=2 + style.featured,
+                label=point.model if style.featured else HIDDEN,
+            )
         ax.set_xscale("log")
         log_axis(ax.xaxis)
-        ax.margins(x=0.2, y=0.15)
+        ax.margins(x=0.15, y=0.15)
+        ax.set_ylim(top=min(ax.get_ylim()[1], 101.0))
         ax.set_title(task_title(task))
         ax.set_xlabel("examples/s/device")
-        _name_points(ax, there, {point.model for point in there if look[point.model].featured}, largest)
     for ax in axes[len(points) :]:
         ax.set_visible(False)
     for ax in axes[::columns]:
         ax.set_ylabel("test accuracy (%)")
-    note = f"circle area: peak memory, the largest {largest / GIB:.1f} GiB" if largest else "memory not measured"
-    made.supxlabel(note, fontsize=7, color=LIGHT.ink)
+    legend(made, axes)
     return made
-
-
-def _area(point: Point, largest: int) -> float:
-    """Return the area of a circle in square points: 12, and a part in proportion to the memory where it is known."""
-    return 12 + 240 * (point.memory or 0) / largest if largest else 12
-
-
-Box = tuple[float, float, float, float]
-"""The left, bottom, right and top edge of a rectangle, as shares of the axes' width and height."""
-
-PANEL_POINTS = (140, 120)
-"""The approximate width and height of a panel in points, by which a circle's radius becomes a share of the axes."""
-
-NAME_PLACES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-"""The places of a name beside its circle, as steps to the right and up; the best place first."""
-
-
-def _name_points(ax: Axes, points: Sequence[Point], named: set[str], largest: int) -> None:
-    """Write each name at the first place where it is inside and covers no other name or circle, else at the first."""
-    ax.autoscale_view()
-    to_axes = ax.transData + ax.transAxes.inverted()
-    circles: dict[str, Box] = {}
-    for point in points:
-        x, y = to_axes.transform((point.speed, point.accuracy))
-        radius = math.sqrt(_area(point, largest)) / 2
-        across, up = (radius / points for points in PANEL_POINTS)
-        circles[point.model] = (x - across, y - up, x + across, y + up)
-    names: list[Box] = []
-    for name in sorted(named, key=lambda name: (-circles[name][1], name)):
-        others = [*names, *(circle for other, circle in circles.items() if other != name)]
-        boxes = [_name_box(circles[name], len(name), *place) for place in NAME_PLACES]
-        free = [box for box in boxes if _inside(box) and not any(_overlap(box, other) for other in others)]
-        box = (free or boxes)[0]
-        names.append(box)
-        middle = (box[1] + box[3]) / 2
-        behind = {"facecolor": LIGHT.paper, "edgecolor": "none", "alpha": 0.6, "pad": 0.5}
-        look: dict[str, Any] = {"fontsize": 6, "color": LIGHT.ink, "va": "center", "bbox": behind, "zorder": 3}
-        ax.text(box[0], middle, name, transform=ax.transAxes, **look)
-
-
-def _name_box(circle: Box, letters: int, right: int, up: int) -> Box:
-    """Return the approximate box of a name of 6-point letters beside its circle, in a panel a third of a page wide."""
-    width, height, gap = 0.026 * letters, 0.055, 0.008
-    x, y = (circle[0] + circle[2]) / 2, (circle[1] + circle[3]) / 2
-    left = {1: circle[2] + gap, -1: circle[0] - gap - width, 0: x - width / 2}[right]
-    bottom = {1: circle[3] + gap, -1: circle[1] - gap - height, 0: y - height / 2}[up]
-    if right and up:  # a corner of a circle's box is empty, so the name moves toward the circle
-        left -= right * (circle[2] - circle[0]) / 4
-        bottom -= up * (circle[3] - circle[1]) / 4
-    return left, bottom, left + width, bottom + height
-
-
-def _inside(box: Box) -> bool:
-    """Whether the box is inside the axes, with a little room to the right of them."""
-    return box[0] >= 0 and box[1] >= 0 and box[2] <= 1.02 and box[3] <= 1
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def lines_of(loaded: Sequence[Loaded]) -> dict[str, list[BenchRecord]]:
