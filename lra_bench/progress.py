@@ -26,16 +26,18 @@ def print_line(message: str) -> None:
 class Progress:
     """Progress reports long work on stderr while it is used as a context manager.
 
-    On a terminal it shows a bar. Elsewhere it prints one line every `LOG_SECONDS`, and none for work that ends sooner.
+    On a terminal it shows a bar. Elsewhere it prints one line every `LOG_SECONDS`, and none for work that ends sooner;
+    with `first_line`, the first line comes after so many seconds.
     Usage: `with Progress("IMDB", total=50_000, unit="examples") as progress: progress.advance(1)`.
     """
 
-    def __init__(self, title: str, *, total: int | None, unit: Unit) -> None:
+    def __init__(self, title: str, *, total: int | None, unit: Unit, first_line: float = LOG_SECONDS) -> None:
         """Prepare the report of `total` units of work; None if their number is not known."""
         self.title, self.total, self.unit, self.done = title, total, unit, 0
         self.note = ""
         """A text shown behind the figures, such as the latest result of the work."""
         self._started = self._logged = time.monotonic()
+        self._pause = first_line
         self._first = 0  # the amount that was already done when the rate began to be measured
         self._bar: Bar | None = None
         console = Console(stderr=True)
@@ -64,8 +66,8 @@ class Progress:
         if self._bar and (now - self._logged > 0.1 or self.done == self.total):
             self._logged = now
             self._bar.update(self._task, completed=self.done, total=self.total, figures=self._figures(now))
-        elif not self._bar and now - self._logged > LOG_SECONDS:
-            self._logged = now
+        elif not self._bar and now - self._logged > self._pause:
+            self._logged, self._pause = now, LOG_SECONDS
             self.log(self._figures(now) + self._left(now))
 
     def at(self, done: int, total: int | None) -> None:

@@ -9,6 +9,8 @@ from lra_bench.data.manifest import load_manifest
 from lra_bench.data.prepare import prepare
 from lra_bench.errors import UserError, WorkError
 from lra_bench.records.files import load_record
+from lra_bench.records.finished import write_finished
+from lra_bench.records.schema import Record
 from lra_bench.runs.run import make_run
 from lra_bench.training import train
 from lra_bench.training.setup import set_up
@@ -30,12 +32,12 @@ def test_recorded_accuracy_is_reproduced_or_its_absence_told(tmp_path, monkeypat
     monkeypatch.setattr("lra_bench.training.evaluate.set_up", lambda *_: once)
     values = load_record(result).model_dump(mode="json")
     values["accuracy"]["test"] += 1 / 500
-    result.write_text(json.dumps(values))
+    write_finished(run.folder, Record.model_validate(values))
     with pytest.raises(WorkError, match=r"scores \d+\.\d{4}% on the test split, its record says"):
         evaluate(run.name)
 
     values["accuracy"]["test"], values["status"] = None, "diverged"
-    result.write_text(json.dumps(values))
+    write_finished(run.folder, Record.model_validate(values))
     evaluate(run.name)
     assert "(not recorded: the run diverged)" in capsys.readouterr().out
     result.unlink()

@@ -1,7 +1,5 @@
 """Packed arrays: rows land where their index says, and a folder whose manifest disagrees with its arrays is refused."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -11,6 +9,7 @@ from lra_bench.data.prepare import prepare
 from lra_bench.datasource import Layout, PlacedRows, Rows, counts_for, pad_rows, parse_size
 from lra_bench.errors import UserError
 from lra_bench.spec import SPLITS
+from tests.manifests import rewrite_manifest
 
 
 def layout(documents):
@@ -99,11 +98,6 @@ def test_split_is_mapped_and_read_only(folder):
     assert [start for start, _ in split.batches()] == [0]
 
 
-def edit_manifest(folder, **changes):
-    path = folder / FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
 def truncate(folder):
     path = folder / relative_path("train", "labels")
     path.write_bytes(path.read_bytes()[:-4])
@@ -123,10 +117,10 @@ def swap_rows(folder):
     ("damage", "message"),
     [
         (
-            lambda folder: edit_manifest(folder, counts={"train": 39, "val": 1, "test": 1}),
+            lambda folder: rewrite_manifest(folder, counts={"train": 39, "val": 1, "test": 1}),
             r"int32 \(38,\)|uint8 \(38, 2048\)",
         ),
-        (lambda folder: edit_manifest(folder, length=1024), r"is uint8 \(38, 2048\), not uint8 \(38, 1024\)"),
+        (lambda folder: rewrite_manifest(folder, length=1024), r"is uint8 \(38, 2048\), not uint8 \(38, 1024\)"),
         (truncate, "labels.npy cannot be read"),
         (retype, "float32"),
         (lambda folder: (folder / relative_path("train", "lengths")).unlink(), "lengths.npy cannot be read"),

@@ -28,6 +28,7 @@ from lra_bench.errors import UserError, WorkError
 from lra_bench.paths import data_folder
 from lra_bench.spec import SPLITS, Task
 from lra_bench.tasks import listops
+from tests.manifests import rewrite_manifest
 
 COUNTS = {"train": 60, "val": 10, "test": 10}
 
@@ -195,11 +196,11 @@ print(builder.name, builder.version, builder.info.features["inputs"].shape, buil
 def test_verify_passes_and_finds_what_was_changed(capfd):
     folder = prepare("listops", size=200, verify=True)
     assert "majority class" in capfd.readouterr().err
-    manifest = json.loads((folder / FILE).read_text())
-    (folder / FILE).write_text(json.dumps(manifest | {"majority": dict.fromkeys(SPLITS, 0.5)}))
+    before = (folder / FILE).read_text()
+    rewrite_manifest(folder, majority=dict.fromkeys(SPLITS, 0.5))
     with pytest.raises(UserError, match="majority class has"):
         prepare("listops", size=200, verify=True)
-    (folder / FILE).write_text(json.dumps(manifest))
+    (folder / FILE).write_text(before)
     path = folder / relative_path("train", "inputs")
     data = bytearray(path.read_bytes())
     data[-1] = 3  # beyond the last row's length
@@ -234,9 +235,8 @@ def test_a_home_that_cannot_be_written(fake, monkeypatch, tmp_path):
 def test_verify_finds_a_repeat(fake):
     fake(modulus=50)
     folder = prepare("fake")
-    manifest = json.loads((folder / FILE).read_text())
     assert prepare("fake", verify=True) == folder
-    (folder / FILE).write_text(json.dumps(manifest | {"distinct": True}))
+    rewrite_manifest(folder, distinct=True)
     with pytest.raises(UserError, match="occurs twice"):
         prepare("fake", verify=True)
 
@@ -488,8 +488,7 @@ def test_bad_arguments(arguments, message):
 def test_a_new_version_of_the_task_does_not_pass_off_the_old_one(fake, monkeypatch):
     fake()
     folder = prepare("fake")
-    manifest = json.loads((folder / FILE).read_text())
-    (folder / FILE).write_text(json.dumps(manifest | {"version": "0.9.0"}))
+    rewrite_manifest(folder, version="0.9.0")
     with pytest.raises(UserError, match=r"version 0\.9\.0 of fake; this lra-bench makes version 1\.0\.0"):
         prepare("fake")
 

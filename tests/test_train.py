@@ -12,7 +12,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from orbax.checkpoint import CheckpointManager
+from orbax.checkpoint import Checkpointer
 
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.packed import PackedSplit
@@ -136,12 +136,14 @@ def test_reported_accuracy_is_of_the_best_epochs_checkpoint(data, tmp_path, monk
     run = small_run(data, epochs=4.0, lr=0.05)
     record = train.train(run, data, tmp_path / "results")
     setup, state = set_up(run, data)
-    (params, stats), history = Checkpoints(run.folder / "checkpoints").restore_best((state.params, state.stats))
+    checkpoints = Checkpoints(run.folder / "checkpoints")
+    history = checkpoints.history()
+    params, stats = checkpoints.restore_best(history.best_step, state)
     assert setup.evaluate(params, stats, "val")[1] == record.accuracy.best_val
     assert setup.evaluate(params, stats, "test") == (record.accuracy.test_loss, record.accuracy.test)
     values = [point.val_accuracy for point in record.curve]
     assert record.accuracy.best_val == max(values)
-    assert record.accuracy.best_epoch == record.curve[values.index(max(values))].epoch == history["best_epoch"]
+    assert record.accuracy.best_epoch == record.curve[values.index(max(values))].epoch == history.best_epoch
     labels = np.asarray(setup.data["test"].labels)
     assert record.accuracy.majority == np.bincount(labels).max() / len(labels)
 
@@ -263,15 +265,15 @@ def test_too_little_memory_for_the_initial_values_is_one_sentence(data, tmp_path
 
 @pytest.mark.slow
 def test_a_full_disk_at_a_checkpoint_is_one_sentence_and_the_run_goes_on(data, tmp_path, monkeypatch):
-    run, save, saves = small_run(data, epochs=2.0), CheckpointManager.save, []
+    run, save, saves = small_run(data, epochs=2.0), Checkpointer.save, []
 
-    def fills_up(manager, *arguments, **options):
-        saves.append(manager)
+    def fills_up(writer, *arguments, **options):
+        saves.append(writer)
         if len(saves) == 3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return save(manager, *arguments, **options)
+        return save(writer, *arguments, **options)
 
-    monkeypatch.setattr(CheckpointManager, "save", fills_up)
+    monkeypatch.setattr(Checkpointer, "save", fills_up)
     with pytest.raises(WorkError, match=r"step 100 could not be written to .*: the disk is full\. The one before it"):
         train.train(run, data, tmp_path)
     assert [int(folder.name) for folder in (run.folder / "checkpoints/last").iterdir()] == [50]
@@ -320,12 +322,14 @@ if mode == "any-moment":
 if mode == "in-checkpoint":
     import lra_bench.training.checkpoint as checkpoint
     left, inside = rng.randrange(5, 400), [False]
-    save = checkpoint.Checkpoints._save
-    def saving(*a):
-        inside[0] = True
-        save(*a)
-        inside[0] = False
-    checkpoint.Checkpoints._save = saving
+    def counted(save):
+        def saving(*a):
+            inside[0] = True
+            save(*a)
+            inside[0] = False
+        return saving
+    for name in ("save_last", "save_best"):
+        setattr(checkpoint.Checkpoints, name, counted(getattr(checkpoint.Checkpoints, name)))
     def hook(event, _):
         global left
         if inside[0] and event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir",

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lra_bench.data.build import copy_test_to_validation
-from lra_bench.data.manifest import FILE, Manifest, load_manifest
+from lra_bench.data.manifest import FILE, Manifest, load_manifest, manifest_text
 from lra_bench.data.packed import ARRAYS, describe, open_split, relative_path
 from lra_bench.errors import UserError, WorkError
 from lra_bench.paths import data_folder, write_atomically
@@ -76,7 +76,7 @@ def pack(folder: Path, file: Path) -> None:
             archive.addfile(member, io.BytesIO(content))
 
         add("name.json", json.dumps([manifest.task, folder.name]).encode())
-        add(FILE, manifest.model_copy(update={"tfds": False}).model_dump_json(indent=1).encode())
+        add(FILE, manifest_text(manifest.model_copy(update={"tfds": False})).encode())
         for split in carried_splits(manifest):
             rows = open_split(folder, split)
             inputs = np.asarray(rows.inputs)

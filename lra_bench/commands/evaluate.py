@@ -18,15 +18,14 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a run's best checkpoint again. It must reproduce the recorded accuracy."""
-    from lra_bench.records.files import load_record
+    from lra_bench.records.finished import is_finished, load_finished
     from lra_bench.runs.run import find_run, load_run
     from lra_bench.training.evaluate import score_best
 
     folder = find_run(run)
     described = load_run(folder)
-    val, test, history = score_best(described, folder)
-    finished = folder / "result.json"
-    record = load_record(finished) if finished.exists() else None
+    record = load_finished(folder) if is_finished(folder) else None
+    val, test, history = score_best(described, folder, record)
     recorded = record.accuracy.test if record else None
     findings = {
         "run": described.name,

@@ -104,15 +104,14 @@ def runs() -> list[Row]:
     """
     from lra_bench.errors import UserError
     from lra_bench.paths import runs_folder
-    from lra_bench.records.files import load_record
+    from lra_bench.records.finished import is_finished, load_finished
     from lra_bench.runs.run import all_runs, load_run
 
     rows: list[Row] = []
     for folder in all_runs():
-        result = folder / "result.json"
         try:
             run = load_run(folder)
-            record = load_record(result) if result.exists() else None
+            record = load_finished(folder) if is_finished(folder) else None
         except UserError:
             name = folder.relative_to(runs_folder()).as_posix()
             rows.append({"run": name, "data": None, "status": "unreadable", "test": None})

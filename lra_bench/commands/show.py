@@ -46,6 +46,7 @@ def describe(name: str) -> dict[str, Any]:
     Raises UserError where there is no such thing.
     """
     from lra_bench.records.files import load_record
+    from lra_bench.records.finished import is_finished, load_finished
     from lra_bench.registry import every_task_name, model_names
     from lra_bench.runs.run import find_run, load_run
 
@@ -63,8 +64,7 @@ def describe(name: str) -> dict[str, Any]:
     except UserError as error:
         legal = f"a task ({', '.join(every_task_name())}), a model, MODEL/TASK, a run, or a result file"
         raise UserError(f"{error} `show` takes {legal}.") from None
-    result = folder / "result.json"
-    shown = load_record(result) if result.exists() else load_run(folder)
+    shown = load_finished(folder) if is_finished(folder) else load_run(folder)
     return {"folder": str(folder), **shown.model_dump(mode="json")}
 
 

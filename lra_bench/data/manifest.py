@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,12 +74,31 @@ class Manifest(Frozen):
     )
     tfds: bool = Field(default=True, description="whether the folder also holds the examples as a TFDS dataset")
     lra_bench_version: str
+    manifest_sha256: str | None = Field(
+        default=None, description="the SHA-256 of the other fields; None in sets of an earlier lra-bench"
+    )
 
     @model_validator(mode="after")
-    def _claims_what_its_fingerprint_shows(self) -> Manifest:
+    def _claims_what_can_be_computed_again(self) -> Manifest:
+        if set(self.counts) != set(SPLITS):
+            raise ValueError(f"it counts the examples of {', '.join(self.counts)}, not of {', '.join(SPLITS)}")
+        if self.fingerprint != fingerprint_of(self.task, self.version, self.protocol, self.layout, self.packed):
+            raise ValueError("its fingerprint is not that of the examples that it describes")
         if self.official_contents and not has_official_contents(self.task, self.protocol, self.fingerprint):
             raise ValueError("it claims official contents, and its fingerprint is another")
+        problem = self._source_problem()
+        if problem:
+            raise ValueError(f"it calls its source {self.source}, and {problem}")
         return self
+
+    def _source_problem(self) -> str | None:
+        """What the manifest says of itself that contradicts its source kind; None where nothing does."""
+        generated, downloaded = self.source == "generated", any(file.url for file in self.raw)
+        if generated != (self.seed is not None):
+            return "it has no seed of a generator" if generated else "it has the seed of a generator"
+        if generated != (not self.raw):
+            return "it was read from files" if generated else "it was read from no file"
+        return "its files were downloaded" if self.source == "user" and downloaded else None
 
     @property
     def layout(self) -> Layout:
@@ -122,24 +143,54 @@ def fingerprint_of(task: str, version: str, protocol: Protocol, layout: Layout, 
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def manifest_text(manifest: Manifest) -> str:
+    """Return the content of the manifest's file, with the SHA-256 of all of it."""
+    values = json.loads(manifest.model_dump_json(exclude={"manifest_sha256"}))
+    return json.dumps(values | {"manifest_sha256": _hash_of(values)}, indent=1, ensure_ascii=False) + "\n"
+
+
+def _hash_of(values: dict[str, Any]) -> str:
+    """Return the SHA-256 of a manifest's fields but for the hash itself, whatever their order."""
+    fields = {key: value for key, value in values.items() if key != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def prepare_again(folder: Path, values: Mapping[str, Any]) -> str:
+    """Say what to type to prepare the set of a folder again, from its manifest's fields, which may be damaged."""
+    legal = {"protocol": "s4|lra", "size": r"full|tiny|\d+", "seed": r"[1-9]\d*", "val_fraction": r"0\.\d+"}
+    options = [
+        f" --{name.replace('_', '-')} {values[name]}"
+        for name, pattern in legal.items()
+        if re.fullmatch(pattern, str(values.get(name)), re.ASCII)
+    ]
+    own = " --from PATH" if values.get("source") == "user" else ""
+    return f"Remove {folder}, then type: lra-bench prepare {folder.parent.name}{''.join(options)}{own}"
+
+
 def load_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a prepared folder. Raises UserError if it is missing, damaged or of another version."""
+    """Read the manifest of a prepared folder.
+
+    Raises UserError if it is missing, damaged, of another version, or not as `prepare` wrote it.
+    """
     path = folder / FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        found = values.get("manifest_version") if isinstance(values, dict) else None
-        if found != MANIFEST_VERSION:
-            raise UserError(
-                f"{path} has manifest version {found!r}; this lra-bench reads version {MANIFEST_VERSION}. "
-                "Remove the folder and prepare the task again."
-            )
-        return Manifest.model_validate(values)
     except FileNotFoundError:
         raise UserError(f"{folder} is not a prepared task: it has no {FILE}.") from None
-    except ValidationError as error:
-        raise UserError(f"{path} is damaged ({explain(error)}) Remove the folder and prepare the task again.") from None
     except ValueError:
-        raise UserError(f"{path} is not JSON. Remove the folder and prepare the task again.") from None
+        raise UserError(f"{path} is not JSON. {prepare_again(folder, {})}") from None
+    fields = values if isinstance(values, dict) else {}
+    found, again = fields.get("manifest_version"), prepare_again(folder, fields)
+    if found != MANIFEST_VERSION:
+        raise UserError(
+            f"{path} has manifest version {found!r}; this lra-bench reads version {MANIFEST_VERSION}. {again}"
+        )
+    if fields.get("manifest_sha256") not in (None, _hash_of(fields)):
+        raise UserError(f"{path} was changed after it was written: its fields have another SHA-256. {again}")
+    try:
+        return Manifest.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path} is damaged ({explain(error)}) {again}") from None
 
 
 def prepared_sets(task: str | None = None) -> list[tuple[Path, Manifest]]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from lra_bench.data.manifest import Manifest, PackedFile, load_manifest
+from lra_bench.data.manifest import Manifest, PackedFile, load_manifest, prepare_again
 from lra_bench.datasource import Layout, PlacedRows, Rows
 from lra_bench.errors import UserError
 from lra_bench.spec import SPLITS, SplitName
@@ -76,19 +77,18 @@ def open_arrays(folder: Path, manifest: Manifest, split: SplitName) -> PackedSpl
             size = path.stat().st_size
             data = np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
-            raise _disagrees(folder, manifest, f"{name} cannot be read ({error})") from None
+            raise disagrees(folder, manifest, f"{name} cannot be read ({error})") from None
         if name not in recorded or recorded[name].bytes != size:
-            raise _disagrees(folder, manifest, f"{name} has {size:,} bytes")
+            raise disagrees(folder, manifest, f"{name} has {size:,} bytes")
         if data.shape != expected or data.dtype != dtype:
-            raise _disagrees(folder, manifest, f"{name} is {data.dtype} {data.shape}, not {np.dtype(dtype)} {expected}")
+            raise disagrees(folder, manifest, f"{name} is {data.dtype} {data.shape}, not {np.dtype(dtype)} {expected}")
         arrays.append(data)
     return PackedSplit(*arrays)
 
 
-def _disagrees(folder: Path, manifest: Manifest, what: str) -> UserError:
-    return UserError(
-        f"{folder} disagrees with its manifest: {what}. Remove the folder, then type: lra-bench prepare {manifest.task}"
-    )
+def disagrees(folder: Path, manifest: Manifest, what: str) -> UserError:
+    """Return the error for a prepared folder whose arrays are not those of its manifest."""
+    return UserError(f"{folder} disagrees with its manifest: {what}. {prepare_again(folder, manifest.model_dump())}")
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
@@ -187,19 +187,24 @@ def describe(folder: Path) -> list[PackedFile]:
     return [describe_file(folder, relative_path(split, array)) for split in SPLITS for array in ARRAYS]
 
 
-def describe_file(folder: Path, name: str) -> PackedFile:
-    """Return the size and the hashes of one packed array; `name` is its path relative to `folder`."""
+def describe_file(folder: Path, name: str, on_bytes: Callable[[int], None] = lambda _: None) -> PackedFile:
+    """Return the size and the hashes of one packed array; `name` is its path relative to `folder`.
+
+    `on_bytes` is called with the number of bytes of each piece that is done.
+    """
     whole, data = hashlib.sha256(), hashlib.sha256()
     path = folder / name
-    with path.open("rb") as file:
+    with path.open("rb") as file, ThreadPoolExecutor(1) as other_core:
         np.lib.format.read_magic(file)
         np.lib.format.read_array_header_1_0(file)
         header = file.tell()
         file.seek(0)
         whole.update(file.read(header))
         while piece := file.read(1 << 22):
+            hashed = other_core.submit(data.update, piece)
             whole.update(piece)
-            data.update(piece)
+            hashed.result()
+            on_bytes(len(piece))
     return PackedFile(path=name, bytes=path.stat().st_size, sha256=whole.hexdigest(), data_sha256=data.hexdigest())
 
 

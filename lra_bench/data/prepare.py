@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from lra_bench import __version__
 from lra_bench.data import build
-from lra_bench.data.manifest import FILE, Manifest, RawFile, fingerprint_of, load_manifest
+from lra_bench.data.manifest import FILE, Manifest, RawFile, fingerprint_of, load_manifest, manifest_text
 from lra_bench.data.packed import PackedSplit, PackedWriter, describe, majority_share, open_arrays
 from lra_bench.data.sources import SourceAttempt, attempts_for, obtain, partial_of, plan_for, request_for
 from lra_bench.data.tfds_builder import write_dataset
@@ -230,7 +230,7 @@ def _build(work: _Work, jobs: int, partial: Path) -> None:
         journal.close()
     build.sync_files(partial)
     (partial / build.JOURNAL).unlink()
-    write_atomically(partial / FILE, manifest.model_dump_json(indent=1) + "\n")
+    write_atomically(partial / FILE, manifest_text(manifest))
 
 
 def _manifest(work: _Work, partial: Path) -> Manifest:

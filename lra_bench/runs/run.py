@@ -10,8 +10,9 @@ from pydantic import Field, ValidationError
 
 from lra_bench.custom_layer import load
 from lra_bench.errors import UserError
-from lra_bench.paths import runs_folder
+from lra_bench.paths import runs_folder, write_atomically
 from lra_bench.registry import canonical_model, cli_name, custom_path, recipe_module, recipes_of, task_module
+from lra_bench.runs.checksums import checksum_of, damage_of, write_checksums
 from lra_bench.spec import (
     PUBLISHED_PRECISIONS,
     TEXT_FIELDS,
@@ -28,6 +29,9 @@ from lra_bench.spec import (
 
 SEEDS = 2**32
 """The number of different seeds. JAX keeps only the last 32 bits of a seed, so 2³² would repeat run 0."""
+
+SETTINGS = "run.json"
+"""The name of the file of a run's settings in its folder."""
 
 SMOKE = {"n_layers": 2, "d_model": 32, "batch_size": 20, "epochs": 2.0, "warmup_epochs": 1.0, "decay_epochs": 2.0}
 """The settings that `--smoke` overrides. On the tiny data every stage of a run then takes seconds."""
@@ -163,7 +167,7 @@ def find_run(name: str) -> Path:
     Raises UserError where there is none or more than one.
     """
     for candidate in (Path(name), runs_folder() / name):
-        if (candidate / "run.json").is_file():
+        if (candidate / SETTINGS).is_file():
             return candidate
     runs = all_runs()
     found = [folder for folder in runs if folder.name.startswith(name) or folder.as_posix().endswith(f"/{name}")]
@@ -184,14 +188,35 @@ def all_runs() -> list[Path]:
     return sorted(path.parent for path in runs_folder().glob("*/*/*/run.json"))
 
 
+def write_settings(run: Run) -> None:
+    """Write the settings of a run into its folder, with their checksum."""
+    text = run.model_dump_json(indent=1) + "\n"
+    write_checksums(run.folder, {SETTINGS: checksum_of(text)})
+    write_atomically(run.folder / SETTINGS, text)
+
+
 def load_run(folder: Path) -> Run:
-    """Read the run of a folder. Raises UserError where run.json is damaged or of a version with other settings."""
-    path = folder / "run.json"
+    """Read the run of a folder.
+
+    Raises UserError where run.json is damaged, of a version with other settings, or of another run than the folder is
+    named after.
+    """
+    path = folder / SETTINGS
+    again = "Type the `lra-bench train` of this run again, which writes its settings anew."
+    damage = damage_of(folder, [SETTINGS])
+    if damage is not None:
+        raise UserError(f"{folder} is damaged: {damage}. {again}")
     try:
-        return Run.model_validate_json(path.read_text(encoding="utf-8"))
+        run = Run.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
         why = explain(error) if isinstance(error, ValidationError) else "it is not UTF-8 text."
         raise UserError(
             f"{path} describes no run of this lra-bench ({why}) Another version may have written it: use that one, "
             f"or remove {folder}."
         ) from None
+    if folder.resolve().name != f"{run.digest}-s{run.seed}":
+        raise UserError(
+            f"{path} holds the settings of another run, {run.digest}-s{run.seed}: it was changed, or another version "
+            f"of lra-bench wrote it. {again}"
+        )
+    return run

@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 
 from lra_bench.errors import UserError
 from lra_bench.paths import runs_folder, write_atomically
+from lra_bench.runs.checksums import SUMS
 from lra_bench.runs.run import all_runs, find_run
 
-KEPT = ("run.json", "result.json", "metrics.jsonl")
+KEPT = ("run.json", SUMS, "result.json", "metrics.jsonl")
 """The files of a run that are packed beside its checkpoints."""
 
 

@@ -1,87 +1,229 @@
-"""Checkpoints, written by Orbax: the last state, to resume from, and the best parameters, to test."""
+"""Checkpoints, written by Orbax: the last states, to resume from, and the best parameters, to test.
+
+`checkpoints/last` and `checkpoints/best` hold a folder per saved step, called by its number. The checksums of its files
+lie in it, and nothing is restored from files that are not as they were saved.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from flax import nnx
+from pydantic import ValidationError
 
 from lra_bench.errors import WorkError
+from lra_bench.progress import print_line
+from lra_bench.runs.checksums import checksums_of, damage_of, files_below, has_checksums, write_checksums
+from lra_bench.training.history import History
+from lra_bench.training.state import TrainState
+
+HISTORY = "progress/metadata"
+"""The file of a saved step that holds the history as JSON, where Orbax writes it."""
+
+
+PARTIAL = ".partial"
+"""The folder beside the saved steps for what is being written or removed."""
+
+
+class Damaged(Exception):
+    """A saved step that cannot be restored, with the reason as its message."""
 
 
 class Checkpoints:
-    """The two checkpoints below `folder`: `last` and `best`.
+    """The checkpoints of a run, below `folder`.
 
-    A save is complete or absent: Orbax writes to another folder, renames it, and only then removes the old checkpoint.
-    So there is a whole checkpoint at whatever moment the process is killed. Saves are synchronous: LRA models are
-    small, and a save must be on disk before it is reported.
+    A save is complete or absent: it is written to another folder, hashed, and renamed. Only then are older ones
+    removed. So there is a whole checkpoint at whatever moment the process is killed. Saves are synchronous: LRA models
+    are small, and a save must be on disk before it is reported.
     """
 
     def __init__(self, folder: Path):
         # Orbax logs the tracebacks of errors that it also raises.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False, create=True)
-        self._last = ocp.CheckpointManager(folder / "last", options=options)
-        self._best = ocp.CheckpointManager(folder / "best", options=options)
+        self._last, self._best = folder / "last", folder / "best"
+        self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
 
-    def save_last(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-        """Save the whole training state after `step` steps, and the history of the run so far as JSON.
+    def save_last(self, step: int, state: TrainState, history: History) -> None:
+        """Save the whole training state after `step` steps, and the history of the run so far.
 
-        Raises WorkError where it cannot be written; the checkpoint before it is kept.
+        The state saved before it is kept, and so are the best parameters that either history names. Raises WorkError
+        where it cannot be written; what was saved before is kept.
         """
-        self._save(self._last, step, state, progress)
+        self._save(self._last, step, state, history)
+        kept = {step: history, **self._whole_before(step)}
+        _remove_steps(self._last, list(kept))
+        _remove_steps(self._best, [history.best_step for history in kept.values()])
 
-    def save_best(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-        """Save the parameters and the statistics after `step` steps, for evaluation. Raises as `save_last`."""
-        self._save(self._best, step, state, progress)
+    def save_best(self, step: int, state: TrainState, history: History) -> None:
+        """Save the parameters and the statistics after `step` steps, for evaluation. Raises as `save_last`.
 
-    def restore_last(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """Restore the state and the history of the last save; None if there is none.
-
-        `like` gives the shapes, dtypes and shardings. Raises WorkError where the checkpoint cannot be read.
+        No other best step is removed before a last state names this one.
         """
-        return self._restore(self._last, like)
+        self._save(self._best, step, (state.params, state.stats), history)
 
-    def restore_best(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """Restore the best parameters, their statistics and the history, as `restore_last` does."""
-        return self._restore(self._best, like)
+    def restore_last(self, like: TrainState) -> tuple[TrainState, History] | None:
+        """Restore the state and the history of the last save that is whole; None if nothing was saved.
+
+        One line says which saves were damaged. `like` gives the shapes, dtypes and shardings. Raises WorkError where
+        something was saved and nothing of it can be read.
+        """
+        damaged: list[str] = []
+        for step in reversed(saved_steps(self._last)):
+            try:
+                restored = self._restore(self._last / str(step), like)
+            except Damaged as error:
+                damaged.append(f"step {step}: {error}")
+                continue
+            if damaged:
+                print_line(f"{self._last} is damaged ({'; '.join(damaged)}). Going on from step {step}, saved before.")
+            return restored
+        if damaged:
+            raise WorkError(
+                f"the checkpoint in {self._last} cannot be read ({'; '.join(damaged)}). It was damaged, or written by "
+                "other versions; remove the run's folder to train it anew."
+            )
+        return None
+
+    def restore_best(self, step: int, like: TrainState) -> tuple[nnx.State, nnx.State]:
+        """Restore the parameters and the statistics after `step` steps, which a history names as best.
+
+        Where they are missing or damaged, the last state is used if it is of the same step, and one line says so.
+        Raises WorkError where neither can be read.
+        """
+        folder = self._best / str(step)
+        try:
+            return self._restore(folder, (like.params, like.stats))[0]
+        except Damaged as error:
+            damage = str(error)
+        try:
+            state, _ = self._restore(self._last / str(step), like)
+        except Damaged:
+            raise WorkError(
+                f"the best checkpoint of the run, {folder}, cannot be read ({damage}), and no other has its "
+                "parameters; remove the run's folder to train it anew."
+            ) from None
+        print_line(f"{folder} cannot be read ({damage}). The last state is of the same step, and is used instead.")
+        return state.params, state.stats
+
+    def mend_best(self, history: History, like: TrainState) -> None:
+        """Make sure, before more is trained, that the best parameters that the history names can be restored.
+
+        Where their checkpoint is missing or damaged, they are saved again from the last state of the same step. Where
+        there is none, one line says so: the run can still end well, if a later epoch is better.
+        """
+        step = history.best_step
+        if step is None or ((self._best / str(step)).is_dir() and not damage_of(self._best / str(step))):
+            return
+        try:
+            best = self.restore_best(step, like)
+        except WorkError as error:
+            print_line(f"{error} Training goes on, because a later epoch may be better and take its place.")
+        else:
+            self._save(self._best, step, best, self._history(self._last / str(step)))
+
+    def history(self) -> History | None:
+        """The history of the last state that is whole, else of the newest best parameters; None without either."""
+        for folder in (self._last, self._best):
+            for step in reversed(saved_steps(folder)):
+                if not damage_of(folder / str(step)):
+                    with contextlib.suppress(Damaged):
+                        return self._history(folder / str(step))
+        return None
 
     def close(self) -> None:
-        """Close both of Orbax's managers."""
-        self._last.close()
-        self._best.close()
+        """Close Orbax's writer."""
+        self._orbax.close()
 
-    def _save(self, manager: ocp.CheckpointManager, step: int, state: Any, progress: dict[str, Any]) -> None:
-        if step in manager.all_steps():
-            return
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress))
+    def _whole_before(self, step: int) -> dict[int, History]:
+        """The newest last state saved before `step` that is whole, as its step and its history; empty without one."""
+        for old in reversed(saved_steps(self._last)):
+            if old < step and not damage_of(self._last / str(old)):
+                with contextlib.suppress(Damaged):
+                    return {old: self._history(self._last / str(old))}
+        return {}
+
+    def _history(self, folder: Path) -> History:
+        """The history saved in the folder of a step. Raises Damaged where it cannot be read."""
         try:
-            manager.save(step, args=args, force=True)
-            manager.wait_until_finished()
+            return History.model_validate_json((folder / HISTORY).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise Damaged(f"{HISTORY} holds no history") from error
+
+    def _save(self, kind: Path, step: int, state: Any, history: History) -> None:
+        """Write the step beside the others, hash it, and give it its name. One of the same number is replaced."""
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(history.model_dump(mode="json"))
+        )
+        partial, folder = kind / PARTIAL, kind / str(step)
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            self._orbax.save(partial / folder.name, args=args)
+            names = files_below(partial / folder.name)
+            for name in names:
+                _sync(partial / folder.name / name)
+            write_checksums(partial / folder.name, checksums_of(partial / folder.name, names))
+            if folder.exists():
+                folder.replace(partial / "replaced")
+            (partial / folder.name).replace(folder)
+            _sync(kind)
+            shutil.rmtree(partial)
         except (OSError, ValueError) as error:
+            shutil.rmtree(partial / folder.name, ignore_errors=True)
             full = "No space left" in str(error) or "Disk quota" in str(error)
             why = "the disk is full" if full else str(error).splitlines()[0]
             raise WorkError(
-                f"the checkpoint of step {step} could not be written to {manager.directory}: {why}. "
+                f"the checkpoint of step {step} could not be written to {kind}: {why}. "
                 "The one before it is kept; the same command continues from it."
             ) from error
 
-    def _restore(self, manager: ocp.CheckpointManager, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        step = manager.latest_step()
-        if step is None:
-            return None
+    def _restore(self, folder: Path, like: Any) -> tuple[Any, History]:
+        """The state and the history in the folder of a step. Raises Damaged where they are not as they were saved."""
+        if not folder.is_dir():
+            raise Damaged("it is missing")
+        damage = damage_of(folder)
+        if damage:
+            raise Damaged(damage)
+        if not has_checksums(folder):
+            print_line(f"{folder} was saved by an earlier lra-bench, without checksums, and is read unchecked.")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore())
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         try:
-            restored = manager.restore(step, args=args)
-        except jax.errors.JaxRuntimeError:
-            raise  # the device's memory, not the file
+            return self._orbax.restore(folder, args=args)["state"], self._history(folder)
+        except (jax.errors.JaxRuntimeError, MemoryError):
+            raise  # the memory of the device or the host, not the file
         except Exception as error:  # Orbax and TensorStore have no common error; each means the same here
-            raise WorkError(
-                f"the checkpoint in {manager.directory} cannot be read ({type(error).__name__}). It was damaged, or "
-                "written by other versions; remove the run's folder to train it anew."
-            ) from error
-        return restored["state"], restored["progress"]
+            raise Damaged(type(error).__name__) from error
+
+
+def saved_steps(kind: Path) -> list[int]:
+    """The numbers of the steps saved below `checkpoints/last` or `checkpoints/best`, ascending."""
+    if not kind.is_dir():
+        return []
+    return sorted(int(path.name) for path in kind.iterdir() if path.name.isdecimal() and path.is_dir())
+
+
+def _remove_steps(kind: Path, kept: list[int | None]) -> None:
+    """Remove every saved step but these. Each goes at once, whenever the process is killed."""
+    partial = kind / PARTIAL
+    for step in saved_steps(kind):
+        if step not in kept:
+            partial.mkdir(exist_ok=True)
+            (kind / str(step)).replace(partial / str(step))
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until the content of a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lra_bench.data.manifest import prepared_sets
 from lra_bench.errors import UserError
+from lra_bench.records.schema import Record
 from lra_bench.runs.run import Run
 from lra_bench.training.checkpoint import Checkpoints
 from lra_bench.training.history import History
@@ -14,22 +15,39 @@ from lra_bench.training.setup import set_up
 from lra_bench.training.stopping import out_of_memory_in_words
 
 
-def score_best(run: Run, folder: Path) -> tuple[Score, Score, History]:
-    """Loss and accuracy of the best checkpoint on validation and on test, and the run's history at that epoch.
+def score_best(run: Run, folder: Path, record: Record | None) -> tuple[Score, Score, History]:
+    """Loss and accuracy of the best checkpoint on validation and on test, and the history that names it.
 
-    Raises UserError where there is no checkpoint yet, or where the run's data is not prepared here.
+    `record` is that of the run if it has ended. Raises UserError where there is no checkpoint, or where the run's data
+    is not prepared here, and WorkError where the best checkpoint cannot be read.
     """
-    if not (folder / "checkpoints" / "best").exists():
-        raise UserError(f"{run.name} has no checkpoint yet. Train it on: {run.command}")
+    checkpoints = Checkpoints(folder / "checkpoints")
+    history = best_history(run, checkpoints, record)
+    assert history.best_step is not None
     with out_of_memory_in_words(run):
         setup, state = set_up(run, _data_folder(run))
-        checkpoints = Checkpoints(folder / "checkpoints")
-        best = checkpoints.restore_best((state.params, state.stats))
+        params, stats = checkpoints.restore_best(history.best_step, state)
         checkpoints.close()
-        if best is None:
-            raise UserError(f"{run.name} has not come to its first evaluation yet. Train it on: {run.command}")
-        (params, stats), history = best[0], History.model_validate(best[1])
         return setup.evaluate(params, stats, "val"), setup.evaluate(params, stats, "test"), history
+
+
+def best_history(run: Run, checkpoints: Checkpoints, record: Record | None) -> History:
+    """The history that names the best checkpoint: that of the record, or where there is none that of the last state.
+
+    Raises UserError where no epoch was evaluated.
+    """
+    if record is None:
+        history = checkpoints.history()
+    else:
+        accuracy = record.accuracy
+        history = History(curve=record.curve, best_val=accuracy.best_val, best_epoch=accuracy.best_epoch)
+    if history is not None and history.best_step is not None:
+        return history
+    if record is not None:
+        raise UserError(f"{run.name} {record.status} before its first evaluation, so there is no checkpoint to score.")
+    if history is None:
+        raise UserError(f"{run.name} has no checkpoint yet. Train it on: {run.command}")
+    raise UserError(f"{run.name} has not come to its first evaluation yet. Train it on: {run.command}")
 
 
 def _data_folder(run: Run) -> Path:

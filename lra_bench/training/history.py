@@ -19,9 +19,20 @@ class History(Frozen):
     curve: list[CurvePoint] = Field(default_factory=list)
     best_val: float | None = None
     best_epoch: float | None = None
-    train_seconds: float = Field(default=0.0, description="in dispatches of training steps, all sessions")
+    devices: str | None = Field(default=None, description="what the clocks below were measured on")
+    train_seconds: float = Field(default=0.0, description="in dispatches of training steps, all sessions on `devices`")
     timed_steps: int = 0
     compile_seconds: float = 0.0
+
+    def on(self, devices: str, compile_seconds: float) -> History:
+        """The history as it goes on, on these devices. Clocks that ran on others start anew: their sum has no meaning.
+
+        `compile_seconds` were spent for this session.
+        """
+        if self.devices == devices:
+            return self
+        clocks = {"devices": devices, "train_seconds": 0.0, "timed_steps": 0, "compile_seconds": compile_seconds}
+        return self.model_copy(update=clocks)
 
     def after_steps(self, steps: int, seconds: float) -> History:
         """The history with so many more steps, which took so long."""
@@ -34,6 +45,11 @@ class History(Frozen):
         if self.best_val is None or point.val_accuracy > self.best_val:
             update |= {"best_val": point.val_accuracy, "best_epoch": point.epoch}
         return self.model_copy(update=update)
+
+    @property
+    def best_step(self) -> int | None:
+        """The step after which the best parameters were saved; None before the first evaluation."""
+        return next((point.step for point in self.curve if point.epoch == self.best_epoch), None)
 
     @property
     def last_is_best(self) -> bool:

@@ -11,10 +11,11 @@ from lra_bench.errors import WorkError
 from lra_bench.machine.memory import peak_memory
 from lra_bench.machine.system import describe_provenance, describe_system
 from lra_bench.machine.xla import Cost
-from lra_bench.paths import write_atomically
-from lra_bench.records.files import record_text, write_record
+from lra_bench.records.files import write_record
+from lra_bench.records.finished import is_finished, write_finished
 from lra_bench.records.schema import Accuracies, Record, Throughput
 from lra_bench.runs.run import Run
+from lra_bench.training.checkpoint import saved_steps
 from lra_bench.training.history import History
 
 Score = tuple[float, float]
@@ -33,6 +34,12 @@ def accuracies(run: Run, history: History, majority: float, test: Score | None, 
         last_test=last_test[1] if last_test else None,
         majority=majority,
     )
+
+
+def devices_of(run: Run, remat: bool) -> str:
+    """What the clocks of this session measure: the kind and the number of devices, and whether it rematerializes."""
+    system = describe_system(run.precision)
+    return f"{system.devices} x {system.device_kind}{', remat' if remat else ''}"
 
 
 def throughput(run: Run, history: History, cost: Cost, tokens_per_example: int, remat: bool) -> Throughput:
@@ -89,12 +96,15 @@ def write_result(record: Record, run: Run, results_dir: Path) -> Record:
 
     Raises WorkError for a run that diverged, saying what is kept.
     """
-    if not (run.folder / "result.json").exists():
-        write_atomically(run.folder / "result.json", record_text(record))
+    if not is_finished(run.folder):
+        write_finished(run.folder, record)
     path = write_record(results_dir, record)
     if record.status == "diverged":
+        checkpoints = run.folder / "checkpoints"
+        saved = any(saved_steps(checkpoints / kind) for kind in ("last", "best"))
+        kept = f"The last good checkpoint is in {checkpoints}." if saved else "No checkpoint had been saved."
         raise WorkError(
-            f"training diverged: {record.note}. The last good checkpoint is in {run.folder / 'checkpoints'}, "
-            f"the record in {path}. Try a smaller learning rate, as in --set ssm_lr=0.0005."
+            f"training diverged: {record.note}. {kept} The record is in {path}. Try a smaller learning rate, as in "
+            "--set ssm_lr=0.0005."
         )
     return record

@@ -8,7 +8,8 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from lra_bench.data.packed import PackedSplit, open_split
+from lra_bench.data.integrity import open_checked
+from lra_bench.data.packed import PackedSplit
 from lra_bench.errors import UserError
 from lra_bench.machine.precision import matmul_precision
 from lra_bench.machine.xla import run_on_calling_thread, use_compilation_cache
@@ -16,7 +17,7 @@ from lra_bench.models.layers import DataShape
 from lra_bench.paths import cache_folder
 from lra_bench.registry import task_module
 from lra_bench.runs.run import Run
-from lra_bench.spec import SPLITS, Placement, SplitName
+from lra_bench.spec import Placement, SplitName
 from lra_bench.training.functional import FunctionalNetwork, initialized
 from lra_bench.training.input_pipeline import InputPipeline, make_pipelines
 from lra_bench.training.mesh import data_mesh, replicate
@@ -67,12 +68,13 @@ def set_up(
 ) -> tuple[TrainingSetup, TrainState]:
     """Open the data, initialize the network and compile the training program, or find it in the cache on disk.
 
-    Raises UserError where a batch is larger than the training split, or cannot be divided over the devices.
+    Raises UserError where the data is not what was prepared, or a batch is larger than the training split or cannot be
+    divided over the devices.
     """
     run_on_calling_thread()
     use_compilation_cache(cache_folder() / "xla")
     mesh = data_mesh(run.recipe.batch_size)
-    packed = {split: open_split(data_folder, split) for split in SPLITS}
+    packed = open_checked(data_folder, run.data.fingerprint)
     n = len(packed["train"].labels)
     if n < run.recipe.batch_size:
         raise UserError(f"batch_size must not exceed the {n} training examples, got {run.recipe.batch_size}.")

@@ -10,16 +10,15 @@ from typing import Literal
 import numpy as np
 
 from lra_bench.data.packed import majority_share
-from lra_bench.paths import write_atomically
 from lra_bench.progress import Progress
-from lra_bench.records.files import load_record
+from lra_bench.records.finished import is_finished, load_finished
 from lra_bench.records.schema import CurvePoint, Record
-from lra_bench.runs.run import Run
+from lra_bench.runs.run import Run, write_settings
 from lra_bench.spec import Placement, Recipe
 from lra_bench.training.checkpoint import Checkpoints
 from lra_bench.training.history import History
 from lra_bench.training.mesh import replicate
-from lra_bench.training.result import Score, accuracies, make_record, throughput, write_result
+from lra_bench.training.result import Score, accuracies, devices_of, make_record, throughput, write_result
 from lra_bench.training.setup import set_up
 from lra_bench.training.state import Totals, stream_key
 from lra_bench.training.stopping import StopRequest, only_process_of, out_of_memory_in_words
@@ -64,15 +63,14 @@ def train(
     when the loss stops being finite, the device's memory does not suffice, or another process trains the same run.
     """
     with only_process_of(run), out_of_memory_in_words(run), StopRequest(deadline) as stop:
-        finished = run.folder / "result.json"
-        if finished.exists():
-            return write_result(load_record(finished), run, results_dir)
+        if is_finished(run.folder):
+            return write_result(load_finished(run.folder), run, results_dir)
 
         # ---------------------------------------------------------------- set up
-        write_atomically(run.folder / "run.json", run.model_dump_json(indent=1) + "\n")
+        write_settings(run)
         setup, state = set_up(run, data_folder, placement, remat)
         checkpoints = Checkpoints(run.folder / "checkpoints")
-        history = History(compile_seconds=setup.programs.cost.compile_seconds)
+        history = History()
         dropout_key = replicate(stream_key(run.seed, 2), setup.mesh)
         advice = growth_advice(run.recipe)
 
@@ -90,7 +88,9 @@ def train(
         # ---------------------------------------------------------------- continue an earlier session
         resumed = checkpoints.restore_last(state)
         if resumed is not None:
-            state, history = resumed[0], History.model_validate(resumed[1])
+            state, history = resumed
+            checkpoints.mend_best(history, state)
+        history = history.on(devices_of(run, remat), setup.programs.cost.compile_seconds)
         history.write_metrics(run)  # an epoch after the checkpoint will be repeated: its line goes now
         stop.raise_if_signaled(f"nothing was trained yet. Type the same again: {run.command}")
 
@@ -123,7 +123,7 @@ def train(
                     progress.advance(n)
                     time_to_save = stop.wanted or time.monotonic() - saved_at > SAVE_SECONDS
                     if time_to_save and step < epoch_end:
-                        checkpoints.save_last(step, state, history.model_dump(mode="json"))
+                        checkpoints.save_last(step, state, history)
                         saved_at = time.monotonic()
                         stop.raise_if_wanted(run)
 
@@ -144,8 +144,8 @@ def train(
                 state = state._replace(totals=replicate(Totals.zero(), setup.mesh))
                 if history.last_is_best:
                     # Before `last`: a kill between the two repeats the epoch, and saves the same best again.
-                    checkpoints.save_best(step, (state.params, state.stats), history.model_dump(mode="json"))
-                checkpoints.save_last(step, state, history.model_dump(mode="json"))
+                    checkpoints.save_best(step, state, history)
+                checkpoints.save_last(step, state, history)
                 saved_at = time.monotonic()
                 history.write_metrics(run)
                 progress.log(history.describe_epoch())
@@ -153,10 +153,8 @@ def train(
 
         # ---------------------------------------------------------------- test the best checkpoint, once
         last_test = setup.evaluate(state.params, state.stats, "test")
-        best = checkpoints.restore_best((state.params, state.stats))
-        assert best is not None, "an epoch was evaluated, so a best checkpoint was saved"
-        best_params, best_stats = best[0]
-        test = setup.evaluate(best_params, best_stats, "test")
+        assert history.best_step is not None, "the last step ends an epoch, and each epoch is evaluated"
+        test = setup.evaluate(*checkpoints.restore_best(history.best_step, state), "test")
         checkpoints.close()
         written = write_result(record("completed", test, last_test), run, results_dir)
         stop.raise_if_signaled(f"{run.name} had just ended, and its record is written.")

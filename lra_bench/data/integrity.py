@@ -1,0 +1,91 @@
+"""The check, before training or evaluation, that the packed arrays are those that `prepare` wrote.
+
+Every array is hashed once. The hashes are kept in the cache folder with the inode, the size and the times of each file,
+so that a later start hashes only what was touched since.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from lra_bench.data.manifest import Manifest, PackedFile, load_manifest
+from lra_bench.data.packed import ARRAYS, PackedSplit, describe_file, disagrees, open_arrays, relative_path
+from lra_bench.errors import UserError
+from lra_bench.paths import cache_folder, write_atomically
+from lra_bench.progress import Progress
+from lra_bench.spec import SPLITS, Frozen, SplitName
+
+
+class _Hashed(Frozen):
+    """A packed array as it was found when it was hashed, and the marks that tell whether it was touched since."""
+
+    marks: tuple[int, int, int, int] | None
+    found: PackedFile
+
+
+_CACHE: TypeAdapter[dict[str, _Hashed]] = TypeAdapter(dict[str, _Hashed])
+"""The content of a cache file: the arrays of one prepared folder that were hashed, by their paths in it."""
+
+
+def open_checked(folder: Path, fingerprint: str) -> dict[SplitName, PackedSplit]:
+    """Memory-map all splits of a prepared folder, after a check that they are what was prepared.
+
+    Raises UserError if the manifest was changed, its fingerprint is not `fingerprint`, or an array is not the one that
+    it describes.
+    """
+    manifest = load_manifest(folder)
+    if manifest.fingerprint != fingerprint:
+        raise UserError(
+            f"{folder} now has the fingerprint {manifest.fingerprint}, and the run was planned for {fingerprint}: the "
+            "data was prepared anew meanwhile. Type the same again."
+        )
+    splits: dict[SplitName, PackedSplit] = {split: open_arrays(folder, manifest, split) for split in SPLITS}
+    _check_hashes(folder, manifest)
+    return splits
+
+
+def _check_hashes(folder: Path, manifest: Manifest) -> None:
+    """Check the SHA-256 of every packed array. Raises UserError, naming the first that has another."""
+    file = cache_folder() / "packed-hashes" / manifest.task / f"{folder.name}.json"
+    arrays = {relative_path(split, array) for split in SPLITS for array in ARRAYS}
+    known = {name: hashed for name, hashed in _read(file).items() if hashed.marks == _marks(folder / name)}
+    # A damaged cache must not refuse good data: what it calls wrong is hashed again.
+    unknown = [
+        packed
+        for packed in manifest.packed
+        if packed.path in arrays and (packed.path not in known or known[packed.path].found != packed)
+    ]
+    if not unknown:
+        return
+    total = sum(packed.bytes for packed in unknown)
+    with Progress(f"{manifest.task}: checking the prepared data", total=total, unit="B", first_line=1.0) as progress:
+        for packed in unknown:
+            marks = _marks(folder / packed.path)
+            known[packed.path] = _Hashed(marks=marks, found=describe_file(folder, packed.path, progress.advance))
+            if known[packed.path].found != packed:
+                raise disagrees(folder, manifest, f"{packed.path} has another SHA-256")
+    with contextlib.suppress(OSError):  # then the next start hashes again
+        write_atomically(file, _CACHE.dump_json(known, indent=1) + b"\n")
+
+
+def _read(file: Path) -> dict[str, _Hashed]:
+    """Return the entries of a cache file; none if it is missing or damaged, because it can be made again."""
+    try:
+        return _CACHE.validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return {}
+
+
+def _marks(path: Path) -> tuple[int, int, int, int] | None:
+    """Return the inode, the size in bytes, and the times in ns of the last change of a file's content and of its entry.
+
+    No program sets the last one back. None if there is no such file.
+    """
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

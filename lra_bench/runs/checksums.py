@@ -1,0 +1,72 @@
+"""Checksums of the files of a run: written beside them as `SHA256SUMS`, in the format of `sha256sum --check`.
+
+The folder of a saved step has one over all its files, the folder of a run one over its settings and its record. A
+folder without one was written by an earlier lra-bench, and cannot be checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from lra_bench.paths import write_atomically
+
+SUMS = "SHA256SUMS"
+"""The name of the file of checksums."""
+
+_LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)\n")
+
+
+def files_below(folder: Path) -> list[str]:
+    """The files below `folder` but for its checksums and what is hidden, as sorted relative paths."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in paths if path.name != SUMS and not path.name.startswith("."))
+
+
+def checksum_of(text: str) -> str:
+    """The SHA-256 of a text as UTF-8, as hex digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def checksums_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """The SHA-256 of each of these files, paths relative to `folder`, as hex digits."""
+    return {name: _hash_of(folder / name) for name in names}
+
+
+def write_checksums(folder: Path, checksums: Mapping[str, str]) -> None:
+    """Write the checksums of files into their folder."""
+    write_atomically(folder / SUMS, "".join(f"{found}  {name}\n" for name, found in checksums.items()))
+
+
+def has_checksums(folder: Path) -> bool:
+    """Whether the folder has checksums, so that it can be checked."""
+    return (folder / SUMS).is_file()
+
+
+def damage_of(folder: Path, names: Collection[str] | None = None) -> str | None:
+    """What is not as when the checksums were written, such as `run.json has another SHA-256`; None where all is.
+
+    `names` are the files to check, by default all below the folder and all that have a checksum. Without checksums
+    there is nothing to compare with.
+    """
+    if not has_checksums(folder):
+        return None
+    content = (folder / SUMS).read_bytes().decode("utf-8", errors="replace")
+    recorded = {name: expected for expected, name in _LINE.findall(content)}
+    if _LINE.sub("", content):
+        return f"{SUMS} is not as it was written"
+    for name in sorted({*recorded, *files_below(folder)}) if names is None else names:
+        if name not in recorded:
+            return f"{name} is not in {SUMS}"
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if _hash_of(folder / name) != recorded[name]:
+            return f"{name} has another SHA-256 than when it was written"
+    return None
+
+
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
