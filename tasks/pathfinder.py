@@ -70,8 +70,11 @@ CONTOUR_LENGTH = 14
 METADATA = 64 << 20
 """The largest number of bytes of a metadata file. An official one has some 60,000."""
 
-MOST_FILES = 1_000_000
-"""The number of images and metadata files from which a source is refused without reading on. LRA has 200,200."""
+MOST_FILES = 500_000
+"""The number of images and metadata files from which a source is refused without reading on.
+
+LRA's archive has 200,200 of a resolution, and of 128 pixels twice as many.
+"""
 
 LIGHT = 127.0
 """The largest mean shade of an image. Curves are thin and light on a black ground."""

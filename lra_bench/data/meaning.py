@@ -30,6 +30,9 @@ COMMON = 0.1
 FEW = 5
 """The number of common inputs that says nothing about a set."""
 
+UNKNOWN = "<unk>"
+"""The token of everything that the vocabulary of a protocol leaves out."""
+
 EXAMPLES_PER_CLASS = 20
 """The number of examples of a split, per class, from which every class must occur.
 
@@ -38,10 +41,16 @@ The rarest class of all tasks has 0.7 times its equal share, so a class that is 
 
 
 class Inputs:
-    """The inputs of a set, to find those that occur more than once."""
+    """The inputs of a set, to find those that occur more than once.
 
-    def __init__(self) -> None:
-        """Begin without inputs."""
+    An input with `<unk>` is left out, because different texts can become the same ids.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        """Begin without inputs of the set that `manifest` describes."""
+        self._manifest = manifest
+        words = manifest.vocabulary or []
+        self._unknown = words.index(UNKNOWN) if UNKNOWN in words else None
         self._splits: dict[bytes, set[SplitName]] = {}
         self.repeats: Counter[SplitName] = Counter()
         """The inputs of a split that repeat an earlier one of it."""
@@ -51,7 +60,8 @@ class Inputs:
     def add(self, split: SplitName, rows: Rows) -> int:
         """Add rows of a split. Splits come in the order of `SPLITS`. Returns how many inputs occurred before."""
         known = 0
-        for row in rows.inputs:
+        whole = rows.inputs if self._unknown is None else rows.inputs[~self._has_unknown(rows)]
+        for row in whole:
             key = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
             have = self._splits.setdefault(key, set())
             known += bool(have)
@@ -62,26 +72,29 @@ class Inputs:
             have.add(split)
         return known
 
-    def problems(self, manifest: Manifest) -> list[str]:
+    def _has_unknown(self, rows: Rows) -> NDArray[np.bool_]:
+        return (rows.inputs == self._unknown).reshape(len(rows.inputs), -1).any(axis=1)
+
+    def problems(self) -> list[str]:
         """List splits that are not separate, and splits of few different inputs."""
-        found = []
-        for (split, other), n in self._common(manifest).items():
-            if n >= FEW and n > COMMON * manifest.counts[split]:
-                found.append(f"{split}: {n:,} of {manifest.counts[split]:,} inputs also occur in {other}")
+        counts, found = self._manifest.counts, []
+        for (split, other), n in self._common().items():
+            if n >= FEW and n > COMMON * counts[split]:
+                found.append(f"{split}: {n:,} of {counts[split]:,} inputs also occur in {other}")
         for split, n in self.repeats.items():
-            if n >= FEW and n > COMMON * manifest.counts[split]:
-                found.append(f"{split}: {n:,} of {manifest.counts[split]:,} inputs repeat another one of the split")
+            if n >= FEW and n > COMMON * counts[split]:
+                found.append(f"{split}: {n:,} of {counts[split]:,} inputs repeat another one of the split")
         return found
 
-    def notes(self, manifest: Manifest) -> list[str]:
+    def notes(self) -> list[str]:
         """Return one line that counts what occurs more than once; none if nothing does."""
-        told = [f"{n:,} of {split} also in {other}" for (split, other), n in self._common(manifest).items()]
+        told = [f"{n:,} of {split} also in {other}" for (split, other), n in self._common().items()]
         told += [f"{n:,} of {split} twice" for split, n in self.repeats.items() if n]
         return [f"equal inputs: {', '.join(told)}"] if told else []
 
-    def _common(self, manifest: Manifest) -> dict[tuple[SplitName, SplitName], int]:
+    def _common(self) -> dict[tuple[SplitName, SplitName], int]:
         """Return the common inputs, without those of a validation split that is the test split."""
-        copies = {("test", "val")} if manifest.validation_is_test else set()
+        copies = {("test", "val")} if self._manifest.validation_is_test else set()
         return {key: n for key, n in self.common.items() if n and key not in copies}
 
 
@@ -137,9 +150,9 @@ def _differs(manifest: Manifest, task: Task) -> bool:
 def problems_of_files(manifest: Manifest, task: Task, splits: Mapping[SplitName, PackedSplit]) -> Iterator[str]:
     """Yield everything that is wrong with the meaning of a set that was read from files."""
     yield from contents_problems(manifest, task)
-    inputs = Inputs()
+    inputs = Inputs(manifest)
     for split in SPLITS:
         yield from label_problems(manifest, task, split, np.asarray(splits[split].labels))
         for _, rows in splits[split].batches():
             inputs.add(split, rows)
-    yield from inputs.problems(manifest)
+    yield from inputs.problems()

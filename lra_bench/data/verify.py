@@ -41,7 +41,7 @@ def verify(folder: Path) -> list[str]:
     found = [*_hash_problems(folder, manifest), *_count_problems(manifest, module.TASK), *order_problems()]
     found += contents_problems(manifest, module.TASK)
     title = f"{manifest.task}: verify"
-    inputs, ranges = Inputs(), _Ranges(manifest)
+    inputs, ranges = Inputs(manifest), _Ranges(manifest)
     with Progress(title, total=sum(manifest.counts.values()), unit="examples") as progress:
         for split in SPLITS:
             found += _label_problems(manifest, module.TASK, split, splits[split])
@@ -53,14 +53,14 @@ def verify(folder: Path) -> list[str]:
             if manifest.tfds:
                 found += [f"{split}: {problem}" for problem in _dataset_problems(folder, split, splits[split])]
     if manifest.source != "generated":
-        found += inputs.problems(manifest)
+        found += inputs.problems()
     if found:
         more = f" (and {len(found) - SHOWN} more)" if len(found) > SHOWN else ""
         raise UserError(
             f"{folder} is damaged: {'; '.join(found[:SHOWN])}{more}. "
             f"Remove the folder, then type: lra-bench prepare {manifest.task}"
         )
-    return [*_report(manifest), *ranges.notes(), *inputs.notes(manifest), *contents_notes(manifest, module.TASK)]
+    return [*_report(manifest), *ranges.notes(), *inputs.notes(), *contents_notes(manifest, module.TASK)]
 
 
 class _Ranges:

@@ -7,6 +7,7 @@ allows.
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -53,6 +54,7 @@ _DAMAGE = (
     OverflowError,
     RuntimeError,  # a chain of headers that is too long, a member that zipfile cannot read
     MemoryError,
+    OSError,  # bz2 and zipfile report damage so, without the number of an error of the disk
 )
 """The errors by which the standard library reports a damaged archive."""
 
@@ -157,7 +159,10 @@ class _Content(io.RawIOBase):
         return len(piece)
 
 
-def _damaged(source: Path, error: BaseException) -> UserError:
+def _damaged(source: Path, error: Exception) -> UserError:
+    """Return the error for a damaged source. Raises an error of the disk again."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        raise error
     reason = " ".join(f"{error}".split())[:200] or type(error).__name__
     return UserError(f"{source} is damaged or cut short ({reason}). Fetch it again.")
 

@@ -44,11 +44,8 @@ FIRST_LABELS = (
 The split of S4 and S5 is over the files 1 … 5 in turn. Hugging Face's copy holds the same five in another order.
 """
 
-UNPACKED = 1 << 28
+UNPACKED = 160_000_000
 """The largest number of bytes that a parquet file may unpack to. The published one has 120 million."""
-
-BATCH = 64
-"""The number of rows of a parquet file that are read at a time."""
 
 Records = Iterator[tuple[int, NDArray[np.uint8]]]
 """An iterator over file numbers and their rows, uint8 (n, RECORD)."""
@@ -137,7 +134,7 @@ def _columns(where: Path, expected: int) -> tuple[NDArray[np.uint8], Iterator[by
     need_regular(where)
     try:
         file = _checked(where, expected)
-        labels = np.concatenate([batch["label"].to_numpy() for batch in file.iter_batches(BATCH, columns=["label"])])
+        labels = file.read(columns=["label"])["label"].to_numpy()
     except (ArrowException, OSError, ValueError) as error:
         raise _unreadable(where, error) from None
     if not ((labels >= 0) & (labels <= 9)).all():
@@ -147,15 +144,17 @@ def _columns(where: Path, expected: int) -> tuple[NDArray[np.uint8], Iterator[by
 
 def _checked(where: Path, expected: int) -> Any:
     """Open a parquet file and check its rows, its size and the types of its columns."""
-    from pyarrow import parquet, types
+    from pyarrow import binary, large_binary, parquet, types
 
     file = parquet.ParquetFile(where)
     columns = {field.name: field.type for field in file.schema_arrow}
     missing = [name for name in ("img", "label") if name not in columns]
     if missing:
         raise UserError(f"{where} has no column {' and no column '.join(missing)}; found: {', '.join(columns)[:200]}.")
-    image = columns["img"]
-    if not types.is_integer(columns["label"]) or not types.is_struct(image) or image.get_field_index("bytes") < 0:
+    image, png = columns["img"], None
+    if types.is_struct(image) and image.get_field_index("bytes") >= 0:
+        png = image.field("bytes").type
+    if not types.is_integer(columns["label"]) or png not in (binary(), large_binary()):
         raise UserError(f"{where}: its columns are not the label as a whole number and the image as bytes and path.")
     rows = file.metadata.num_rows
     if rows != expected:
@@ -167,11 +166,18 @@ def _checked(where: Path, expected: int) -> Any:
 
 
 def _images(where: Path, file: Any) -> Iterator[bytes | None]:
+    """Yield the images as PNG files.
+
+    They are read one at a time, because all rows of a file may name the same large image of a dictionary.
+    """
     from pyarrow import ArrowException
 
     try:
-        for batch in file.iter_batches(BATCH, columns=["img.bytes"]):
-            yield from batch["img"].field("bytes").to_pylist()
+        for batch in file.iter_batches(1, columns=["img.bytes"]):
+            image = batch["img"].field("bytes")[0]
+            if image.is_valid and len(image.as_buffer()) > LARGEST:
+                raise UserError(f"{where} has an image of more than {LARGEST:,} bytes.")
+            yield image.as_py()
     except (ArrowException, OSError, ValueError) as error:
         raise _unreadable(where, error) from None
 
@@ -181,6 +187,6 @@ def _unreadable(where: Path, error: Exception) -> UserError:
 
 
 def _record(where: str, label: np.uint8, png: bytes | None) -> NDArray[np.uint8]:
-    if png is None or len(png) > LARGEST:
-        raise UserError(f"{where} has no image, or one of more than {LARGEST:,} bytes.")
+    if png is None:
+        raise UserError(f"{where} has no image.")
     return np.concatenate([[label], color_planes(png, where, SIDE).ravel()]).astype(np.uint8)

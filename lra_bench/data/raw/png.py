@@ -17,6 +17,7 @@ LARGEST = 1 << 20
 """The largest number of bytes of a file. An image of 256 × 256 colors takes less than a quarter of it."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_END = b"IEND\xaeB`\x82"
 _GRAY = 0
 """The color type of gray without transparency."""
 
@@ -73,6 +74,8 @@ def _open(png: bytes, where: str, side: int) -> _Opened:
     """
     if len(png) < 33 or not png.startswith(_SIGNATURE) or png[12:16] != b"IHDR":
         raise UserError(f"{where} is no readable image (not a PNG).")
+    if _END not in png:
+        raise UserError(f"{where} is no readable image (cut short).")
     width, height, depth, color = struct.unpack(">IIBB", png[16:26])
     if (width, height) != (side, side):
         raise UserError(f"{where} is {width} × {height} pixels; {side} × {side} are expected.")
