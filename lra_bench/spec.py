@@ -107,6 +107,9 @@ class Task(Frozen):
     official: dict[Protocol, str] = Field(
         default={}, description="the fingerprint of the full set of the official files by protocol, where it is known"
     )
+    generated_differs: str = Field(
+        default="", description="what is known to differ between the examples made here and the released ones; or empty"
+    )
 
 
 class Recipe(Frozen):

@@ -14,7 +14,7 @@ from lra_bench.data.generators.tiny import TINY_SPLITS, Drawn, TinyGenerator
 from lra_bench.data.raw import cifar
 from lra_bench.data.raw.cifar import SIDE, TRAIN_FILES
 from lra_bench.data.raw.pixels import shades
-from lra_bench.data.raw.reading import BATCH, global_indices, no_val_fraction, wanted_counts
+from lra_bench.data.raw.reading import BATCH, MANY, global_indices, no_val_fraction, wanted_counts
 from lra_bench.data.raw.splits import tfds_order, torch_permutation
 from lra_bench.datasource import Generator, Layout, Origin, PlacedRows, Reader, RemoteFile, Request, Rows
 from lra_bench.errors import UserError
@@ -177,6 +177,16 @@ def draw_stripes(rng: np.random.Generator, layout: Layout) -> Drawn:
     return (np.clip(noisy, 0, 255).astype(np.uint8).ravel(),), label
 
 
+MEAN, MEAN_RANGE = 122.6, 8.0
+"""The mean shade of CIFAR-10, and how far that of `MANY` images may be from it: more than five standard errors."""
+
+LARGEST_STEP = 20.0
+"""The largest average difference of neighboring pixels.
+
+CIFAR-10 has 13.5 along rows and 15.3 along columns, in every thousand images. Pixels in any order have 55.
+"""
+
+
 class ImageData:
     """The data source of Image; see `lra_bench.datasource.DataSource`."""
 
@@ -200,10 +210,25 @@ class ImageData:
         return TinyGenerator(layout_of(TINY_SPLITS, TINY_SIDE * TINY_SIDE), draw_stripes)
 
     def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
-        """List images of one even shade; see `DataSource.problems`."""
-        del layout, source
+        """List images of one even shade, and files whose average is not that of CIFAR-10; see `DataSource.problems`."""
+        del layout
         blank = rows.inputs.min(axis=1) == rows.inputs.max(axis=1)
-        return [f"row {row} is one even shade" for row in np.flatnonzero(blank)]
+        found = [f"row {row} is one even shade" for row in np.flatnonzero(blank)]
+        if source == "generated" or len(rows.inputs) < MANY:
+            return found
+        pictures = rows.inputs.reshape(-1, SIDE, SIDE).astype(np.int16)
+        mean = float(pictures.mean())
+        down, across = (float(np.abs(np.diff(pictures, axis=axis)).mean()) for axis in (1, 2))
+        if abs(mean - MEAN) > MEAN_RANGE:
+            found.append(f"the mean shade of {len(pictures):,} images is {mean:.1f}; CIFAR-10 has {MEAN}")
+        if max(across, down) > LARGEST_STEP:
+            found.append(
+                f"neighboring pixels of {len(pictures):,} images differ by {max(across, down):.1f} shades on average, "
+                "those of CIFAR-10 by 15: the pixels are in another order"
+            )
+        elif across > down:
+            found.append(f"{len(pictures):,} images change more along rows than along columns: they lie on their side")
+        return found
 
     def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:
         """Return an image as lines of characters; see `DataSource.decode`."""

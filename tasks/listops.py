@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lra_bench.data.generators.tiny import rng_of
 from lra_bench.data.raw import archive, lra_release
-from lra_bench.data.raw.reading import Example, in_batches, no_val_fraction
+from lra_bench.data.raw.reading import MANY, Example, in_batches, no_val_fraction
 from lra_bench.datasource import Generator, Layout, PlacedRows, Reader, Request, Rows, counts_for, pad_rows
 from lra_bench.errors import UserError
 from lra_bench.spec import SPLITS, Protocol, Source, SplitName, Task
@@ -95,6 +95,12 @@ NUMBER_OF_BYTE[list(TOKEN_BYTES)] = np.arange(len(TOKEN_BYTES))
 """The token number of each byte, uint8 (256,)."""
 
 HEADER = b"Source\tTarget"
+
+LONGEST = 1 << 20
+"""The largest number of bytes of a line. An official line has some 20,000, most of them parentheses."""
+
+LENGTHS = (501, 1_999)
+"""The least and the largest number of tokens of an official expression."""
 
 
 def layout_of(protocol: Protocol, counts: Mapping[SplitName, int], length: int | None = None) -> Layout:
@@ -181,7 +187,7 @@ def parse_row(line: bytes, where: str) -> tuple[NDArray[np.uint8], int]:
     if value < 0:
         raise UserError(f"{where} is not a complete expression.")
     if target != b"%d" % value:
-        raise UserError(f"{where} has the value {value}, but the file says {target.decode(errors='replace')!r}.")
+        raise UserError(f"{where} has the value {value}, but the file says {target[:20].decode(errors='replace')!r}.")
     return numbers, value
 
 
@@ -203,14 +209,15 @@ class TsvReader:
         return in_batches(self._examples(), self.layout.length)
 
     def _examples(self) -> Iterator[Example]:
-        for split, name, lines in open_files(self.path):
-            if lines.readline().rstrip(b"\r\n") != HEADER:
+        for split, name, content in open_files(self.path):
+            lines = archive.lines(content, LONGEST, name)
+            if next(lines, b"").rstrip(b"\r\n") != HEADER:
                 raise UserError(
                     f"{name} does not begin with the header Source, tab, Target: it is no ListOps file of LRA."
                 )
             wanted = self.layout.counts[split]
             for row in range(wanted):
-                line = lines.readline()
+                line = next(lines, b"")
                 if not line:
                     raise UserError(
                         f"{name} ends after row {row:,}; {wanted:,} rows are expected: the file is cut off."
@@ -221,20 +228,20 @@ class TsvReader:
                 if len(document) > self.layout.length:
                     raise UserError(f"{where} has {len(document)} steps; at most {self.layout.length} are possible.")
                 yield self.layout.starts[split] + row, (document,), value
-            if self.whole and lines.readline():
+            if self.whole and next(lines, b""):
                 raise UserError(f"{name} goes on after row {wanted:,}: it is not LRA's file.")
 
 
 def open_files(path: Path) -> Iterator[tuple[SplitName, str, IO[bytes]]]:
-    """Yield split, name for messages, and lines of each TSV file, in the order of the folder or archive.
+    """Yield split, name for messages, and content of each TSV file, in the order of the folder or archive.
 
     Raises UserError if a file is missing.
     """
     missing = dict(FILES)
-    for name, lines in archive.files(path, SPLIT_OF.__contains__, skip=lambda _: True):
+    for name, content in archive.files(path, SPLIT_OF.__contains__, skip=lambda _: True):
         split = SPLIT_OF[name]
         if missing.pop(split, None):  # the second copy in the release is skipped
-            yield split, f"{path.name}/{name}", lines
+            yield split, f"{path.name}/{name}", content
         if not missing:
             return
     raise UserError(f"{path} holds no {', '.join(missing.values())}, neither itself nor in {', '.join(FOLDERS[1:])}.")
@@ -273,8 +280,10 @@ class ListOpsData:
         return ListOpsGenerator(layout_of(request.protocol, counts), GRAMMAR)
 
     def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
-        """List expressions that are incomplete or have another value than the label; see `DataSource.problems`."""
-        del source
+        """List expressions that are incomplete or have another value than the label, and files of short expressions.
+
+        See `DataSource.problems`.
+        """
         from lra_bench.data.generators.listops_grammar import evaluate
 
         found = []
@@ -285,6 +294,10 @@ class ListOpsData:
                 found.append(f"row {row} is not a complete expression")
             elif value != label:
                 found.append(f"row {row} has the value {value} but the label {label}")
+        assert layout.vocabulary is not None
+        n = rows.lengths - ("<eos>" in layout.vocabulary)
+        if source != "generated" and len(n) >= MANY and (n.min() < LENGTHS[0] or n.max() > LENGTHS[1]):
+            found.append(f"expressions have {n.min():,} … {n.max():,} tokens; LRA's have {LENGTHS[0]} … {LENGTHS[1]:,}")
         return found
 
     def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:

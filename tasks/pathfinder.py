@@ -5,7 +5,6 @@ Images are generated here, or read from LRA's images. The module also serves the
 
 from __future__ import annotations
 
-import io
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -15,11 +14,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from lra_bench.data.raw import lra_release
-from lra_bench.data.raw.archive import files
+from lra_bench.data.raw.archive import files, whole, without_mark
 from lra_bench.data.raw.pixels import shades
+from lra_bench.data.raw.png import LARGEST, gray_pixels
 from lra_bench.data.raw.reading import Example, global_indices, in_batches, no_val_fraction, wanted_counts
 from lra_bench.data.raw.splits import tenths, tfds_order, torch_permutation
 from lra_bench.datasource import Generator, Layout, PlacedRows, Reader, Request, Rows, counts_for
@@ -65,6 +64,21 @@ TINY_SPLITS: dict[SplitName, int] = {"train": 4_000, "val": 500, "test": 500}
 The curves are short and the examples few, so that a small network learns the sets in minutes.
 """
 
+CONTOUR_LENGTH = 14
+"""The number of paddles of a long curve at that difficulty, which is field 5 of the metadata."""
+
+METADATA = 64 << 20
+"""The largest number of bytes of a metadata file. An official one has some 60,000."""
+
+MOST_FILES = 500_000
+"""The number of images and metadata files from which a source is refused without reading on.
+
+LRA's archive has 200,200 of a resolution, and of 128 pixels twice as many.
+"""
+
+LIGHT = 127.0
+"""The largest mean shade of an image. Curves are thin and light on a black ground."""
+
 MARKERS_KNOWN = 128
 """The resolution whose released images were compared pixel by pixel with the generator's markers."""
 
@@ -84,16 +98,31 @@ class Drawing:
 
 
 def drawings(lines: bytes, where: str) -> list[Drawing]:
-    """Parse one metadata file, which is plain text in spite of its name `0.npy`. Raises UserError naming a bad line."""
+    """Parse one metadata file, which is plain text in spite of its name `0.npy`.
+
+    Raises UserError naming a line that is bad or describes an image of another difficulty.
+    """
     found = []
-    for number, line in enumerate(lines.splitlines(), start=1):
+    for number, line in enumerate(without_mark(lines, where).splitlines(), start=1):
         fields = line.decode(errors="replace").split()
         if len(fields) < 4 or fields[3] not in ("0", "1"):
+            shown = [field[:20] for field in fields[:4]]
+            raise UserError(f"{where}, line {number}, is not of the form `imgs/43 sample_0.png 0 LABEL …`: {shown}.")
+        if len(fields) > 5 and not _is_hard(fields[5]):
             raise UserError(
-                f"{where}, line {number}, is not of the form `imgs/43 sample_0.png 0 LABEL …`: {fields[:4]}."
+                f"{where}, line {number}, has curves of {fields[5][:20]} paddles; those of {DIFFICULTY} have "
+                f"{CONTOUR_LENGTH}: the folder has the name of another difficulty."
             )
         found.append(Drawing(f"{fields[0]}/{fields[1]}", int(fields[3]), f"{fields[0]}_{fields[1]}_{number}"))
     return found
+
+
+def _is_hard(field: str) -> bool:
+    """Whether a field of the metadata is the number of paddles of the difficulty."""
+    try:
+        return float(field) == CONTOUR_LENGTH
+    except ValueError:
+        return False
 
 
 @dataclass
@@ -130,27 +159,11 @@ class ImagesReader:
     def _examples(self) -> Iterator[Example]:
         for name, content in files(self.path, self._is_wanted):
             index, label = self.wanted[name.removeprefix(self.root)]
-            yield index, (pixels_of(content.read(), f"{self.path}: {name}", self.resolution),), label
+            where = f"{self.path}: {name}"
+            yield index, (gray_pixels(whole(content, LARGEST, where), where, self.resolution),), label
 
     def _is_wanted(self, name: str) -> bool:
         return name.startswith(self.root) and name.removeprefix(self.root) in self.wanted
-
-
-def pixels_of(png: bytes, where: str, resolution: int) -> NDArray[np.uint8]:
-    """Return the image's shades of gray, uint8 (resolution²,).
-
-    Raises UserError beginning with `where` for a file that is not an image of this resolution.
-    """
-    try:
-        with Image.open(io.BytesIO(png)) as image:
-            pixels = np.asarray(image.convert("L"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"{where} is no readable image ({error}).") from None
-    if pixels.shape != (resolution, resolution):
-        raise UserError(
-            f"{where} is {pixels.shape[1]} × {pixels.shape[0]} pixels; {resolution} × {resolution} are expected."
-        )
-    return pixels.ravel()
 
 
 def list_contents(path: Path, pattern: re.Pattern[str]) -> tuple[str, Contents]:
@@ -165,12 +178,15 @@ def list_contents(path: Path, pattern: re.Pattern[str]) -> tuple[str, Contents]:
             assert match is not None
             here = found[match["root"]]
             if match["metadata"]:
-                here.metadata[int(match["metadata"])] = drawings(content.read(), f"{path}: {name}")
+                where = f"{path}: {name}"
+                here.metadata[int(match["metadata"])] = drawings(whole(content, METADATA, where), where)
             else:
                 here.images.add(match["image"])
                 if not content.read(1):
                     here.empty.add(match["image"])
             progress.advance(1)
+            if progress.done > MOST_FILES:
+                raise UserError(f"{path} holds more than {MOST_FILES:,} images: it is another data set.")
     root = lra_release.innermost(found, path, f"{DIFFICULTY}/metadata/0.npy")
     return root, found[root]
 
@@ -270,7 +286,7 @@ class PathfinderData:
         no_val_fraction(request, self.task)
         (source,) = self.locate(path)
         root = "" if source.is_dir() else rf"(?:.*/)?pathfinder{self.resolution}/{DIFFICULTY}/"
-        inside = r"(?:metadata/(?P<metadata>\d+)\.npy|(?P<image>imgs/\d+/sample_\d+\.png))"
+        inside = r"(?:metadata/(?P<metadata>[0-9]{1,9})\.npy|(?P<image>imgs/[0-9]{1,9}/sample_[0-9]{1,9}\.png))"
         return read(source, re.compile(f"(?P<root>{root}){inside}"), self.resolution, request)
 
     def generator(self, request: Request) -> Generator | None:
@@ -281,7 +297,7 @@ class PathfinderData:
         return SnakeGenerator(layout_of(counts, resolution), resolution)
 
     def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
-        """List images that do not hold the marker exactly twice or do not use the whole range of gray.
+        """List images that do not hold the marker exactly twice, do not use the whole range of gray, or are inverted.
 
         The drawing of markers is known for images made here and, from released images, for Path-X. Images of other
         sizes that were read from files are checked for the range only. See `DataSource.problems`.
@@ -289,9 +305,9 @@ class PathfinderData:
         from lra_bench.data.generators.snakes import PARAMETERS, find_markers
 
         side = round(layout.length**0.5)
+        found = [f"row {row} is mostly white" for row in np.flatnonzero(rows.inputs.mean(axis=1) > LIGHT)]
         if source != "generated" and side != MARKERS_KNOWN:
-            return [f"row {row} has no white pixel" for row in np.flatnonzero(rows.inputs.max(axis=1) < 255)]
-        found = []
+            return found + [f"row {row} has no white pixel" for row in np.flatnonzero(rows.inputs.max(axis=1) < 255)]
         for row, pixels in enumerate(rows.inputs):
             markers = len(find_markers(pixels.reshape(side, side), PARAMETERS[side]))
             if markers != 2:

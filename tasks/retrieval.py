@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lra_bench.data.generators.tiny import TINY_SPLITS, Drawn, TinyGenerator
 from lra_bench.data.raw import lra_release
-from lra_bench.data.raw.archive import files
+from lra_bench.data.raw.archive import files, lines
 from lra_bench.data.raw.reading import Example, in_batches, no_val_fraction, wanted_counts
 from lra_bench.data.raw.tokenizers import (
     SPECIALS,
@@ -67,6 +67,13 @@ PARTS = ("tsv_data", "data/aan")
 """The folders of the files: in LRA's release, and in its mirror."""
 
 FIRST_FILE = "new_aan_pairs.train.tsv"
+NAMES = tuple(f"new_aan_pairs.{part}.tsv" for part in FILES)
+
+LONGEST = 16 << 20
+"""The largest number of bytes of a row, two papers. The average one of the published files has 58,000."""
+
+MOST_COPIES = 100
+"""The number of folders with files of the task from which an archive is refused without reading on."""
 
 _MIRROR = "https://huggingface.co/datasets/OpenNLPLab/lra/resolve/6cb133c44f406da743661488df9e977b87d98775/data/aan"
 
@@ -97,9 +104,9 @@ def is_pairs(name: str) -> bool:
     return FILE.fullmatch(name) is not None
 
 
-def pairs(lines: IO[bytes], name: str) -> Iterator[tuple[Pair, int]]:
+def pairs(content: IO[bytes], name: str) -> Iterator[tuple[Pair, int]]:
     """Yield both texts and the label of every row. Raises UserError naming a row of another format."""
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines(content, LONGEST, name), start=1):
         fields = line.removesuffix(b"\n").removesuffix(b"\r").split(b"\t")
         where = f"{name}, row {number:,},"
         if len(fields) != COLUMNS:
@@ -160,6 +167,8 @@ def list_contents(path: Path, length: int) -> tuple[str, Contents]:
             match = FILE.fullmatch(name)
             assert match is not None
             split, here = FILES[match["split"]], found[match["root"]]
+            if len(found) > MOST_COPIES:
+                raise UserError(f"{path} holds {FIRST_FILE} and so on in more than {MOST_COPIES} folders.")
             here.counts[split] = 0
             for texts, _ in pairs(content, name):
                 here.counts[split] += 1
@@ -168,10 +177,34 @@ def list_contents(path: Path, length: int) -> tuple[str, Contents]:
                     for text in texts:
                         here.characters.add(text[: length - 1])  # the last position is for `<eos>`
     root = lra_release.innermost(found, path, FIRST_FILE)
-    missing = [f"new_aan_pairs.{part}.tsv" for part, split in FILES.items() if split not in found[root].counts]
+    _need_all(path, [f"new_aan_pairs.{part}.tsv" for part, split in FILES.items() if split in found[root].counts])
+    return root, found[root]
+
+
+def _need_all(path: Path, have: Collection[str]) -> None:
+    """Raise UserError if one of the three files is not among the names `have`."""
+    missing = [name for name in NAMES if name not in have]
     if missing:
         raise UserError(f"{path} holds no {' and no '.join(missing)}.")
-    return root, found[root]
+
+
+def locate_source(path: Path) -> Path:
+    """Return the archive or the folder of the three files. Raises UserError if one of them is missing."""
+    try:
+        source = lra_release.locate_part(path, PARTS, FIRST_FILE)
+    except UserError:
+        for folder in (path, *(path / part for part in PARTS)):
+            if have := _present(folder):
+                _need_all(folder, have)
+        raise
+    if source.is_dir():
+        _need_all(source, _present(source))
+    return source
+
+
+def _present(folder: Path) -> list[str]:
+    """Return which of the three files are in a folder."""
+    return [name for name in NAMES if (folder / name).is_file()]
 
 
 def layout_of(counts: Mapping[SplitName, int], vocabulary: tuple[str, ...], length: int) -> Layout:
@@ -206,13 +239,13 @@ class RetrievalData:
 
     def locate(self, path: Path) -> list[Path]:
         """Find the raw files; see `DataSource.locate`."""
-        folder = lra_release.locate_part(path, PARTS, FIRST_FILE)
-        return [folder / f"new_aan_pairs.{part}.tsv" for part in FILES] if folder.is_dir() else [folder]
+        source = locate_source(path)
+        return [source / name for name in NAMES] if source.is_dir() else [source]
 
     def read(self, path: Path, request: Request) -> Reader:
         """Open the raw files; see `DataSource.read`."""
         no_val_fraction(request, TASK)
-        source = lra_release.locate_part(path, PARTS, FIRST_FILE)
+        source = locate_source(path)
         root, found = list_contents(source, TASK.length)
         counts = wanted_counts(request, TASK.splits, TINY_SPLITS, found.counts, source)
         tokenizer: Tokenizer = (

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lra_bench.data.generators.tiny import TINY_SPLITS, Drawn, TinyGenerator
-from lra_bench.data.raw.archive import files
-from lra_bench.data.raw.reading import Example, global_indices, in_batches, wanted_counts
-from lra_bench.data.raw.splits import holdout
+from lra_bench.data.raw.archive import files, whole, without_mark
+from lra_bench.data.raw.reading import MANY, Example, balanced, global_indices, in_batches, wanted_counts
+from lra_bench.data.raw.splits import holdout, torch_permutation
 from lra_bench.data.raw.tokenizers import (
     SPECIALS,
     ByteTokenizer,
@@ -81,13 +81,27 @@ s4 includes `<eos>`. lra has the paper's 4,000 bytes; the configuration in LRA's
 MIN_FREQUENCY = 15
 """The least number of times that a character occurs in the training reviews to get an id of its own in s4.
 
-The reviews are cut to length first. The full set has 134 ids, where the published code allows for 135.
+The reviews are cut to length first. The full set has 134 ids.
 """
 
 LABELS = ("neg", "pos")
 """The folder of each label."""
 
-FILE = re.compile(r"(?P<root>(?:.*/)?)(?P<split>train|test)/(?P<label>neg|pos)/(?P<number>\d+)_(?P<stars>\d+)\.txt")
+FILE = re.compile(
+    r"(?P<root>(?:.*/)?)(?P<split>train|test)/(?P<label>neg|pos)/(?P<number>[0-9]{1,9})_(?P<stars>[0-9]{1,2})\.txt"
+)
+
+STARS = (range(5), range(7, 11))
+"""The stars that a review of each label can have. The archive has none with five or six."""
+
+LARGEST = 1 << 20
+"""The largest number of bytes of a review. The longest one of the archive has 13,704 characters."""
+
+MEAN_LENGTHS = (900.0, 1_700.0)
+"""The possible mean lengths of `MANY` reviews. Those of the whole archive, cut to length, have about 1,250."""
+
+MOST_REVIEWS = 1_000_000
+"""The number of reviews from which a source is refused without reading on. The archive has 50,000."""
 
 
 @dataclass(frozen=True, order=True)
@@ -120,7 +134,13 @@ def reviews(path: Path) -> Iterator[tuple[str, Review, str]]:
     for name, content in files(path, is_review, skip=lambda folder: folder.endswith("/unsup")):
         known = review_of(name)
         assert known is not None
-        yield *known, utf8(content.read(), f"{path}: {name}")
+        _, review = known
+        where = f"{path}: {name}"
+        if review.stars not in STARS[review.label]:
+            raise UserError(
+                f"{where} has {review.stars} stars, which no review in the folder {LABELS[review.label]} has."
+            )
+        yield *known, utf8(without_mark(whole(content, LARGEST, where), where), where)
 
 
 @dataclass(frozen=True)
@@ -162,6 +182,8 @@ def list_contents(path: Path, length: int) -> tuple[dict[str, list[Review]], Cha
             if split == "train":
                 counts.add(text[: length - 1])
             progress.advance(1)
+            if progress.done > MOST_REVIEWS:
+                raise UserError(f"{path} holds more than {MOST_REVIEWS:,} reviews: it is another data set.")
     for split, names in found.items():
         names.sort()
         if not names:
@@ -176,9 +198,7 @@ def read(path: Path, request: Request) -> ImdbReader:
     length = LENGTHS[request.protocol]
     found, characters = list_contents(path, length)
     n_train, n_test = len(found["train"]), len(found["test"])
-    train, val = np.arange(n_train), np.arange(0)
-    if request.val_fraction is not None:
-        train, val = holdout(n_train, request.val_fraction)
+    train, val, test = orders(found, request)
     published, tiny = splits_of(TASK.splits, request), splits_of(TINY_SPLITS, request)
     have: dict[SplitName, int] = {"train": len(train), "val": len(val), "test": n_test}
     if request.val_fraction is None:
@@ -187,8 +207,7 @@ def read(path: Path, request: Request) -> ImdbReader:
     tokenizer: Tokenizer = (
         ByteTokenizer() if request.protocol == "lra" else CharacterTokenizer(characters.vocabulary(MIN_FREQUENCY))
     )
-    test = np.arange(n_train, n_train + n_test)
-    first = [train[: counts["train"]], val[: counts["val"]], test[: counts["test"]]]
+    first = [train[: counts["train"]], val[: counts["val"]], n_train + test[: counts["test"]]]
     index_of = global_indices(n_train + n_test, first)
     if request.val_fraction is None:  # leave a gap for val, into which `prepare` copies test
         index_of[index_of >= counts["train"]] += counts["val"]
@@ -200,6 +219,28 @@ def read(path: Path, request: Request) -> ImdbReader:
         tokenizer,
         {key: int(index) for key, index in zip(keys, index_of, strict=True) if index >= 0},
     )
+
+
+def orders(found: Mapping[str, list[Review]], request: Request) -> list[NDArray[np.int64]]:
+    """Return the order of the train, val and test reviews, as indices into `found` of their folder.
+
+    A whole set keeps the order of the files. A smaller one takes its examples from the beginning of an order in which
+    the classes alternate, because the files are sorted by class.
+    """
+    n_train, n_test = len(found["train"]), len(found["test"])
+    train, val, test = np.arange(n_train), np.arange(0), np.arange(n_test)
+    if request.val_fraction is not None:
+        train, val = holdout(n_train, request.val_fraction)
+    if request.size == "full":
+        return [train, val, test]
+    if request.val_fraction is None:
+        train = torch_permutation(n_train)
+    labels = {split: np.array([review.label for review in names]) for split, names in found.items()}
+    return [
+        balanced(train, labels["train"]),
+        balanced(val, labels["train"]),
+        balanced(torch_permutation(n_test), labels["test"]),
+    ]
 
 
 def splits_of(full: Mapping[SplitName, int], request: Request) -> dict[SplitName, int]:
@@ -266,9 +307,14 @@ class TextData:
         return TinyGenerator(layout_of(request, counts, vocabulary, TINY_LENGTH), draw_review)
 
     def problems(self, layout: Layout, rows: Rows, source: Source) -> list[str]:
-        """List faults in ids, padding and lengths; see `DataSource.problems`."""
-        del source
-        return token_problems(layout, rows)
+        """List faults in ids, padding and lengths, and texts of another length; see `DataSource.problems`."""
+        found = token_problems(layout, rows)
+        mean = float(rows.lengths.mean())
+        if source != "generated" and len(rows.lengths) >= MANY and not MEAN_LENGTHS[0] <= mean <= MEAN_LENGTHS[1]:
+            found.append(
+                f"{len(rows.lengths):,} reviews have {mean:,.0f} steps on average; those of the IMDB have about 1,250"
+            )
+        return found
 
     def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:
         """Return a review as text; see `DataSource.decode`."""

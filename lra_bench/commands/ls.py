@@ -58,9 +58,17 @@ def tasks() -> list[Row]:
 
 
 def described(manifest: Manifest) -> str:
-    """Name a prepared set by protocol, source and size, and say where its contents are the official ones."""
-    official = manifest.official_contents and manifest.source != "official"
-    return f"{manifest.protocol} {manifest.source} {manifest.size}" + (" (official contents)" if official else "")
+    """Name a prepared set by protocol, source and size, and say what is known of its contents."""
+    from lra_bench.registry import task_module
+
+    note = ""
+    if manifest.official_contents and manifest.source != "official":
+        note = " (official contents)"
+    elif (
+        manifest.source == "generated" and manifest.size != "tiny" and task_module(manifest.task).TASK.generated_differs
+    ):
+        note = " (differs from the released images)"
+    return f"{manifest.protocol} {manifest.source} {manifest.size}{note}"
 
 
 def models() -> list[Row]:

@@ -24,7 +24,7 @@ from filelock import FileLock
 from lra_bench.datasource import RemoteFile
 from lra_bench.errors import WorkError, disk_error
 from lra_bench.paths import write_atomically
-from lra_bench.progress import Progress
+from lra_bench.progress import Progress, print_line
 
 CHUNK = 1 << 20
 """The number of bytes that are read at a time."""
@@ -88,7 +88,7 @@ class _Partial:
 
 
 def fetch(file: RemoteFile, folder: Path, *, backoff: float = BACKOFF) -> Fetched:
-    """Download `file` into `folder` unless it is there.
+    """Download `file` into `folder` unless it is there with the bytes that were downloaded.
 
     A second process that needs the same file waits for the first. Bytes are written to `NAME.part`. A later call
     continues that part if the server can prove that it still has the same file (Range with If-Range). Size and SHA-256
@@ -108,15 +108,22 @@ def fetch(file: RemoteFile, folder: Path, *, backoff: float = BACKOFF) -> Fetche
 
 
 def _already_here(target: Path, file: RemoteFile) -> Fetched | None:
-    """Return the file of an earlier call if its record agrees with the file on disk and with `file`; else None."""
+    """Return the file of an earlier call if its record agrees with the file on disk and with `file`; else None.
+
+    The file is read to its end, because a disk can change bytes without changing the size.
+    """
     try:
         record = json.loads(_record_path(target).read_text(encoding="utf-8"))
         have = Fetched(target, str(record["url"]), int(record["size"]), str(record["sha256"]))
         size = target.stat().st_size
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    fits = size == have.size and file.size in (None, size) and file.sha256 in (None, have.sha256)
-    return have if fits and have.url == file.url else None
+    if have.url != file.url or file.size not in (None, have.size) or file.sha256 not in (None, have.sha256):
+        return None
+    if size != have.size or not target.is_file() or sha256_of(target) != have.sha256:
+        print_line(f"{target} is not what was downloaded; it is fetched again.")
+        return None
+    return have
 
 
 def _record_path(target: Path) -> Path:

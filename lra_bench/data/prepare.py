@@ -18,8 +18,9 @@ from typing import Any, cast
 from lra_bench import __version__
 from lra_bench.data import build
 from lra_bench.data.manifest import FILE, Manifest, RawFile, fingerprint_of, load_manifest, manifest_text
+from lra_bench.data.meaning import problems_of_files
 from lra_bench.data.packed import PackedSplit, PackedWriter, describe, majority_share, open_arrays
-from lra_bench.data.sources import SourceAttempt, attempts_for, obtain, partial_of, plan_for, request_for
+from lra_bench.data.sources import SourceAttempt, attempts_for, copies_of, obtain, partial_of, plan_for, request_for
 from lra_bench.data.tfds_builder import write_dataset
 from lra_bench.data.verify import verify as verify_folder
 from lra_bench.datasource import Generator, Reader, Request, bytes_per_example
@@ -28,6 +29,9 @@ from lra_bench.paths import data_folder, locked, write_atomically
 from lra_bench.progress import print_line
 from lra_bench.registry import task_module
 from lra_bench.spec import SPLITS, SplitName, Task
+
+ONE = 25
+"""The number of examples that chance gives one class only. A larger split of one class is a wrong set."""
 
 SPARE = 16 << 20
 """The number of bytes that must be free besides what the set itself takes."""
@@ -52,7 +56,8 @@ def prepare(
     `source_path` is the user's own copy. Without it, official server, mirrors and generator are tried in this order;
     `source` names the only source kind to try. `jobs` is the number of processes (default: all cores) and never changes
     the bytes. Without `tfds` the TFDS dataset, which training does not read, is left out. `dry_run` only prints the
-    plan. `verify` reads everything again, also if the task was prepared before. Raises UserError for bad arguments,
+    plan. `verify` reads everything again, also if the task was prepared before; without `source_path` and `source` it
+    finds what was prepared from the user's own copies, too. Raises UserError for bad arguments,
     wrong files and failed verification, and WorkError for failed downloads and full disks.
     """
     jobs = _jobs(jobs)
@@ -73,10 +78,14 @@ def prepare(
     request = request_for(protocol, size, seed, val_fraction)
     attempts = attempts_for(task, request, source_path, source)
     with _disk_errors_in_words(data_folder() / task):
-        folder = _already(task, attempts) or _first_that_works(task, request, attempts, jobs, tfds)
+        folder = _already(task, attempts)
+        copies = copies_of(task, request) if verify and source is None and source_path is None else []
+        if folder is None:
+            folder = copies[0] if copies else _first_that_works(task, request, attempts, jobs, tfds)
     if verify:
-        for line in verify_folder(folder):
-            print_line(line)
+        for one in dict.fromkeys([folder, *copies]):
+            for line in verify_folder(one):
+                print_line(line)
     return folder
 
 
@@ -121,6 +130,11 @@ def _already(task: str, attempts: list[SourceAttempt]) -> Path | None:
                 raise UserError(
                     f"{folder} holds version {manifest.version} of {task}; this lra-bench makes version "
                     f"{task_module(task).TASK.version}. Remove the folder and type the same again."
+                )
+            if any(share == 1 and manifest.counts[split] > ONE for split, share in manifest.majority.items()):
+                raise UserError(
+                    f"{folder} holds a split of one class only, as earlier versions made it. Remove the folder and "
+                    "type the same again."
                 )
             print_line(f"{task}: already prepared ({manifest.source}: {manifest.origin})")
             return folder
@@ -198,7 +212,11 @@ def _prepare_from(
         if folder.exists():
             shutil.rmtree(folder)  # without a manifest the folder is not a finished one
         content = attempt.generator or module.DATA.read(cast(Path, path), request)
-        _build(_Work(module.TASK, request, attempt, raw, content, tfds), jobs, partial_of(folder))
+        try:
+            _build(_Work(module.TASK, request, attempt, raw, content, tfds), jobs, partial_of(folder))
+        except UserError:  # wrong files: what was read of them is of no use
+            shutil.rmtree(partial_of(folder), ignore_errors=True)
+            raise
         partial_of(folder).replace(folder)
     print_line(f"{task}: prepared {content.layout.total:,} examples")
     return folder
@@ -224,6 +242,8 @@ def _build(work: _Work, jobs: int, partial: Path) -> None:
         manifest = _manifest(work, partial)
         splits: dict[SplitName, PackedSplit] = {split: open_arrays(partial, manifest, split) for split in SPLITS}
         manifest = manifest.model_copy(update={"majority": {s: majority_share(splits[s].labels) for s in SPLITS}})
+        if work.attempt.generator is None and (wrong := list(problems_of_files(manifest, work.task, splits))):
+            raise UserError(f"{work.task.name}: {work.attempt.text} is not what it should be: {'; '.join(wrong)}.")
         if work.tfds:
             write_dataset(partial, work.task, manifest, splits)
     finally:

@@ -12,6 +12,7 @@ from rich.filesize import decimal
 
 from lra_bench.data.download import fetch, newest_of, sha256_of, size_of
 from lra_bench.data.manifest import FILE, RawFile
+from lra_bench.data.raw.archive import need_regular
 from lra_bench.datasource import DataSource, Generator, Origin, Request, bytes_per_example, parse_size
 from lra_bench.errors import UserError
 from lra_bench.paths import data_folder, home
@@ -27,6 +28,10 @@ WRITE_SECONDS_PER_BYTE = 1.5e-8
 
 Both were measured on ListOps and Path-X.
 """
+
+
+IDENTITY = 8
+"""The number of hex digits that distinguish a user's copies in the names of their folders."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,10 @@ def attempts_for(
         if only in (None, origin.kind)
     ]
     if generator is not None:
-        text = f"lra-bench's own generator, seed {request.seed}"
+        differs = (
+            f" ({module.TASK.generated_differs})" if module.TASK.generated_differs and request.size != "tiny" else ""
+        )
+        text = f"lra-bench's own generator, seed {request.seed}{differs}"
         attempts.append(SourceAttempt("generated", folder_name(request, "generated"), text, generator=generator))
     if not attempts:
         asked = f" from --source {only}" if only else ""
@@ -161,6 +169,9 @@ def _user_attempt(data: DataSource, request: Request, path: Path) -> SourceAttem
     if not path.exists():
         raise UserError(f"--from: {path} does not exist. Give an archive, or the folder it was extracted to.")
     located = data.locate(path)
+    for file in located:
+        if not file.is_dir():
+            need_regular(file)
     pinned = {file.sha256: origin for origin in data.origins for file in origin.files if len(origin.files) == 1}
     sizes = {file.size for origin in data.origins for file in origin.files if file.sha256}
     if len(located) == 1 and located[0].stat().st_size in sizes:
@@ -169,8 +180,14 @@ def _user_attempt(data: DataSource, request: Request, path: Path) -> SourceAttem
             return SourceAttempt(origin.kind, folder_name(request, origin.kind), f"{origin.name}, your copy", path=path)
     # Path, size and time identify a copy without reading it, so that a changed copy becomes another prepared set.
     marks = [(str(file), size_of(file), newest_of(file)) for file in located]
-    identity = hashlib.sha256(repr(marks).encode()).hexdigest()[:8]
+    identity = hashlib.sha256(repr(marks).encode()).hexdigest()[:IDENTITY]
     return SourceAttempt("user", folder_name(request, "user", identity), f"your copy, {path.name}", path=path)
+
+
+def copies_of(task: str, request: Request) -> list[Path]:
+    """Return the prepared folders of the user's own copies that a request fits, sorted by name."""
+    pattern = folder_name(request, "user", "?" * IDENTITY)
+    return sorted(path.parent for path in (data_folder() / task).glob(f"{pattern}/{FILE}"))
 
 
 def obtain(attempt: SourceAttempt, data: DataSource) -> tuple[Path, list[RawFile]]:

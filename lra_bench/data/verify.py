@@ -5,13 +5,13 @@ It reads a prepared set again and checks everything that can be checked without 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from lra_bench.data.manifest import Manifest, fingerprint_of, load_manifest
+from lra_bench.data.meaning import Inputs, contents_notes, contents_problems, label_problems
 from lra_bench.data.packed import PackedSplit, describe, majority_share, open_arrays
 from lra_bench.data.raw.splits import order_problems
 from lra_bench.data.tfds_builder import read_dataset
@@ -20,12 +20,6 @@ from lra_bench.errors import UserError
 from lra_bench.progress import Progress
 from lra_bench.registry import task_module
 from lra_bench.spec import SPLITS, SplitName, Task
-
-BALANCE = 0.03
-"""The allowed difference between a full split's majority rate and the task's.
-
-Four standard deviations of chance are allowed on top.
-"""
 
 FEATURES = {"inputs": "inputs", "length": "lengths", "label": "labels"}
 """The field of `Rows` that each feature of the TFDS dataset holds."""
@@ -38,30 +32,52 @@ def verify(folder: Path) -> list[str]:
     """Check a prepared set and return what was checked, one line each.
 
     The checks cover hashes, fingerprint, shapes, padding, ranges, label shares, facts that only the task knows
-    (`DataSource.problems`), repeats where there must be none, and the TFDS dataset's examples. Raises UserError with
-    the first problems found.
+    (`DataSource.problems`), repeats where there must be none, inputs that splits have in common, official contents, and
+    the TFDS dataset's examples. Raises UserError with the first problems found.
     """
     manifest = load_manifest(folder)
     module = task_module(manifest.task)
     splits: dict[SplitName, PackedSplit] = {split: open_arrays(folder, manifest, split) for split in SPLITS}
     found = [*_hash_problems(folder, manifest), *_count_problems(manifest, module.TASK), *order_problems()]
+    found += contents_problems(manifest, module.TASK)
     title = f"{manifest.task}: verify"
-    seen: set[bytes] = set()
+    inputs, ranges = Inputs(manifest), _Ranges(manifest)
     with Progress(title, total=sum(manifest.counts.values()), unit="examples") as progress:
         for split in SPLITS:
             found += _label_problems(manifest, module.TASK, split, splits[split])
             for start, rows in splits[split].batches():
-                found += [f"{split}: {problem}" for problem in _row_problems(manifest, module.DATA, start, rows, seen)]
+                known = inputs.add(split, rows)
+                found += [f"{split}: {problem}" for problem in _row_problems(manifest, module.DATA, start, rows, known)]
+                ranges.add(rows)
                 progress.advance(len(rows.labels))
             if manifest.tfds:
                 found += [f"{split}: {problem}" for problem in _dataset_problems(folder, split, splits[split])]
+    if manifest.source != "generated":
+        found += inputs.problems()
     if found:
         more = f" (and {len(found) - SHOWN} more)" if len(found) > SHOWN else ""
         raise UserError(
             f"{folder} is damaged: {'; '.join(found[:SHOWN])}{more}. "
             f"Remove the folder, then type: lra-bench prepare {manifest.task}"
         )
-    return _report(manifest)
+    return [*_report(manifest), *ranges.notes(), *inputs.notes(), *contents_notes(manifest, module.TASK)]
+
+
+class _Ranges:
+    """The range and the mean of a set's shades, or of its lengths where the inputs are tokens."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._pixels = manifest.vocabulary is None
+        self._least, self._most, self._sum, self._n = np.inf, -np.inf, 0.0, 0
+
+    def add(self, rows: Rows) -> None:
+        values = rows.inputs if self._pixels else rows.lengths
+        self._least, self._most = min(self._least, float(values.min())), max(self._most, float(values.max()))
+        self._sum, self._n = self._sum + float(values.sum(dtype=np.int64)), self._n + values.size
+
+    def notes(self) -> list[str]:
+        name = "shades of gray" if self._pixels else "lengths"
+        return [f"{name}: {self._least:,.0f} … {self._most:,.0f}, mean {self._sum / self._n:,.1f}"]
 
 
 def _hash_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
@@ -87,21 +103,17 @@ def _count_problems(manifest: Manifest, task: Task) -> list[str]:
 
 def _label_problems(manifest: Manifest, task: Task, split: SplitName, rows: PackedSplit) -> list[str]:
     labels = np.asarray(rows.labels)
-    if ((labels < 0) | (labels >= manifest.classes)).any():
-        return [f"{split}: labels lie outside 0 … {manifest.classes - 1}"]
-    share = majority_share(labels)
-    if share != manifest.majority.get(split):
+    problems = label_problems(manifest, task, split, labels)
+    share = None if problems else majority_share(labels)
+    if share is not None and share != manifest.majority.get(split):
         return [f"{split}: the majority class has {share:.4f} of the examples, not what the manifest says"]
-    chance = 4 * (task.majority * (1 - task.majority) / len(labels)) ** 0.5
-    if manifest.size == "full" and abs(share - task.majority) > BALANCE + chance:
-        return [f"{split}: the majority class has {share:.1%} of the examples; about {task.majority:.1%} are expected"]
-    return []
+    return problems
 
 
-def _row_problems(manifest: Manifest, data: DataSource, start: int, rows: Rows, seen: set[bytes]) -> Iterator[str]:
+def _row_problems(manifest: Manifest, data: DataSource, start: int, rows: Rows, known: int) -> Iterator[str]:
     """Yield the problems that any task's rows can have, then those that only the task can recognize.
 
-    `seen` collects the hashes of all inputs so far, for the search for repeats.
+    `known` is the number of inputs among them that occurred before.
     """
     layout = manifest.layout
     steps = np.arange(layout.length)
@@ -113,11 +125,8 @@ def _row_problems(manifest: Manifest, data: DataSource, start: int, rows: Rows, 
     if layout.vocabulary is not None and rows.inputs.max() >= len(layout.vocabulary):
         yield f"rows {start} …: ids lie outside the vocabulary of {len(layout.vocabulary)}"
         return
-    if manifest.distinct:
-        before = len(seen)
-        seen.update(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows.inputs)
-        if len(seen) != before + len(rows.labels):
-            yield f"rows {start} …: an example occurs twice in the set"
+    if manifest.distinct and known:
+        yield f"rows {start} …: an example occurs twice in the set"
     for problem in data.problems(layout, rows, manifest.source):
         yield f"batch from row {start}: {problem}"
 

@@ -68,7 +68,7 @@ NOTES = (
 
 INPUTS: dict[str, Input] = {
     "listops": Input(embedding=18, pixels=None),
-    "text": Input(embedding=135, pixels=None),
+    "text": Input(embedding=134, pixels=None),
     "retrieval": Input(embedding=98, pixels=None),
     "image": Input(embedding=None, pixels="standard"),
     "pathfinder": Input(embedding=None, pixels="unit"),

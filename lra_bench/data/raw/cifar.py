@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from lra_bench.data.raw.archive import files
+from lra_bench.data.raw.archive import files, need_regular, whole
+from lra_bench.data.raw.png import LARGEST, color_planes
 from lra_bench.errors import UserError
 
 SIDE = 32
@@ -43,6 +43,9 @@ FIRST_LABELS = (
 
 The split of S4 and S5 is over the files 1 … 5 in turn. Hugging Face's copy holds the same five in another order.
 """
+
+UNPACKED = 160_000_000
+"""The largest number of bytes that a parquet file may unpack to. The published one has 120 million."""
 
 Records = Iterator[tuple[int, NDArray[np.uint8]]]
 """An iterator over file numbers and their rows, uint8 (n, RECORD)."""
@@ -85,8 +88,9 @@ def _number_of(name: str) -> int | None:
 
 def _binary(source: Path) -> Records:
     for name, content in files(source, lambda name: _number_of(name) is not None):
-        raw, number, where = content.read(), _number_of(name), f"{source}: {name}"
+        number, where = _number_of(name), f"{source}: {name}"
         assert number is not None
+        raw = whole(content, FILE_ROWS * RECORD, where)
         if not raw or len(raw) % RECORD:
             raise UserError(f"{where} has {len(raw):,} bytes, no multiple of {RECORD:,}: it is cut short.")
         rows = np.frombuffer(raw, np.uint8).reshape(-1, RECORD)
@@ -101,27 +105,88 @@ def _begins(labels: NDArray[np.uint8], number: int) -> bool:
 
 
 def _parquet(source: Path) -> Records:
-    from pyarrow import ArrowInvalid, parquet
-
     for name, numbers in zip(PARQUET, (range(TRAIN_FILES), range(TRAIN_FILES, TRAIN_FILES + 1)), strict=True):
         where = source / name
-        try:
-            table = parquet.read_table(where, columns=["img", "label"])
-        except (ArrowInvalid, OSError) as error:
-            raise UserError(f"{where} cannot be read ({error}).") from None
-        labels = table["label"].to_numpy().astype(np.uint8)
-        if len(labels) != FILE_ROWS * len(numbers):
-            raise UserError(f"{where} has {len(labels):,} rows; {FILE_ROWS * len(numbers):,} are expected.")
+        labels, images = _columns(where, FILE_ROWS * len(numbers))
         for start in range(0, len(labels), FILE_ROWS):
             part = slice(start, start + FILE_ROWS)
             number = next((number for number in numbers if _begins(labels[part], number)), None)
             if number is None:
                 raise UserError(f"{where}: rows {start:,} … are none of the files of CIFAR-10.")
-            pngs = table["img"].slice(start, FILE_ROWS).combine_chunks().field("bytes").to_pylist()
-            yield number, np.stack([_record(label, png) for label, png in zip(labels[part], pngs, strict=True)])
+            yield (
+                number,
+                np.stack([_record(f"{where}, row {i:,},", labels[i], next(images)) for i in _rows(labels, part)]),
+            )
 
 
-def _record(label: np.uint8, png: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(png)) as image:
-        planes = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-    return np.concatenate([[label], planes.ravel()]).astype(np.uint8)
+def _rows(labels: NDArray[np.uint8], part: slice) -> range:
+    return range(*part.indices(len(labels)))
+
+
+def _columns(where: Path, expected: int) -> tuple[NDArray[np.uint8], Iterator[bytes | None]]:
+    """Return the labels of a parquet file, uint8 (expected,), and an iterator over its images as PNG files.
+
+    What the file says of itself is checked before anything is read, because a small file can stand for gigabytes.
+    Raises UserError for a file with other columns, types or numbers of rows.
+    """
+    from pyarrow import ArrowException
+
+    need_regular(where)
+    try:
+        file = _checked(where, expected)
+        labels = file.read(columns=["label"])["label"].to_numpy()
+    except (ArrowException, OSError, ValueError) as error:
+        raise _unreadable(where, error) from None
+    if not ((labels >= 0) & (labels <= 9)).all():
+        raise UserError(f"{where} has labels outside 0 … 9: it is not CIFAR-10.")
+    return labels.astype(np.uint8), _images(where, file)
+
+
+def _checked(where: Path, expected: int) -> Any:
+    """Open a parquet file and check its rows, its size and the types of its columns."""
+    from pyarrow import binary, large_binary, parquet, types
+
+    file = parquet.ParquetFile(where)
+    columns = {field.name: field.type for field in file.schema_arrow}
+    missing = [name for name in ("img", "label") if name not in columns]
+    if missing:
+        raise UserError(f"{where} has no column {' and no column '.join(missing)}; found: {', '.join(columns)[:200]}.")
+    image, png = columns["img"], None
+    if types.is_struct(image) and image.get_field_index("bytes") >= 0:
+        png = image.field("bytes").type
+    if not types.is_integer(columns["label"]) or png not in (binary(), large_binary()):
+        raise UserError(f"{where}: its columns are not the label as a whole number and the image as bytes and path.")
+    rows = file.metadata.num_rows
+    if rows != expected:
+        raise UserError(f"{where} has {rows:,} rows; {expected:,} are expected.")
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    if sum(group.num_rows for group in groups) != rows or sum(group.total_byte_size for group in groups) > UNPACKED:
+        raise UserError(f"{where} unpacks to more than {UNPACKED:,} bytes: it is not CIFAR-10.")
+    return file
+
+
+def _images(where: Path, file: Any) -> Iterator[bytes | None]:
+    """Yield the images as PNG files.
+
+    They are read one at a time, because all rows of a file may name the same large image of a dictionary.
+    """
+    from pyarrow import ArrowException
+
+    try:
+        for batch in file.iter_batches(1, columns=["img.bytes"]):
+            image = batch["img"].field("bytes")[0]
+            if image.is_valid and len(image.as_buffer()) > LARGEST:
+                raise UserError(f"{where} has an image of more than {LARGEST:,} bytes.")
+            yield image.as_py()
+    except (ArrowException, OSError, ValueError) as error:
+        raise _unreadable(where, error) from None
+
+
+def _unreadable(where: Path, error: Exception) -> UserError:
+    return UserError(f"{where} cannot be read ({' '.join(str(error).split())[:200]}).")
+
+
+def _record(where: str, label: np.uint8, png: bytes | None) -> NDArray[np.uint8]:
+    if png is None:
+        raise UserError(f"{where} has no image.")
+    return np.concatenate([[label], color_planes(png, where, SIDE).ravel()]).astype(np.uint8)

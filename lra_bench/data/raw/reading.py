@@ -15,6 +15,9 @@ from lra_bench.spec import SPLITS, SplitName, Task
 BATCH = 1_000
 """The number of examples that a reader yields at a time."""
 
+MANY = 500
+"""The number of examples from which their average says what data set they are from."""
+
 Example = tuple[int, tuple[NDArray[np.uint8], ...], int]
 """One example: its global index, its unpadded documents and its label."""
 
@@ -50,6 +53,20 @@ def global_indices(total: int, orders: Sequence[NDArray[np.int64]]) -> NDArray[n
     index_of = np.full(total, -1, np.int64)
     index_of[order] = np.arange(len(order))
     return index_of
+
+
+def balanced(order: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the indices `order` rearranged so that every beginning of the result has the classes in equal parts.
+
+    `labels` are the classes of all raw examples; `order` keeps its sequence within each class. Where a class is used
+    up, the others go on.
+    """
+    mine = labels[order]
+    rank = np.empty(len(order), np.int64)  # the number of examples of the same class that come before
+    for label in np.unique(mine):
+        here = np.flatnonzero(mine == label)
+        rank[here] = np.arange(len(here))
+    return order[np.lexsort((mine, rank))]
 
 
 def in_batches(examples: Iterable[Example], length: int) -> Iterator[PlacedRows]:
