@@ -19,14 +19,13 @@ from lra_bench.training.checkpoint import Checkpoints
 from lra_bench.training.history import History
 from lra_bench.training.mesh import replicate
 from lra_bench.training.result import Score, accuracies, devices_of, make_record, throughput, write_result
+from lra_bench.training.saving import Saver
 from lra_bench.training.setup import set_up
 from lra_bench.training.state import Totals, stream_key
 from lra_bench.training.stopping import StopRequest, only_process_of, out_of_memory_in_words
 
 DISPATCH_SECONDS = 2.0
 """How long the steps of one dispatch take about: so long do Ctrl-C and the progress bar wait."""
-SAVE_SECONDS = 300.0
-"""Between checkpoints inside an epoch. One is also written at the end of each epoch and when training is stopped."""
 
 
 class DispatchSize:
@@ -95,7 +94,7 @@ def train(
         stop.raise_if_signaled(f"nothing was trained yet. Type the same again: {run.command}")
 
         # ---------------------------------------------------------------- train
-        dispatch, saved_at = DispatchSize(), time.monotonic()
+        dispatch, saver = DispatchSize(), Saver(checkpoints)
         step, total, per_epoch = int(state.step), setup.total_steps, setup.steps_per_epoch
         with Progress(f"{run.data.task} {run.model} seed {run.seed}", total=total, unit="steps") as progress:
             progress.at(step, total)
@@ -121,10 +120,8 @@ def train(
                     rate = n * run.recipe.batch_size / seconds
                     progress.note = f"loss {loss:.3f}, accuracy {correct:.1%}, {rate:,.0f} examples/s"
                     progress.advance(n)
-                    time_to_save = stop.wanted or time.monotonic() - saved_at > SAVE_SECONDS
-                    if time_to_save and step < epoch_end:
-                        checkpoints.save_last(step, state, history)
-                        saved_at = time.monotonic()
+                    if (stop.wanted or saver.due_in_epoch) and step < epoch_end:
+                        saver.save(step, state, history)
                         stop.raise_if_wanted(run)
 
                 # ---- score on validation, and keep the best
@@ -143,13 +140,12 @@ def train(
                 history = history.after_epoch(point)
                 state = state._replace(totals=replicate(Totals.zero(), setup.mesh))
                 if history.last_is_best:
-                    # Before `last`: a kill between the two repeats the epoch, and saves the same best again.
-                    checkpoints.save_best(step, state, history)
-                checkpoints.save_last(step, state, history)
-                saved_at = time.monotonic()
+                    saver.keep_best(step, state)
                 history.write_metrics(run)
                 progress.log(history.describe_epoch())
-                stop.raise_if_wanted(run)
+                if stop.wanted or saver.due_after_epoch or step == total:
+                    saver.save(step, state, history)
+                    stop.raise_if_wanted(run)
 
         # ---------------------------------------------------------------- test the best checkpoint, once
         last_test = setup.evaluate(state.params, state.stats, "test")
