@@ -14,9 +14,26 @@ from pydantic import Field, ValidationError, model_validator
 
 from lra_bench.datasource import Layout
 from lra_bench.errors import UserError
+from lra_bench.json_files import read_json
 from lra_bench.paths import data_folder
+from lra_bench.plain_text import shortened
+from lra_bench.progress import warn
 from lra_bench.registry import every_task_name, has_official_contents
-from lra_bench.spec import SPLITS, DataInfo, Frozen, Protocol, Source, SplitName, explain, unknown
+from lra_bench.spec import (
+    SPLITS,
+    Count,
+    DataInfo,
+    Frozen,
+    Name,
+    Positive,
+    Protocol,
+    Size,
+    Source,
+    SplitName,
+    Text,
+    explain,
+    unknown,
+)
 
 MANIFEST_VERSION = 1
 """The version of the manifest's format."""
@@ -47,26 +64,26 @@ class Manifest(Frozen):
     """The manifest holds everything that is known about one prepared set."""
 
     manifest_version: Literal[1]
-    task: str
-    version: str
+    task: Name
+    version: Name
     protocol: Protocol
     source: Source
-    origin: str = Field(description="the server, file or generator in words")
-    size: str
+    origin: Text = Field(description="the server, file or generator in words")
+    size: Size
     seed: int | None = Field(description="the seed of the generator; None where the examples were read from files")
     val_fraction: float | None
     parameters: dict[str, Any] = Field(description="the parameters of the generator or the reader")
     vocabulary: list[str] | None = Field(description="the token of each id; None for pixels")
     documents: Literal[1, 2]
-    length: int
-    classes: int
-    counts: dict[SplitName, int]
+    length: Positive
+    classes: Positive
+    counts: dict[SplitName, Count]
     validation_is_test: bool
     distinct: bool = Field(description="whether no two examples of the whole set are equal")
     majority: dict[SplitName, float] = Field(description="the fraction of each split in its most frequent class")
     raw: list[RawFile]
     packed: list[PackedFile]
-    fingerprint: str
+    fingerprint: Name
     official_contents: bool = Field(
         default=False, description="whether the fingerprint is that of the official files, whoever's copy was read"
     )
@@ -77,6 +94,8 @@ class Manifest(Frozen):
     def _claims_what_its_fingerprint_shows(self) -> Manifest:
         if self.official_contents and not has_official_contents(self.task, self.protocol, self.fingerprint):
             raise ValueError("it claims official contents, and its fingerprint is another")
+        if set(self.counts) != set(SPLITS):
+            raise ValueError(f"counts must have {', '.join(SPLITS)}")
         return self
 
     @property
@@ -125,39 +144,60 @@ def fingerprint_of(task: str, version: str, protocol: Protocol, layout: Layout, 
 def load_manifest(folder: Path) -> Manifest:
     """Read the manifest of a prepared folder. Raises UserError if it is missing, damaged or of another version."""
     path = folder / FILE
+    if not path.exists():
+        raise UserError(f"{folder} is not a prepared task: it has no {FILE}.")
+    remedy = "Remove the folder and prepare the task again."
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        found = values.get("manifest_version") if isinstance(values, dict) else None
-        if found != MANIFEST_VERSION:
-            raise UserError(
-                f"{path} has manifest version {found!r}; this lra-bench reads version {MANIFEST_VERSION}. "
-                "Remove the folder and prepare the task again."
-            )
-        return Manifest.model_validate(values)
-    except FileNotFoundError:
-        raise UserError(f"{folder} is not a prepared task: it has no {FILE}.") from None
+        # A vocabulary holds whatever characters the texts have.
+        values = read_json(path, control_characters=True)
+    except UserError as error:
+        raise UserError(f"{error} {remedy}") from None
+    found = values.get("manifest_version") if isinstance(values, dict) else None
+    if found != MANIFEST_VERSION:
+        raise UserError(
+            f"{path} has manifest version {shortened(repr(found))}; this lra-bench reads version {MANIFEST_VERSION}. "
+            f"{remedy}"
+        )
+    try:
+        return Manifest.model_validate(values, strict=True)
     except ValidationError as error:
-        raise UserError(f"{path} is damaged ({explain(error)}) Remove the folder and prepare the task again.") from None
-    except ValueError:
-        raise UserError(f"{path} is not JSON. Remove the folder and prepare the task again.") from None
+        raise UserError(f"{path} is damaged ({explain(error)}) {remedy}") from None
 
 
-def prepared_sets(task: str | None = None) -> list[tuple[Path, Manifest]]:
-    """Return the folders and manifests of all prepared sets, or of those of one task.
+def scan_sets(task: str | None = None) -> tuple[list[tuple[Path, Manifest]], dict[Path, str]]:
+    """Return the folders and manifests of all prepared sets, or of those of one task, and the folders that cannot be
+    used, with the reason.
 
     Tasks are in the paper's order. Within a task the best set comes first (see `find_prepared`). Raises UserError for
     an unknown task.
     """
     if task is not None and task not in every_task_name():
         raise unknown("task", task, every_task_name())
-    found = [
-        (path.parent, load_manifest(path.parent))
-        for name in ([task] if task else every_task_name())
-        for path in sorted((data_folder() / name).glob(f"*/{FILE}"))
-        if not path.parent.name.startswith(".")
-    ]
+    found, damaged = [], {}
+    for name in [task] if task else every_task_name():
+        for path in sorted((data_folder() / name).glob(f"*/{FILE}")):
+            folder = path.parent
+            if folder.name.startswith("."):
+                continue
+            try:
+                manifest = load_manifest(folder)
+            except UserError as error:
+                damaged[folder] = str(error)
+                continue
+            if manifest.task == name:
+                found.append((folder, manifest))
+            else:
+                damaged[folder] = f"{path} is of {shortened(manifest.task)}, not of {name}. Remove the folder."
     order = every_task_name()
-    return sorted(found, key=lambda item: (order.index(item[1].task), *_rank(item[1]), item[0].name))
+    return sorted(found, key=lambda item: (order.index(item[1].task), *_rank(item[1]), item[0].name)), damaged
+
+
+def prepared_sets(task: str | None = None) -> list[tuple[Path, Manifest]]:
+    """Return the folders and manifests of `scan_sets`, and warn of folders that cannot be used."""
+    found, damaged = scan_sets(task)
+    for reason in damaged.values():
+        warn(f"left out: {reason}")
+    return found
 
 
 _SOURCES: tuple[Source, ...] = ("official", "mirror", "user", "generated")
@@ -191,6 +231,8 @@ def find_prepared(
     everything = prepared_sets(task)
     if name is not None:
         everything = [(folder, manifest) for folder, manifest in everything if folder.name == name]
+        if not everything and (data_folder() / task / name / FILE).exists():
+            load_manifest(data_folder() / task / name)  # raises, with the reason why it is left out
         if not everything:
             raise unknown(f"prepared set of {task}", name, [folder.name for folder, _ in prepared_sets(task)])
     fitting = [

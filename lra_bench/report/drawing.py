@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lra_bench.report.formats import one_line
+from lra_bench.plain_text import one_line
 from lra_bench.report.select import Entry
 
 if TYPE_CHECKING:
