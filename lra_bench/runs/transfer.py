@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from lra_bench.errors import UserError, WorkError
-from lra_bench.paths import locked, runs_folder
+from lra_bench.paths import locked, runs_folder, write_atomically
 from lra_bench.progress import print_line, warn
 from lra_bench.records.files import load_record
 from lra_bench.records.proof import run_of
@@ -61,22 +61,14 @@ def export_runs(file: Path, names: Sequence[str] = ()) -> list[Path]:
     runs = {folder: load_run(folder) for folder in map(find_run, names)} if names else _readable_runs()
     if not runs:
         raise UserError("there is no run to export. Train one: lra-bench train --model s5-ptd --smoke.")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as raw:
-            with lzma.open(raw, "wb") as packed, tarfile.open(fileobj=packed, mode="w|") as archive:
-                for folder, run in runs.items():
-                    for name, content in momentary(folder).items():
-                        member = tarfile.TarInfo(f"{run.name}/{name}")
-                        member.size, member.mtime = len(content), int(time.time())
-                        archive.addfile(member, io.BytesIO(content))
-            raw.flush()
-            os.fsync(raw.fileno())  # the bytes must be on the disk before the name is
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    compressed = io.BytesIO()
+    with lzma.open(compressed, "wb") as packed, tarfile.open(fileobj=packed, mode="w|") as archive:
+        for folder, run in runs.items():
+            for name, content in momentary(folder).items():
+                member = tarfile.TarInfo(f"{run.name}/{name}")
+                member.size, member.mtime = len(content), int(time.time())
+                archive.addfile(member, io.BytesIO(content))
+    write_atomically(file, compressed.getvalue())
     return list(runs)
 
 
