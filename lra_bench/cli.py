@@ -28,6 +28,7 @@ from lra_bench.commands import (
 )
 from lra_bench.errors import Interrupted, OutOfTime, UserError, WorkError, disk_error
 from lra_bench.machine.allocator import keep_freed_memory
+from lra_bench.plain_text import plain
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -74,7 +75,7 @@ def _exit_on_signal(signum: int, _: FrameType | None) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    typer.secho(f"Error: {message}", fg=typer.colors.RED, err=True)
+    typer.secho(f"Error: {plain(message)}", fg=typer.colors.RED, err=True)
     raise SystemExit(code)
 
 

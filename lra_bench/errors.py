@@ -42,7 +42,17 @@ class Interrupted(Exception):
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """The error numbers of a full disk or an exhausted quota."""
 
-REFUSED = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+REFUSED = (
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
 """The error numbers of a path that cannot be read or written."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import cache
 from types import TracebackType
 from typing import Literal
 
@@ -12,6 +13,8 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from lra_bench.plain_text import plain
+
 Unit = Literal["B", "examples", "images", "lines", "files", "steps", "measurements", "programs"]
 
 LOG_SECONDS = 15.0
@@ -19,8 +22,14 @@ LOG_SECONDS = 15.0
 
 
 def print_line(message: str) -> None:
-    """Print one line to stderr, because stdout is reserved for a command's answer."""
-    Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
+    """Print one line to stderr, because stdout is reserved for a command's answer. It may quote a file."""
+    Console(stderr=True).print(plain(message), highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+@cache
+def warn(message: str) -> None:
+    """Print a warning to stderr, the same one once in a process."""
+    print_line(f"Warning: {message}")
 
 
 class Progress:
@@ -80,8 +89,9 @@ class Progress:
 
     def log(self, message: str) -> None:
         """Print one line, above the bar where there is one."""
+        message = plain(message)
         if self._bar:
-            self._bar.console.print(f"{self.title}: {message}", highlight=False, markup=False)
+            self._bar.console.print(f"{self.title}: {message}", highlight=False, markup=False, emoji=False)
         else:
             print(f"{self.title}: {message}", file=sys.stderr, flush=True)
 

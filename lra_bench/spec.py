@@ -11,11 +11,12 @@ import json
 import math
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lra_bench.errors import UserError
+from lra_bench.plain_text import shortened
 
 SplitName = Literal["train", "val", "test"]
 Protocol = Literal["s4", "lra"]
@@ -72,10 +73,44 @@ DEEPEST, WIDEST = 1_000, 65_536
 with no error to catch."""
 
 
-class Frozen(BaseModel):
-    """The base of every configuration and record. It is immutable, and an unknown key is an error."""
+SEEDS = 2**32
+"""The number of different seeds. JAX keeps only the last 32 bits of a seed, so 2³² would repeat run 0."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+Name = Annotated[str, Field(max_length=200)]
+"""A short name, such as that of a task or a model."""
+
+Label = Annotated[str, Field(max_length=1_000)]
+"""What something calls itself, such as a device or a version."""
+
+Text = Annotated[str, Field(max_length=10_000)]
+"""A text for people, such as a note or a command."""
+
+Size = Annotated[str, Field(pattern=r"^(full|tiny|synthetic|[1-9][0-9]{0,11})$")]
+"""The size of a set: `full`, `tiny`, or a number of examples; `synthetic` for the random examples of benchmarks."""
+
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
+"""A seed of a run."""
+
+Count = Annotated[int, Field(ge=0, le=10**15)]
+"""A number of things, such as examples, steps or parameters."""
+
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+"""A number of things of which there is at least one."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A share in [0, 1], such as an accuracy."""
+
+Amount = Annotated[float, Field(ge=0, le=1e18)]
+"""A time or a rate. The bound keeps sums and squares finite."""
+
+Loss = Annotated[float, Field(ge=-1e-3, le=1e39)]
+"""A mean cross-entropy, which rounding may take just below 0. The largest float32 is 3.4e38."""
+
+
+class Frozen(BaseModel):
+    """The base of every configuration and record. It is immutable, an unknown key is an error, and so is NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Task(Frozen):
@@ -121,7 +156,9 @@ class Recipe(Frozen):
     reference: str = Field(
         description="the paper and table, or the repository path @ commit, that these settings come from"
     )
-    published: float | None = Field(description="the test accuracy in % reported there; None where none was found")
+    published: float | None = Field(
+        ge=0, le=100, description="the test accuracy in % reported there; None where none was found"
+    )
     notes: str = Field(description="known hard cases, and where code and paper disagree; empty if there are none")
 
     n_layers: int = Field(ge=1, le=DEEPEST)
@@ -140,8 +177,8 @@ class Recipe(Frozen):
     dropout: float = Field(ge=0, lt=1)
     layer: dict[str, Any] = Field(description="the settings of the sequence layer, checked by the model's own Config")
 
-    batch_size: int = Field(ge=1)
-    epochs: float = Field(gt=0)
+    batch_size: int = Field(ge=1, le=10**9)
+    epochs: float = Field(gt=0, le=1e9)
     lr: float = Field(gt=0, description="the peak learning rate of the regular groups")
     ssm_lr: float = Field(gt=0, description="the peak learning rate of the ssm groups")
     weight_decay: float = Field(ge=0)
@@ -164,18 +201,24 @@ class Recipe(Frozen):
 class DataInfo(Frozen):
     """The examples that were used. Records with different fingerprints never share a table cell."""
 
-    task: str
-    version: str
+    task: Name
+    version: Name
     protocol: Protocol
     source: Source
-    size: str = Field(description="`full`, `tiny`, or a number of examples")
-    fingerprint: str
-    length: int = Field(description="the length L of a padded document")
-    classes: int
-    counts: dict[SplitName, int]
+    size: Size = Field(description="`full`, `tiny`, or a number of examples")
+    fingerprint: Name
+    length: Positive = Field(description="the length L of a padded document")
+    classes: Positive
+    counts: dict[SplitName, Count]
     validation_is_test: bool = Field(
         description="whether the validation split is the test split, as in Text as published"
     )
+
+    @model_validator(mode="after")
+    def _counts_every_split(self) -> DataInfo:
+        if set(self.counts) != set(SPLITS):
+            raise ValueError(f"counts must have {', '.join(SPLITS)}")
+        return self
 
 
 def digest_of(value: object) -> str:
@@ -255,12 +298,19 @@ def validated(model: type[T], values: Mapping[str, Any]) -> T:
         raise UserError(explain(error)) from None
 
 
+MOST_MISTAKES = 3
+"""The most mistakes of one file that a sentence lists."""
+
+
 def explain(error: ValidationError) -> str:
     """Turn pydantic's error into one sentence that says where it is, what is legal and what was given."""
     parts = []
-    for problem in error.errors():
-        where = ".".join(str(step) for step in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        given = "" if problem["type"] in ("missing", "value_error") else f", got {problem['input']!r}"
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] == "missing")  # what is there tells more
+    for problem in problems[:MOST_MISTAKES]:
+        where = shortened(".".join(str(step) for step in problem["loc"]))
+        message = shortened(problem["msg"].removeprefix("Value error, "))
+        given = "" if problem["type"] in ("missing", "value_error") else f", got {shortened(repr(problem['input']))}"
         parts.append(f"{where}: {message}{given}" if where else message)
+    if len(problems) > MOST_MISTAKES:
+        parts.append(f"and {len(problems) - MOST_MISTAKES} more")
     return "; ".join(parts) + "."

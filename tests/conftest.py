@@ -1,5 +1,6 @@
 """Shapes of arrays are checked in every test, no test sees another's leftovers, and files of tests share fixtures."""
 
+import contextlib
 import os
 import signal
 
@@ -38,3 +39,24 @@ def shared_compilation_cache(tmp_path_factory, monkeypatch):
     """Programs are compiled once for all tests that use this."""
     folder = tmp_path_factory.getbasetemp() / "compiled"
     monkeypatch.setattr("lra_bench.training.setup.cache_folder", lambda: folder)
+
+
+@pytest.fixture(scope="session")
+def made_up():
+    """A context in which records prove nothing, for tests of what becomes of made-up ones (`tests/made_records.py`)."""
+
+    @contextlib.contextmanager
+    def patched():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lra_bench.records.files.contradictions", lambda record: [])
+            patch.setattr("lra_bench.report.select.copies", lambda found: {})
+            yield
+
+    return patched
+
+
+@pytest.fixture
+def unproved(made_up):
+    """Records prove nothing in this test."""
+    with made_up():
+        yield

@@ -1,12 +1,24 @@
-"""Result records made for tests: real models of the schema, with the fields a test is about set by it."""
+"""Result records made for tests: real models of the schema, with the fields a test is about set by it.
+
+`train_record`, `bench_record` and `robustness_record` are made up: they prove nothing (fixture `unproved`). What
+`honest_record` and `honest_bench` make follows from the package, as a real run's does.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lra_bench.records.files import load_any, record_files
-from lra_bench.records.schema import BenchRecord, Record, RobustnessRecord
+from lra_bench.records.proof import bench_digest
+from lra_bench.records.schema import BenchRecord, Record, RobustnessRecord, System
+from lra_bench.registry import task_module
+from lra_bench.runs.run import Run, make_run
+from lra_bench.spec import DataInfo
 
 MAJORITY = {"listops": 0.17, "text": 0.5, "retrieval": 0.5, "image": 0.1, "pathfinder": 0.5, "pathx": 0.5}
 LENGTH = {"listops": 2048, "text": 4096, "retrieval": 4000, "image": 1024, "pathfinder": 1024, "pathx": 16384}
@@ -229,6 +241,132 @@ def robustness_record(
         "note": "",
     }
     return RobustnessRecord.model_validate({**fields, **change})
+
+
+def honest_data(task: str = "listops", **change: Any) -> DataInfo:
+    """The description of a full set: generated, or called official where the task cannot be generated."""
+    described = task_module(task).TASK
+    known = described.official.get("s4")
+    made = data_info(
+        task,
+        version=described.version,
+        source="official" if task in ("text", "image", "retrieval") else "generated",
+        fingerprint=known or f"fp-{task}",
+        length=described.length,
+        classes=described.classes,
+        counts=described.splits,
+        validation_is_test=described.selects_on_test,
+    )
+    return DataInfo.model_validate({**made, **change})
+
+
+def honest_record(
+    model: str = "s5",
+    task: str = "listops",
+    seed: int = 0,
+    test: float = 0.62,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    **change: Any,
+) -> Record:
+    """A completed run of a model of lra-bench, every number of which agrees with the others."""
+    info = honest_data(task, **(data or {}))
+    run = make_run(info, model, seed, overrides or {}, change.pop("precision", "float32"))
+    n_train, n_val, n_test = (info.counts[split] for split in ("train", "val", "test"))
+    batch, per_epoch = run.recipe.batch_size, info.counts["train"] // run.recipe.batch_size
+    total = max(1, round(run.recipe.epochs * per_epoch))
+    steps = [*range(per_epoch, total, per_epoch), total]
+    own = zlib.crc32(f"{model} {task} {seed} {run.digest}".encode()) / 2**32
+    right = round(test * n_test) / n_test
+
+    def whole(share: float, n: int) -> float:
+        return round(share * n) / n
+
+    curve = [
+        {
+            "epoch": step / per_epoch,
+            "step": step,
+            "train_loss": 2.0 * (1 - right * i / len(steps)) + 0.1 * own,
+            "train_accuracy": whole(right * i / len(steps), (step - previous) * batch),
+            "val_loss": 2.0 * (1 - right * i / len(steps)) + 0.2 * own,
+            "val_accuracy": right
+            if i == len(steps) and info.validation_is_test
+            else whole(right * i / len(steps), n_val),
+        }
+        for i, (previous, step) in enumerate(zip([0, *steps], steps, strict=False), start=1)
+    ]
+    best = max(curve, key=lambda point: point["val_accuracy"])
+    last = {"test": right, "last_test": right, "best_val": best["val_accuracy"], "last_val": best["val_accuracy"]}
+    rate = 5000.0
+    made = train_record(
+        run.model,
+        task,
+        seed,
+        right,
+        data=info.model_dump(exclude={"task"}),
+        accuracy={
+            **last,
+            "selection": "test" if info.validation_is_test else "val",
+            "best_epoch": best["epoch"],
+            "test_loss": 2.0,
+            "majority": math.ceil(task_module(task).TASK.majority * n_test) / n_test,
+        },
+        throughput={
+            "steps": total,
+            "train_seconds": total * batch / rate,
+            "tokens_per_second": rate * info.length * task_module(task).TASK.documents,
+        },
+        system={"precision": run.precision},
+        provenance={"command": run.command},
+        digest=run.digest,
+        published_recipe=run.is_published_recipe,
+        recipe=run.recipe.model_dump(mode="json"),
+        overrides=run.overrides,
+        curve=curve,
+    )
+    assert n_train >= batch
+    return edited(made, **change)
+
+
+def honest_run(record: Record) -> Run:
+    """The run that an honest record is of."""
+    return make_run(record.data, record.model, record.seed, record.overrides, record.system.precision)
+
+
+def honest_bench(model: str = "s5", task: str = "listops", length: int = 2048, **change: Any) -> BenchRecord:
+    """A benchmark whose digest and recipe follow from the package."""
+    overrides = change.pop("overrides", {"batch_size": 50})
+    info = honest_data(task, size="synthetic", fingerprint="synthetic", length=length, source="generated")
+    run = make_run(info, model, 0, overrides, "float32")
+    system = System.model_validate(SYSTEM)
+    made = bench_record(
+        run.model,
+        task,
+        length,
+        recipe=run.recipe.model_dump(mode="json"),
+        overrides=overrides,
+        batch_size=run.recipe.batch_size,
+        digest=bench_digest(run.model, task, length, run.recipe, system, False),
+    )
+    return edited(made, **change)
+
+
+def edited_json(record: Any, **changes: Any) -> dict[str, Any]:
+    """The JSON values of a record with other values at some places: `accuracy__test=0.9`, `curve__0__step=3`."""
+    values: dict[str, Any] = json.loads(record.model_dump_json())
+    for place, value in changes.items():
+        *steps, last = [int(step) if step.isdigit() else step for step in place.split("__")]
+        inner: Any = values
+        for step in steps:
+            inner = inner[step]
+        inner[last] = value
+    return values
+
+
+def edited(record: Any, **changes: Any) -> Any:
+    """The record with other values at some places, as `edited_json`."""
+    return type(record).model_validate(edited_json(record, **changes))
 
 
 def load_records(results_dir: Path) -> list[Record]:

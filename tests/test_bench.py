@@ -18,8 +18,9 @@ from lra_bench.commands.bench import as_values, draw, print_outcome
 from lra_bench.data.prepare import prepare
 from lra_bench.errors import UserError, WorkError
 from lra_bench.records.files import load_any, record_files
+from lra_bench.records.schema import Measurement
 from lra_bench.spec import parse_overrides
-from tests.made_records import bench_record, load_records, train_record
+from tests.made_records import bench_record, honest_bench, honest_record, load_records, measurement
 
 SMALL = {"n_layers": 1, "d_model": 8}
 
@@ -97,7 +98,7 @@ def test_a_measured_cell_is_not_measured_again_unless_asked(measured, monkeypatc
 
     def again(cell, on_measured):
         calls.append(cell)
-        return [bench_record().measurements[0]]
+        return [Measurement.model_validate(measurement(0.01, 2, 32))]
 
     monkeypatch.setattr(bench_run, "measure_case", again)
     want = {"lengths": "32", "overrides": {**SMALL, "bidirectional": False}}
@@ -145,7 +146,7 @@ def test_table_says_ratios_and_differences(measured, capsys):
 
 
 def test_ratio_is_of_rates_and_names_what_differs(tmp_path):
-    before = bench_record("s5", "listops", 2048, 0.01)
+    before = honest_bench("s5", "listops", 2048)
     after = bench_record("s5", "listops", 2048, 0.004, batch_size=25, system={"device_kind": "other"})
     path = tmp_path / "before.json"
     path.write_text(before.model_dump_json())
@@ -160,11 +161,11 @@ def test_ratio_is_of_rates_and_names_what_differs(tmp_path):
 
 def test_a_training_record_and_json_output_can_be_held_against(tmp_path):
     trained = tmp_path / "trained.json"
-    trained.write_text(train_record("s5", "listops").model_dump_json())
+    trained.write_text(honest_record("s5", "listops").model_dump_json())
     (key, speed), *_ = earlier_speeds(str(trained), [("s5", "listops", 2048)]).items()
     assert (key.call, speed.rate) == ("train", 5000.0)
     output = tmp_path / "output.json"
-    output.write_text(json.dumps({"records": [bench_record().model_dump(mode="json")], "skipped": [], "ratios": []}))
+    output.write_text(json.dumps({"records": [honest_bench().model_dump(mode="json")], "skipped": [], "ratios": []}))
     assert len(earlier_speeds(str(output), [("s5", "listops", 2048)])) == 3
 
 
@@ -215,7 +216,7 @@ BAD = {
 def test_a_users_mistake_is_one_sentence(name, tmp_path, monkeypatch, capsys):
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "list.json").write_text("[1]")
-    (tmp_path / "other.json").write_text(bench_record("s4", "image", 1024).model_dump_json())
+    (tmp_path / "other.json").write_text(honest_bench("s4", "image", 1024).model_dump_json())
     words, expected = BAD[name]
     monkeypatch.setattr(sys, "argv", ["lra-bench", "bench", *words])
     with pytest.raises(SystemExit) as leaving:

@@ -78,6 +78,7 @@ def test_runs_without_a_curve_and_unfit_files_are_one_sentence(tmp_path, monkeyp
         read_curve(run.folder)
 
 
+@pytest.mark.usefixtures("unproved")
 def test_two_runs_are_compared_by_what_differs(monkeypatch, capsys):
     a, b = make_run([0.2, 0.5], finished=True), make_run([0.3], n_layers=1)
     with pytest.raises(SystemExit, match="0"):

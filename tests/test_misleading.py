@@ -6,6 +6,8 @@ from lra_bench.records.files import write_record
 from lra_bench.report import report
 from tests.made_records import train_record
 
+pytestmark = pytest.mark.usefixtures("unproved")
+
 
 def table_of(folder, *records):
     for record in records:

@@ -31,8 +31,10 @@ from lra_bench.report.speed_figures import lines_of
 from lra_bench.spec import Precision
 from lra_bench.training.functional import initialized
 from lra_bench.training.state import Examples, stream_key
-from tests.made_records import bench_record, robustness_record, train_record
+from tests.made_records import bench_record, honest_record, robustness_record, train_record
 from tests.test_products import GPU, THREE, products
+
+pytestmark = pytest.mark.usefixtures("unproved")
 
 PRECISIONS = get_args(Precision)
 SMALL = {"n_layers": 1, "d_model": 8, "batch_size": 2}
@@ -320,23 +322,26 @@ def test_a_ratio_prefers_the_same_precision_and_names_another():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        ({"system": {"precision": "bfloat16"}}, "called a published recipe, with precision bfloat16"),
-        ({"overrides": {"lr": 0.1}}, "called a published recipe, with overrides"),
-        ({"data": {"size": "tiny"}}, "called a published recipe, with data of size tiny"),
+        {"precision": "bfloat16"},
+        {"overrides": {"lr": 0.1}},
+        {"data": {"size": "2000", "counts": {"train": 1000, "val": 500, "test": 500}}},
     ],
 )
-def test_validate_says_why_a_recipe_is_not_the_published_one(tmp_path, change, message):
-    write_record(tmp_path, train_record(test=0.6215, epochs=40, **change))
-    assert [problem.message for problem in validate(tmp_path) if problem.severity == "error"] == [message]
+def test_validate_says_that_a_recipe_is_not_the_published_one(tmp_path, change):
+    write_record(tmp_path, honest_record(test=0.62, **change, published_recipe=True))
+    assert [problem.message for problem in validate(tmp_path) if problem.severity == "error"] == [
+        "called a published recipe, which by its data, settings and precision it is not"
+    ]
 
 
 def test_validate_finds_a_digest_of_two_precisions(tmp_path):
-    for seed, name in enumerate(("float32", "tf32")):
-        write_record(tmp_path, train_record(test=0.6215, epochs=40, seed=seed, system={"precision": name}))
-    (problem,) = validate(tmp_path)
-    assert problem.message.startswith("digest aaaaaaaaaaaa has another recipe, data or precision in")
+    one, other = honest_record(seed=0), honest_record(seed=1, precision="tf32")
+    for record in (one, other.model_copy(update={"digest": one.digest})):
+        write_record(tmp_path, record)
+    messages = [problem.message for problem in validate(tmp_path) if problem.severity == "error"]
+    assert [message[:17] for message in messages] == [f"digest {one.digest[:10]}", "its digest is " + one.digest[:3]]
 
 
 def test_a_table_on_the_terminal_names_the_rows_too(tmp_path):

@@ -19,6 +19,8 @@ from lra_bench.records.validate import validate
 from lra_bench.report import report
 from tests.made_records import bench_record, load_records, robustness_record, train_record
 
+pytestmark = pytest.mark.usefixtures("unproved")
+
 KINDS = {"train": train_record, "bench": bench_record, "robustness": robustness_record}
 
 

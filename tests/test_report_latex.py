@@ -12,6 +12,8 @@ from lra_bench.report.formats import csv_text, latex_text, markdown_text
 from lra_bench.report.select import LRA
 from tests.made_records import bench_record, train_record
 
+pytestmark = pytest.mark.usefixtures("unproved")
+
 HOSTILE = (
     r"\input{/etc/passwd}",
     r"\write18{id}",

@@ -16,6 +16,8 @@ JAX = {"jax", "flax", "optax", "orbax"}
 
 ORDER = [
     "errors",
+    "plain_text",
+    "json_files",
     "spec",
     "progress",
     "paths",
@@ -29,6 +31,7 @@ ORDER = [
     "data",
     "runs",
     "records",
+    "runs.transfer",
     "report",
     "machine",
     "kernels",

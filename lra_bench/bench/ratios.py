@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
 from lra_bench.errors import UserError
-from lra_bench.records.files import load_any, parse_record, record_files
+from lra_bench.json_files import read_json
+from lra_bench.progress import print_line
+from lra_bench.records.files import load_any, record_files, record_of
 from lra_bench.records.schema import BenchRecord, Record
 from lra_bench.runs.run import find_run
 from lra_bench.spec import Precision
@@ -88,8 +89,7 @@ def read(name: str) -> list[Record | BenchRecord]:
     if path.is_file():
         return parse(path)
     if path.is_dir() and not (path / "run.json").is_file():
-        records = [load_any(file) for file in record_files(path)]
-        return [record for record in records if isinstance(record, Record | BenchRecord)]
+        return [record for file in record_files(path) if (record := read_or_warn(file)) is not None]
     result = find_run(name) / "result.json"
     if not result.exists():
         raise UserError(f"--against {name}: that run is not finished, so it has no record yet.")
@@ -98,14 +98,20 @@ def read(name: str) -> list[Record | BenchRecord]:
 
 def parse(path: Path) -> list[Record | BenchRecord]:
     """Read the records of a file: one, or the list in `bench --json`'s output. Raises UserError where it cannot."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"--against {path} is not JSON: {error}.") from None
+    values = read_json(path)
     listed = values["records"] if isinstance(values, dict) and isinstance(values.get("records"), list) else [values]
-    records = [parse_record(json.dumps(value), str(path)) for value in listed]
+    records = [record_of(value, str(path)) for value in listed]
     return [record for record in records if isinstance(record, Record | BenchRecord)]
+
+
+def read_or_warn(path: Path) -> Record | BenchRecord | None:
+    """Read one record of a folder; None, with a warning if it cannot be used, for one that has no speed."""
+    try:
+        record = load_any(path)
+    except UserError as error:
+        print_line(f"Left out: {error}")
+        return None
+    return record if isinstance(record, Record | BenchRecord) else None
 
 
 def speeds_of(record: Record | BenchRecord) -> Earlier:

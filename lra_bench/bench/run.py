@@ -11,16 +11,17 @@ from lra_bench.bench.case import BenchCase, DoesNotFit, measure_case
 from lra_bench.bench.plan import BenchRequest, PlannedCase, plan
 from lra_bench.bench.ratios import Earlier, Ratio, earlier_speeds, ratios
 from lra_bench.bench.timing import SMOKE_TIMING, Roofline, TimingSettings, measure_roofline
-from lra_bench.errors import WorkError
+from lra_bench.errors import UserError, WorkError
 from lra_bench.machine.system import describe_provenance, describe_system
 from lra_bench.machine.xla import run_on_calling_thread
 from lra_bench.paths import write_atomically
 from lra_bench.progress import Progress
 from lra_bench.records.files import load_any, path_of, record_text
+from lra_bench.records.proof import bench_digest
 from lra_bench.records.schema import BenchRecord, Measurement
 from lra_bench.registry import cli_name, model_title
 from lra_bench.runs.run import Run
-from lra_bench.spec import TEXT_FIELDS, digest_of, set_options
+from lra_bench.spec import set_options
 
 KINDS_OF_CALL = 3
 """The number of kinds of call: training step, forward pass and recurrent step."""
@@ -76,9 +77,7 @@ def measure_all(request: BenchRequest, planned: list[PlannedCase], earlier: Earl
             record = make_record(run, request.remat, 0, [], "")
             path = path_of(results_dir, record)
             if path.exists() and not request.again:
-                before = load_any(path)
-                assert isinstance(before, BenchRecord)
-                records.append(before)
+                records.append(measured_before(path))
                 progress.log(f"{name}: measured before, {path}; --again measures anew")
             else:
                 roofline = measure_roofline(request.precision, settings).or_better(roofline)
@@ -95,24 +94,22 @@ def measure_all(request: BenchRequest, planned: list[PlannedCase], earlier: Earl
     return BenchOutcome(records, skipped, ratios(records, earlier))
 
 
+def measured_before(path: Path) -> BenchRecord:
+    """Read the record of an earlier measurement. Raises UserError where it cannot be used."""
+    record = load_any(path)
+    if not isinstance(record, BenchRecord):
+        raise UserError(f"{path} is a {record.kind} record. Remove it, or type --again to measure anew.")
+    return record
+
+
 def make_record(run: Run, remat: bool, parameters: int, measured: list[Measurement], note: str) -> BenchRecord:
     """Make the record of one shape. Its digest is over recipe, shape, precision and devices."""
     system = describe_system(run.precision)
-    identity = {
-        "model": run.model,
-        "task": run.data.task,
-        "length": run.data.length,
-        "recipe": run.recipe.model_dump(mode="json", exclude=TEXT_FIELDS),
-        "precision": run.precision,
-        "device_kind": system.device_kind,
-        "devices": system.devices,
-        **({"remat": True} if remat else {}),
-    }
     return BenchRecord(
         schema_version=1,
         kind="bench",
         model=run.model,
-        digest=digest_of(identity),
+        digest=bench_digest(run.model, run.data.task, run.data.length, run.recipe, system, remat),
         task=run.data.task,
         length=run.data.length,
         batch_size=run.recipe.batch_size,

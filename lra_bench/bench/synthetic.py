@@ -11,7 +11,7 @@ from lra_bench.data.packed import PackedSplit
 from lra_bench.models.layers import DataShape
 from lra_bench.registry import task_module
 from lra_bench.runs.run import Run, make_run
-from lra_bench.spec import DataInfo, Precision, Recipe
+from lra_bench.spec import SPLITS, DataInfo, Precision, Recipe
 
 
 def synthetic_run(
@@ -31,7 +31,7 @@ def synthetic_run(
         fingerprint="synthetic",
         length=length or spec.length,
         classes=spec.classes,
-        counts={},
+        counts=dict.fromkeys(SPLITS, 0),
         validation_is_test=False,
     )
     shape = DataShape(data.length, data.classes, spec.documents, spec.variable_length)

@@ -7,14 +7,20 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from lra_bench import __version__
-from lra_bench.commands.options import Json
+from lra_bench.commands.options import Json, ResultsDir
 from lra_bench.paths import home
+from lra_bench.plain_text import one_line
 
 SPACE_NEEDED = 20 * 2**30
 """The bytes that all six tasks take, with room for downloads."""
+
+MOST_LISTED = 10
+"""The most things that one finding lists."""
 
 
 class Finding(NamedTuple):
@@ -25,9 +31,9 @@ class Finding(NamedTuple):
     advice: str
 
 
-def doctor(as_json: Json = False) -> None:
-    """Check devices, versions, disk and prepared data; say what to do about what is wrong."""
-    facts = examine()
+def doctor(as_json: Json = False, results_dir: ResultsDir = Path("results")) -> None:
+    """Check devices, versions, disk, prepared data, runs and records; say what to do about what is wrong."""
+    facts = examine(results_dir)
     if as_json:
         print(json.dumps(facts, indent=1))
         return
@@ -35,10 +41,10 @@ def doctor(as_json: Json = False) -> None:
         if key == "packages":
             print("packages: " + ", ".join(f"{name} {version}" for name, version in value.items()))
         elif key != "findings":
-            print(f"{key}: {value}")
+            print(one_line(f"{key}: {value}"))
     for name, finding in facts["findings"].items():
         advice = f" → {finding['advice']}" if finding["advice"] else ""
-        print(f"[{finding['level']}] {name}: {finding['what']}{advice}")
+        print(one_line(f"[{finding['level']}] {name}: {finding['what']}{advice}"))
 
 
 def _devices() -> Finding:
@@ -74,21 +80,63 @@ def _disk() -> Finding:
 
 
 def _data() -> Finding:
-    from lra_bench.data.manifest import prepared_sets
+    from lra_bench.data.manifest import scan_sets
 
-    sets = [f"{m.task} ({m.protocol}, {m.source}, {m.size})" for _, m in prepared_sets()]
-    if not sets:
-        return Finding("note", "no task is prepared", "lra-bench prepare listops")
-    return Finding("ok", "prepared: " + ", ".join(sets), "")
+    found, damaged = scan_sets()
+    sets = [f"{m.task} ({m.protocol}, {m.source}, {m.size})" for _, m in found]
+    prepared = "prepared: " + ", ".join(sets) if sets else "no task is prepared"
+    if damaged:
+        return Finding("problem", f"{prepared}; {_listed(damaged.values())}", "The other sets can be used.")
+    return Finding("ok", prepared, "") if sets else Finding("note", prepared, "lra-bench prepare listops")
 
 
-def examine() -> dict[str, Any]:
+def _runs() -> Finding:
+    from lra_bench.errors import UserError
+    from lra_bench.records.files import load_record
+    from lra_bench.runs.run import all_runs, load_run
+
+    folders, damaged = all_runs(), []
+    for folder in folders:
+        try:
+            load_run(folder)
+            if (folder / "result.json").exists():
+                load_record(folder / "result.json")
+        except UserError as error:
+            damaged.append(str(error))
+    if damaged:
+        what = f"{len(damaged)} of {len(folders)} cannot be used: {_listed(damaged)}"
+        return Finding("problem", what, "The other runs can be used.")
+    return Finding("ok", f"{len(folders)} on this machine", "")
+
+
+def _records(results_dir: Path) -> Finding:
+    from lra_bench.report.select import load
+
+    if not results_dir.is_dir():
+        return Finding("note", f"there is no results folder {results_dir}", "--results-dir names another.")
+    loaded, refused = load(results_dir)
+    if refused:
+        what = f"{len(refused)} of {len(loaded) + len(refused)} in {results_dir} cannot be used: "
+        what += _listed(f"{item.id}.json: {item.reason}" for item in refused)
+        return Finding("problem", what, f"lra-bench validate {results_dir}")
+    return Finding("ok", f"{len(loaded)} in {results_dir}", "")
+
+
+def _listed(reasons: Iterable[str]) -> str:
+    """The first reasons, and how many more there are."""
+    every = list(reasons)
+    more = f" … and {len(every) - MOST_LISTED} more" if len(every) > MOST_LISTED else ""
+    return " ".join(every[:MOST_LISTED]) + more
+
+
+def examine(results_dir: Path = Path("results")) -> dict[str, Any]:
     """The findings and the facts behind them, as JSON values."""
     import psutil
 
     from lra_bench.machine.system import PACKAGES, cpu_name
 
     findings = {"devices": _devices(), "disk": _disk(), "data": _data()}
+    findings |= {"runs": _runs(), "records": _records(results_dir)}
     return {
         "lra-bench": __version__,
         "python": platform.python_version(),

@@ -9,15 +9,15 @@ import typer
 
 
 def export(
-    file: Annotated[Path, typer.Argument(help="The file to write, as in runs.tar.xz.")],
+    file: Annotated[Path, typer.Argument(help="The file to write, named .tar.xz or .txz, as in runs.tar.xz.")],
     run: Annotated[
         list[str] | None, typer.Option(help="Pack this run only. May be repeated. By default all runs.")
     ] = None,
 ) -> None:
     """Pack runs into one file. `lra-bench import` unpacks it on the next machine, where they continue."""
-    from lra_bench.paths import runs_folder
+    from lra_bench.progress import print_line
     from lra_bench.runs.transfer import export_runs
 
     for folder in export_runs(file, run or []):
-        typer.echo(folder.relative_to(runs_folder()).as_posix(), err=True)
+        print_line("/".join(folder.parts[-3:]))
     typer.echo(file)

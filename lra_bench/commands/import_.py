@@ -11,11 +11,11 @@ import typer
 def import_(
     file: Annotated[Path, typer.Argument(help="A file that `lra-bench export` wrote, as in runs.tar.xz.")],
 ) -> None:
-    """Unpack runs that were exported elsewhere. A run that is finished here already is left alone."""
+    """Unpack runs that were exported elsewhere. A run that is finished or further here already is left alone."""
     from lra_bench.runs.transfer import import_runs
 
     folders = import_runs(file)
     for folder in folders:
         typer.echo(folder)
     if not folders:
-        typer.echo("Nothing new: all runs of this file are finished here already.", err=True)
+        typer.echo("Nothing new: every run of this file is left as it is here.", err=True)

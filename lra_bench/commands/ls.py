@@ -35,10 +35,14 @@ def print_table(rows: list[Row]) -> None:
     """Print the rows under the names of their columns."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from lra_bench.plain_text import one_line
 
     table = Table(*rows[0])
     for row in rows:
-        table.add_row(*("–" if value is None else str(value) for value in row.values()))
+        # Text, in which rich reads no markup: a name may come from a file.
+        table.add_row(*(Text("–" if value is None else one_line(str(value))) for value in row.values()))
     Console().print(table)
 
 

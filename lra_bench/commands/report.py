@@ -19,7 +19,7 @@ def report(
         Literal["s4", "lra"], typer.Option(help="Show the records of this protocol in the tables.")
     ] = "s4",
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="List damaged records as left out, instead of stopping.")
+        bool, typer.Option("--skip-unreadable", help="Do not warn of files that cannot be used; the tables list them.")
     ] = False,
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Draw the figures. This needs the extra `plots`.")
@@ -32,17 +32,20 @@ def report(
     """Make tables, pictures and a page from the result records alone, and print the tables."""
     from rich.console import Console
 
+    from lra_bench.progress import print_line
     from lra_bench.report import report as make_report
 
     made = make_report(
         results_dir,
         out_dir,
         protocol=protocol,
-        skip_unreadable=skip_unreadable,
         pictures=pictures,
         check=check,
         console=None if as_json or check else Console(),
     )
+    if not skip_unreadable:
+        for item in made.refused:
+            print_line(f"Left out: {item.id}.json: {item.reason}")
     if as_json:
         print(made.files["leaderboard.json"], end="")
     elif check:

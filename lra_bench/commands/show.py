@@ -10,6 +10,7 @@ import typer
 
 from lra_bench.commands.options import PROTOCOL_HELP, Json
 from lra_bench.errors import UserError
+from lra_bench.plain_text import one_line
 
 if TYPE_CHECKING:
     from lra_bench.spec import Recipe
@@ -45,7 +46,7 @@ def describe(name: str) -> dict[str, Any]:
 
     Raises UserError where there is no such thing.
     """
-    from lra_bench.records.files import load_record
+    from lra_bench.records.files import load_any
     from lra_bench.records.finished import is_finished, load_finished
     from lra_bench.registry import every_task_name, model_names
     from lra_bench.runs.run import find_run, load_run
@@ -53,7 +54,7 @@ def describe(name: str) -> dict[str, Any]:
     if name in every_task_name():
         return describe_task(name)
     if Path(name).suffix == ".json" and Path(name).is_file():
-        return load_record(Path(name)).model_dump(mode="json")
+        return load_any(Path(name)).model_dump(mode="json")
     if name.replace("-", "_") in model_names():
         return describe_model(name)
     recipe = find_recipe(name)
@@ -116,7 +117,7 @@ def find_recipe(name: str) -> Recipe | None:
 def described_lines(values: dict[str, Any], indent: str) -> list[str]:
     """Format the values as `key: value` lines. Those of a nested dictionary are indented below its key."""
     lines = []
-    for key, value in values.items():
+    for key, value in ((one_line(key), value) for key, value in values.items()):
         if isinstance(value, dict) and value:
             lines += [f"{indent}{key}:", *described_lines(value, indent + "  ")]
         elif isinstance(value, list) and value and isinstance(value[0], dict):
@@ -125,5 +126,5 @@ def described_lines(values: dict[str, Any], indent: str) -> list[str]:
                 first, *rest = described_lines(item, indent + "    ")
                 lines += [f"{indent}  - {first.strip()}", *rest]
         else:
-            lines.append(f"{indent}{key}: {'–' if value is None else value}")
+            lines.append(f"{indent}{key}: {'–' if value is None else one_line(str(value))}")
     return lines

@@ -11,6 +11,7 @@ import typer
 
 from lra_bench.commands.options import Json
 from lra_bench.errors import WorkError
+from lra_bench.plain_text import one_line
 
 
 def validate(
@@ -27,7 +28,7 @@ def validate(
         print(json.dumps([asdict(problem) for problem in problems], indent=1, default=str))
     else:
         for problem in problems:
-            print(problem)
+            print(one_line(str(problem)))
     errors = sum(problem.severity == "error" for problem in problems)
     if errors:
         raise WorkError(f"{errors} of the records in {results_dir} cannot be used as they are; see above.")

@@ -15,6 +15,7 @@ from lra_bench.data.manifest import Manifest, find_prepared
 from lra_bench.data.packed import open_arrays
 from lra_bench.data.raw.pixels import square
 from lra_bench.errors import UserError
+from lra_bench.plain_text import plain
 from lra_bench.registry import task_module
 from lra_bench.spec import Protocol, SplitName
 
@@ -99,9 +100,9 @@ def show_examples(
     if as_json:
         print(json.dumps([example._asdict() | {"image": None} for example in examples], indent=1))
     else:
-        print(f"{task}, {manifest.protocol}, {manifest.source} ({manifest.origin}), first examples of train:")
+        print(plain(f"{task}, {manifest.protocol}, {manifest.source} ({manifest.origin}), first examples of train:"))
         for example in examples:
-            print(_described(example, pixels))
+            print(plain(_described(example, pixels)))
     if pixels:
         out = out or Path(f"{task}-examples.png")
         try:

@@ -16,9 +16,26 @@ from pydantic import Field, ValidationError, model_validator
 
 from lra_bench.datasource import Layout
 from lra_bench.errors import UserError
+from lra_bench.json_files import read_json
 from lra_bench.paths import data_folder
+from lra_bench.plain_text import shortened
+from lra_bench.progress import warn
 from lra_bench.registry import every_task_name, has_official_contents
-from lra_bench.spec import SPLITS, DataInfo, Frozen, Protocol, Source, SplitName, explain, unknown
+from lra_bench.spec import (
+    SPLITS,
+    Count,
+    DataInfo,
+    Frozen,
+    Name,
+    Positive,
+    Protocol,
+    Size,
+    Source,
+    SplitName,
+    Text,
+    explain,
+    unknown,
+)
 
 MANIFEST_VERSION = 1
 """The version of the manifest's format."""
@@ -49,26 +66,26 @@ class Manifest(Frozen):
     """The manifest holds everything that is known about one prepared set."""
 
     manifest_version: Literal[1]
-    task: str
-    version: str
+    task: Name
+    version: Name
     protocol: Protocol
     source: Source
-    origin: str = Field(description="the server, file or generator in words")
-    size: str
+    origin: Text = Field(description="the server, file or generator in words")
+    size: Size
     seed: int | None = Field(description="the seed of the generator; None where the examples were read from files")
     val_fraction: float | None
     parameters: dict[str, Any] = Field(description="the parameters of the generator or the reader")
     vocabulary: list[str] | None = Field(description="the token of each id; None for pixels")
     documents: Literal[1, 2]
-    length: int
-    classes: int
-    counts: dict[SplitName, int]
+    length: Positive
+    classes: Positive
+    counts: dict[SplitName, Count]
     validation_is_test: bool
     distinct: bool = Field(description="whether no two examples of the whole set are equal")
     majority: dict[SplitName, float] = Field(description="the fraction of each split in its most frequent class")
     raw: list[RawFile]
     packed: list[PackedFile]
-    fingerprint: str
+    fingerprint: Name
     official_contents: bool = Field(
         default=False, description="whether the fingerprint is that of the official files, whoever's copy was read"
     )
@@ -173,42 +190,62 @@ def load_manifest(folder: Path) -> Manifest:
     Raises UserError if it is missing, damaged, of another version, or not as `prepare` wrote it.
     """
     path = folder / FILE
+    if not path.exists():
+        raise UserError(f"{folder} is not a prepared task: it has no {FILE}.")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder} is not a prepared task: it has no {FILE}.") from None
-    except ValueError:
-        raise UserError(f"{path} is not JSON. {prepare_again(folder, {})}") from None
+        # A vocabulary holds whatever characters the texts have.
+        values = read_json(path, control_characters=True)
+    except UserError as error:
+        raise UserError(f"{error} {prepare_again(folder, {})}") from None
     fields = values if isinstance(values, dict) else {}
     found, again = fields.get("manifest_version"), prepare_again(folder, fields)
     if found != MANIFEST_VERSION:
         raise UserError(
-            f"{path} has manifest version {found!r}; this lra-bench reads version {MANIFEST_VERSION}. {again}"
+            f"{path} has manifest version {shortened(repr(found))}; this lra-bench reads version {MANIFEST_VERSION}. "
+            f"{again}"
         )
     if fields.get("manifest_sha256") not in (None, _hash_of(fields)):
         raise UserError(f"{path} was changed after it was written: its fields have another SHA-256. {again}")
     try:
-        return Manifest.model_validate(values)
+        return Manifest.model_validate(values, strict=True)
     except ValidationError as error:
         raise UserError(f"{path} is damaged ({explain(error)}) {again}") from None
 
 
-def prepared_sets(task: str | None = None) -> list[tuple[Path, Manifest]]:
-    """Return the folders and manifests of all prepared sets, or of those of one task.
+def scan_sets(task: str | None = None) -> tuple[list[tuple[Path, Manifest]], dict[Path, str]]:
+    """Return the folders and manifests of all prepared sets, or of those of one task, and the folders that cannot be
+    used, with the reason.
 
     Tasks are in the paper's order. Within a task the best set comes first (see `find_prepared`). Raises UserError for
     an unknown task.
     """
     if task is not None and task not in every_task_name():
         raise unknown("task", task, every_task_name())
-    found = [
-        (path.parent, load_manifest(path.parent))
-        for name in ([task] if task else every_task_name())
-        for path in sorted((data_folder() / name).glob(f"*/{FILE}"))
-        if not path.parent.name.startswith(".")
-    ]
+    found, damaged = [], {}
+    for name in [task] if task else every_task_name():
+        for path in sorted((data_folder() / name).glob(f"*/{FILE}")):
+            folder = path.parent
+            if folder.name.startswith("."):
+                continue
+            try:
+                manifest = load_manifest(folder)
+            except UserError as error:
+                damaged[folder] = str(error)
+                continue
+            if manifest.task == name:
+                found.append((folder, manifest))
+            else:
+                damaged[folder] = f"{path} is of {shortened(manifest.task)}, not of {name}. Remove the folder."
     order = every_task_name()
-    return sorted(found, key=lambda item: (order.index(item[1].task), *_rank(item[1]), item[0].name))
+    return sorted(found, key=lambda item: (order.index(item[1].task), *_rank(item[1]), item[0].name)), damaged
+
+
+def prepared_sets(task: str | None = None) -> list[tuple[Path, Manifest]]:
+    """Return the folders and manifests of `scan_sets`, and warn of folders that cannot be used."""
+    found, damaged = scan_sets(task)
+    for reason in damaged.values():
+        warn(f"left out: {reason}")
+    return found
 
 
 _SOURCES: tuple[Source, ...] = ("official", "mirror", "user", "generated")
@@ -242,6 +279,8 @@ def find_prepared(
     everything = prepared_sets(task)
     if name is not None:
         everything = [(folder, manifest) for folder, manifest in everything if folder.name == name]
+        if not everything and (data_folder() / task / name / FILE).exists():
+            load_manifest(data_folder() / task / name)  # raises, with the reason why it is left out
         if not everything:
             raise unknown(f"prepared set of {task}", name, [folder.name for folder, _ in prepared_sets(task)])
     fitting = [

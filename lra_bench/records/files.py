@@ -11,7 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from lra_bench.errors import UserError
+from lra_bench.json_files import parse_json, read_json
 from lra_bench.paths import write_atomically
+from lra_bench.plain_text import shortened
+from lra_bench.records.proof import contradictions
 from lra_bench.records.schema import SCHEMA_VERSION, AnyRecord, Record, RobustnessRecord, any_record
 from lra_bench.spec import explain
 
@@ -61,7 +64,7 @@ def write_record(results_dir: Path, record: AnyRecord) -> Path:
     """
     path = path_of(results_dir, record)
     text = record_text(record)
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    if path.exists() and path.read_bytes() == text.encode():
         return path
     if path.exists():
         raise UserError(f"{path} already holds another result of this run. Records are never edited: remove it first.")
@@ -69,39 +72,46 @@ def write_record(results_dir: Path, record: AnyRecord) -> Path:
     return path
 
 
-def parse_record(text: str, name: str) -> AnyRecord:
-    """Return the record that the JSON `text` holds, migrated to this schema version.
+def parse_record(text: str | bytes, name: str) -> AnyRecord:
+    """Return the record that the JSON `text` holds, as `record_of` does. Raises UserError as `parse_json`, too."""
+    return record_of(parse_json(text, name), name)
 
-    Raises UserError with `name` and the mistake where the text is no record.
+
+def record_of(value: Any, name: str) -> AnyRecord:
+    """Return the record with these JSON values, migrated to this schema version. It is proved to be what it says.
+
+    Raises UserError with `name` and the mistake where it is no record, or contradicts the package or itself.
     """
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{name} is not JSON: {error}.") from None
-    found = data.get("schema_version") if isinstance(data, dict) else None
+    record = unproved(value, name)
+    found = contradictions(record)
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise UserError(f"{name} is refused: {found[0]}{more}. `lra-bench validate` lists all.")
+    return record
+
+
+def unproved(value: Any, name: str) -> AnyRecord:
+    """Return the record with these JSON values, of which only form and size are checked. Raises as `record_of`."""
+    found = value.get("schema_version") if isinstance(value, dict) else None
     while isinstance(found, int) and found in MIGRATIONS:
-        data = MIGRATIONS[found](data)
-        found = data["schema_version"]
+        value = MIGRATIONS[found](value)
+        found = value["schema_version"]
     if found != SCHEMA_VERSION or isinstance(found, bool):  # JSON's true equals 1 in Python
         raise UserError(
-            f"{name} has schema version {found!r}; this lra-bench reads version {SCHEMA_VERSION}. "
+            f"{name} has schema version {shortened(repr(found))}; this lra-bench reads version {SCHEMA_VERSION}. "
             "Use the lra-bench that wrote it, or remove it."
         )
     try:
-        return any_record.validate_python(data)
+        return any_record.validate_python(value, strict=True)
     except ValidationError as error:
         raise UserError(
-            f"{name} is not a result record: {explain(error)} Another version of lra-bench may have written it; "
-            "`report --skip-unreadable` leaves it out."
+            f"{name} is not a result record: {explain(error)} Another version of lra-bench may have written it."
         ) from None
 
 
 def load_any(path: Path) -> AnyRecord:
-    """Read one record of any kind. Raises UserError with the file's path and the mistake in it."""
-    try:
-        return parse_record(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not JSON: it is not UTF-8 text.") from None
+    """Read one record of any kind, as `record_of` does. Raises UserError with the file's path and the mistake."""
+    return record_of(read_json(path), str(path))
 
 
 def load_record(path: Path) -> Record:
@@ -113,5 +123,7 @@ def load_record(path: Path) -> Record:
 
 
 def record_files(results_dir: Path) -> list[Path]:
-    """Return the paths of all records below `results_dir`, sorted."""
-    return sorted(path for path in results_dir.glob("*/*/*.json") if path.is_file() and path.name[0] != ".")
+    """Return the paths of all records below `results_dir`, sorted. A pipe or a link to nothing is among them, so that
+    reading it says what it is."""
+    found = results_dir.glob("*/*/*.json")
+    return sorted(path for path in found if path.name[0] != "." and (path.is_symlink() or not path.is_dir()))

@@ -9,7 +9,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from lra_bench.spec import DataInfo, Frozen, Precision, Recipe
+from lra_bench.spec import (
+    Amount,
+    Count,
+    DataInfo,
+    Frozen,
+    Label,
+    Loss,
+    Name,
+    Positive,
+    Precision,
+    Recipe,
+    Seed,
+    Share,
+    Text,
+)
 
 SCHEMA_VERSION = 1
 """The `schema_version` of the records that this lra-bench writes and reads."""
@@ -25,24 +39,24 @@ class Accuracies(Frozen):
     """The accuracies of a run, as shares in [0, 1]."""
 
     selection: Literal["val", "test"] = Field(description="split on which the best checkpoint was chosen")
-    best_val: float | None = Field(description="highest validation accuracy of the run")
-    best_epoch: float | None = Field(description="epochs after which the best checkpoint was saved")
-    test: float | None = Field(description="test accuracy of the best checkpoint, scored once after restoring it")
-    test_loss: float | None = Field(description="mean test loss of the best checkpoint")
-    last_val: float | None = Field(description="validation accuracy of the final step's parameters")
-    last_test: float | None = Field(description="test accuracy of the final step's parameters")
-    majority: float = Field(description="share of the most frequent class in the test split used")
+    best_val: Share | None = Field(description="highest validation accuracy of the run")
+    best_epoch: Amount | None = Field(description="epochs after which the best checkpoint was saved")
+    test: Share | None = Field(description="test accuracy of the best checkpoint, scored once after restoring it")
+    test_loss: Loss | None = Field(description="mean test loss of the best checkpoint; None if not finite")
+    last_val: Share | None = Field(description="validation accuracy of the final step's parameters")
+    last_test: Share | None = Field(description="test accuracy of the final step's parameters")
+    majority: Share = Field(description="share of the most frequent class in the test split used")
 
 
 class CurvePoint(Frozen):
     """One point of a learning curve: losses, and accuracies in [0, 1], after `epoch` epochs of training."""
 
-    epoch: float
-    step: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
+    epoch: Amount
+    step: Count
+    train_loss: Loss
+    train_accuracy: Share
+    val_loss: Loss
+    val_accuracy: Share
 
 
 class Throughput(Frozen):
@@ -51,15 +65,15 @@ class Throughput(Frozen):
     `lra-bench bench` measures the same with warm-up and repeated windows.
     """
 
-    steps: int
-    train_seconds: float = Field(
+    steps: Count
+    train_seconds: Amount = Field(
         description="seconds spent in training steps, over all sessions; evaluation and compilation excluded"
     )
-    examples_per_second: float
-    examples_per_second_per_device: float
-    tokens_per_second: float
-    compile_seconds: float
-    peak_memory_bytes: int | None
+    examples_per_second: Amount
+    examples_per_second_per_device: Amount
+    tokens_per_second: Amount
+    compile_seconds: Amount
+    peak_memory_bytes: Count | None
     peak_memory_source: MemorySource
     remat: bool = Field(default=False, description=REMAT)
 
@@ -67,28 +81,28 @@ class Throughput(Frozen):
 class System(Frozen):
     """The hardware and software of a measurement, without host or user names."""
 
-    platform: str = Field(description="platform of JAX: cpu, gpu or tpu")
-    device_kind: str
-    devices: int
-    processes: int
-    cpu: str
-    cores: int
-    memory_gib: float
-    os: str
-    python: str
-    versions: dict[str, str]
+    platform: Label = Field(description="platform of JAX: cpu, gpu or tpu")
+    device_kind: Label
+    devices: Positive
+    processes: Positive
+    cpu: Label
+    cores: Positive
+    memory_gib: Amount
+    os: Label
+    python: Label
+    versions: dict[Label, Label]
     precision: Precision = Field(description="precision that was asked for; records of different ones share no cell")
-    matmul_precision: str = Field(description="JAX's name for the products of float32 matrices that it stands for")
+    matmul_precision: Label = Field(description="JAX's name for the products of float32 matrices that it stands for")
 
 
 class Provenance(Frozen):
     """The origin of a record: the code, the time and the command."""
 
-    lra_bench_version: str
-    git_commit: str | None
+    lra_bench_version: Label
+    git_commit: Label | None
     git_dirty: bool | None
-    finished: str = Field(description="UTC date and time of the end, ISO 8601")
-    command: str = Field(description="command that repeats the run")
+    finished: Name = Field(description="UTC date and time of the end, ISO 8601")
+    command: Text = Field(description="command that repeats the run")
 
 
 class Record(Frozen):
@@ -96,9 +110,9 @@ class Record(Frozen):
 
     schema_version: Literal[1]
     kind: Literal["train"]
-    model: str
-    digest: str = Field(description="hash of everything that changes the numbers, except the seed")
-    seed: int
+    model: Name
+    digest: Name = Field(description="hash of everything that changes the numbers, except the seed")
+    seed: Seed
     status: Literal["completed", "diverged"]
     published_recipe: bool = Field(
         description="whether the recipe was used as published: full data, nothing overridden or cut short, no bfloat16"
@@ -106,24 +120,28 @@ class Record(Frozen):
     data: DataInfo
     recipe: Recipe
     overrides: dict[str, Any]
-    parameters: int
+    parameters: Count
     accuracy: Accuracies
     curve: list[CurvePoint]
     throughput: Throughput
     system: System
     provenance: Provenance
-    note: str = ""
+    note: Text = ""
+    code: Name | None = Field(
+        default=None,
+        description="first digits of the SHA-256 of the file that defines a user's own layer; None for other models",
+    )
 
 
 class Timing(Frozen):
     """The seconds of one call: median and quartiles over timed windows after warm-up, without compilation."""
 
-    median: float = Field(gt=0)
-    q1: float = Field(gt=0, description="first quartile")
-    q3: float = Field(gt=0, description="third quartile")
-    windows: int = Field(ge=1, description="number of timed windows")
-    calls: int = Field(ge=1, description="number of calls in each window")
-    warmup: int = Field(ge=0, description="number of calls before the first window")
+    median: float = Field(gt=0, le=1e9)
+    q1: float = Field(gt=0, le=1e9, description="first quartile")
+    q3: float = Field(gt=0, le=1e9, description="third quartile")
+    windows: Positive = Field(description="number of timed windows")
+    calls: Positive = Field(description="number of calls in each window")
+    warmup: Count = Field(description="number of calls before the first window")
 
 
 class Measurement(Frozen):
@@ -135,12 +153,12 @@ class Measurement(Frozen):
     call: Literal["train", "forward", "recurrent"]
     input: Literal["synthetic", "data"]
     seconds: Timing
-    examples_per_second_per_device: float | None = Field(
+    examples_per_second_per_device: Amount | None = Field(
         description="examples per second per device; None for the recurrent step, which sees no whole example"
     )
-    tokens_per_second_per_device: float
-    compile_seconds: float
-    peak_memory_bytes: int | None = Field(description="peak memory per device, in bytes")
+    tokens_per_second_per_device: Amount
+    compile_seconds: Amount
+    peak_memory_bytes: Count | None = Field(description="peak memory per device, in bytes")
     peak_memory_source: MemorySource
     flops: float | None = Field(description="operations of one call, from the compiler's cost analysis")
     bytes_accessed: float | None = Field(description="bytes that one call accesses, from the compiler's cost analysis")
@@ -155,27 +173,29 @@ class BenchRecord(Frozen):
 
     schema_version: Literal[1]
     kind: Literal["bench"]
-    model: str
-    digest: str = Field(description="hash of recipe, shape, precision and device kind")
-    task: str = Field(description="task that the shape is taken from")
-    length: int = Field(ge=1, description="L, the number of steps of each document")
-    batch_size: int = Field(ge=1, description="global batch size")
-    parameters: int
+    model: Name
+    digest: Name = Field(description="hash of recipe, shape, precision and device kind")
+    task: Name = Field(description="task that the shape is taken from")
+    length: Positive = Field(description="L, the number of steps of each document")
+    batch_size: Positive = Field(description="global batch size")
+    parameters: Count
     recipe: Recipe
     overrides: dict[str, Any]
     remat: bool = Field(default=False, description=REMAT)
-    measurements: list[Measurement]
+    measurements: list[Measurement] = Field(max_length=100)
     system: System
     provenance: Provenance
-    note: str = ""
+    note: Text = ""
 
 
 class NoisePoint(Frozen):
     """The test accuracy with one Fourier mode added to the input of every state space layer."""
 
-    frequency: float = Field(description="ω of the added mode cos(ω·Δ·t), in the continuous time of each channel")
-    amplitude: float = Field(ge=0)
-    accuracy: float = Field(ge=0, le=1)
+    frequency: float = Field(
+        ge=-1e18, le=1e18, description="ω of the added mode cos(ω·Δ·t), in the continuous time of each channel"
+    )
+    amplitude: Amount
+    accuracy: Share
 
 
 class RobustnessRecord(Frozen):
@@ -183,19 +203,19 @@ class RobustnessRecord(Frozen):
 
     schema_version: Literal[1]
     kind: Literal["robustness"]
-    model: str
-    digest: str = Field(description="digest of the training run")
-    seed: int = Field(description="seed of the training run")
+    model: Name
+    digest: Name = Field(description="digest of the training run")
+    seed: Seed = Field(description="seed of the training run")
     published_recipe: bool
     data: DataInfo
-    clean: float = Field(ge=0, le=1, description="test accuracy without noise, of the same checkpoint and examples")
-    majority: float = Field(ge=0, le=1, description="share of the most frequent class in the test split")
-    examples: int = Field(ge=1, description="number of test examples scored at each point")
-    noise_seed: int
-    points: list[NoisePoint]
+    clean: Share = Field(description="test accuracy without noise, of the same checkpoint and examples")
+    majority: Share = Field(description="share of the most frequent class in the test split")
+    examples: Positive = Field(description="number of test examples scored at each point")
+    noise_seed: Seed
+    points: list[NoisePoint] = Field(max_length=10_000)
     system: System
     provenance: Provenance
-    note: str = ""
+    note: Text = ""
 
 
 AnyRecord = Annotated[Record | BenchRecord | RobustnessRecord, Field(discriminator="kind")]

@@ -37,12 +37,13 @@ GENERATED = "Made by `lra-bench report` from the records in this folder; do not 
 class Report:
     """The report: the tables that have rows, in reading order, and the content of each file by its name.
 
-    `models` are the models that have an accuracy in a table.
+    `models` are the models that have an accuracy in a table, `refused` the files that could not be taken in.
     """
 
     tables: tuple[Table, ...]
     files: dict[str, str | bytes]
     models: frozenset[str]
+    refused: tuple[LeftOut, ...]
 
     def table(self, name: str) -> Table:
         """Return the table of this name. Raises KeyError for a table without rows."""
@@ -54,7 +55,6 @@ def report(
     out_dir: Path | None = None,
     *,
     protocol: Protocol = "s4",
-    skip_unreadable: bool = False,
     pictures: bool = True,
     check: bool = False,
     console: Console | None = None,
@@ -64,11 +64,12 @@ def report(
     `out_dir` defaults to `results_dir`. With `console` the main tables are printed. There are no pictures where
     matplotlib is not installed. With `check` nothing is drawn or written.
 
-    Raises UserError where there is no such folder and, unless `skip_unreadable`, for a file that is no record of this
-    schema. With `check`, raises WorkError with the names of the files that differ from what the records give.
+    A file that is no record, or a record that contradicts itself, is listed as left out and stops nothing. Raises
+    UserError where there is no such folder. With `check`, raises WorkError with the names of the files that differ from
+    what the records give.
     """
     folder = out_dir or results_dir
-    loaded, unreadable = load(results_dir, skip_unreadable=skip_unreadable)
+    loaded, unreadable = load(results_dir)
     drawing = pictures and not check and have_matplotlib()
     made = tables_of(loaded, unreadable, protocol=protocol, pictures=drawing)
     if check:
@@ -113,7 +114,7 @@ def tables_of(
     files = _files(tables, loaded, drawn)
     files["leaderboard.json"] = json_text(tables, cells, protocol)
     models = {key.model.replace("_", "-") for found in chosen.values() for key, _ in found.cells}
-    return Report(tables, files, frozenset(models))
+    return Report(tables, files, frozenset(models), tuple(unreadable))
 
 
 def _differs(paper: SelectedRecords, holdout: SelectedRecords) -> bool:

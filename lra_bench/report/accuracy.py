@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from statistics import fmean, median
 
@@ -72,7 +72,14 @@ def accuracy_table(chosen: SelectedRecords, cells: Sequence[CellStatistics]) -> 
             Block("Measured here, other settings (not ranked)", tuple(_rows(chosen, "settings", tasks))),
             Block("Quoted from papers, not measured here (not ranked)", _quoted_rows(tasks), True, QUOTED),
         ),
-        (SELECTIONS[chosen.selection], SEEDS, _thresholds(chosen, tasks, sections), AVERAGES, RANKS),
+        (
+            SELECTIONS[chosen.selection],
+            SEEDS,
+            _thresholds(chosen, tasks, sections),
+            AVERAGES,
+            RANKS,
+            *_displaced(chosen, ["full"]),
+        ),
     )
 
 
@@ -96,6 +103,7 @@ def reduced_table(chosen: SelectedRecords) -> Table:
         (
             "These runs used small or partial data: compare them with the majority class, never with the benchmark.",
             SEEDS,
+            *_displaced(chosen, {item.size for item in chosen.displaced} - {"full"}),
         ),
     )
 
@@ -219,6 +227,20 @@ def _thresholds(chosen: SelectedRecords, tasks: Sequence[str], sections: Sequenc
     return (
         f"Solved: a tenth of the way from the majority class to 100 %, or better ({', '.join(parts) or 'no runs yet'})."
     )
+
+
+def _displaced(chosen: SelectedRecords, sizes: Collection[str]) -> list[str]:
+    """Return a note for each column of these sizes that does not show records of other examples."""
+    notes = []
+    for item in chosen.displaced:
+        if item.size in sizes:
+            size = "" if item.size == "full" else f", {item.size}"
+            claim = "" if item.proved else ", as its records say of themselves"
+            notes.append(
+                f"{task_title(item.task)}{size} shows {item.shown}{claim}. Records of other examples, which are not "
+                f"comparable: {item.records}, listed under the records left out."
+            )
+    return notes
 
 
 def _source(chosen: SelectedRecords, key: RowKey) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lra_bench.errors import UserError
 from lra_bench.paths import write_atomically
-from lra_bench.report.formats import one_line
+from lra_bench.plain_text import one_line
 from lra_bench.report.select import Entry
 
 if TYPE_CHECKING:

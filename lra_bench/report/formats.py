@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from lra_bench.plain_text import one_line
 from lra_bench.report.table import Block, Cell, Column, Table, footnotes
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]|~$])")
@@ -29,11 +30,6 @@ _PLAIN_LATEX = re.compile(r"[A-Za-z0-9 .,:;/()\[\]+=*@!?\-]")
 PACKAGES = (
     "% needs \\usepackage[T1]{fontenc}, \\usepackage{textcomp}, \\usepackage{booktabs} and \\usepackage{graphicx}"
 )
-
-
-def one_line(text: str) -> str:
-    """Return `text` without line breaks and other control characters."""
-    return " ".join("".join(c if unicodedata.category(c)[0] != "C" else " " for c in text).split())
 
 
 def markdown_text(text: str) -> str:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from lra_bench.errors import UserError
+from lra_bench.plain_text import one_line
 from lra_bench.records.files import load_any, record_files
+from lra_bench.records.proof import copies
 from lra_bench.records.schema import AnyRecord, Record
-from lra_bench.registry import cli_name, task_module, task_names
-from lra_bench.spec import PUBLISHED_PRECISIONS, Precision, Protocol, Source
+from lra_bench.registry import cli_name, has_official_contents, task_module, task_names
+from lra_bench.spec import PUBLISHED_PRECISIONS, DataInfo, Precision, Protocol, Source
 
 T = TypeVar("T", bound=Hashable)
 
@@ -95,16 +97,32 @@ class RowKey:
     settings: str = ""
 
 
+@dataclass(frozen=True)
+class Displaced:
+    """How many records a column of the tables does not show, because it shows other examples of the same task.
+
+    `proved` says whether the shown ones have the fingerprint of the official files.
+    """
+
+    task: str
+    size: str
+    shown: str
+    records: int
+    proved: bool
+
+
 @dataclass
 class SelectedRecords:
     """The cells of the accuracy tables by row and task, and the records that are in none.
 
-    All entries of a cell have the same digest, and all of a row the same precision.
+    All entries of a cell have the same digest, and all of a row the same precision. `displaced` says which columns
+    leave out records of other examples.
     """
 
     selection: SelectionProtocol
     cells: dict[tuple[RowKey, str], list[Entry]] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
+    displaced: list[Displaced] = field(default_factory=list)
 
     def rows(self, section: Section) -> list[RowKey]:
         """Return the rows of a section in alphabetical order."""
@@ -121,25 +139,30 @@ def threshold(record: Record) -> float:
     return record.accuracy.majority + SOLVED_MARGIN * (1 - record.accuracy.majority)
 
 
-def load(results_dir: Path, *, skip_unreadable: bool = False) -> tuple[list[Loaded], list[LeftOut]]:
-    """Read every record below `results_dir`; with `skip_unreadable`, also return the files that are no records.
+def load(results_dir: Path) -> tuple[list[Loaded], list[LeftOut]]:
+    """Read every record below `results_dir`. Files that are no records, contradict the package or copy another record's
+    run are returned apart, with the reason.
 
-    Raises UserError where there is no such folder, and without `skip_unreadable` for a file that is no record.
+    Raises UserError where there is no such folder.
     """
     if not results_dir.is_dir():
         raise UserError(
-            f"There is no results folder {results_dir}. Train something first, or name it with --results-dir."
+            f"There is no results folder {one_line(str(results_dir))}. Train something first, or name it with "
+            "--results-dir."
         )
-    loaded, left_out = [], []
+    found: dict[str, AnyRecord] = {}
+    refused: dict[str, str] = {}
     for path in record_files(results_dir):
-        name = path.relative_to(results_dir).with_suffix("").as_posix()
+        name = one_line(path.relative_to(results_dir).with_suffix("").as_posix())
         try:
-            loaded.append(Loaded(name, load_any(path)))
+            found[name] = load_any(path)
         except UserError as error:
-            if not skip_unreadable:
-                raise
-            left_out.append(LeftOut(name, str(error).replace(str(path), "the file")))
-    return loaded, left_out
+            refused[name] = str(error).replace(str(path), "the file")
+    for name, original in copies(found).items():
+        del found[name]
+        refused[name] = f"its curve is that of {original}: one run, copied as another"
+    loaded = [Loaded(name, record) for name, record in found.items()]
+    return loaded, [LeftOut(name, reason) for name, reason in sorted(refused.items())]
 
 
 def select_records(
@@ -158,18 +181,17 @@ def select_records(
             fitting.append(Entry(item.id, item.record))
     reference = _references(fitting)
     comparable: list[Entry] = []
+    displaced: dict[tuple[str, str], int] = defaultdict(int)
     for run in fitting:
         data = run.record.data
-        version, fingerprint = reference[data.task, data.size]
-        if (data.version, data.fingerprint) != (version, fingerprint):
-            chosen.left_out.append(
-                LeftOut(
-                    run.id,
-                    f"other examples: {data.version} {data.fingerprint}, the column has {version} {fingerprint}",
-                )
-            )
+        shown = reference[data.task, data.size]
+        if (data.version, data.fingerprint) != (shown.version, shown.fingerprint):
+            displaced[data.task, data.size] += 1
+            reason = f"other examples: {data.version} {data.fingerprint}, the column has {shown.version} "
+            chosen.left_out.append(LeftOut(run.id, reason + shown.fingerprint))
         else:
             comparable.append(run)
+    chosen.displaced = [_displaced(reference[column], count) for column, count in sorted(displaced.items())]
     for place, runs in sorted(_cells(comparable).items()):
         chosen.cells[place] = _one_configuration(runs, chosen.left_out)
     chosen.left_out.sort(key=lambda item: (item.id, item.reason))
@@ -255,22 +277,34 @@ def settings_of(overrides: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(overrides.items()))
 
 
-def _references(runs: Sequence[Entry]) -> dict[tuple[str, str], tuple[str, str]]:
-    """Return the version and fingerprint of the data that each column shows, by task and size.
+def _references(runs: Sequence[Entry]) -> dict[tuple[str, str], DataInfo]:
+    """Return the data that each column shows, by task and size.
 
-    Official data and its mirror come before the user's files, and these before generated data; then most runs decide.
+    Data with the fingerprint of the official files comes first, then what is called official or a mirror, then the
+    user's files, and generated data last; among equals most runs decide.
     """
-    order: dict[Source, int] = {"official": 0, "mirror": 0, "user": 1, "generated": 2}
+    order: dict[Source, int] = {"official": 1, "mirror": 1, "user": 2, "generated": 3}
     found: dict[tuple[str, str], dict[tuple[str, str], list[Entry]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         data = run.record.data
         found[data.task, data.size][data.version, data.fingerprint].append(run)
 
+    def rank(data: DataInfo) -> int:
+        return 0 if has_official_contents(data.task, data.protocol, data.fingerprint) else order[data.source]
+
     def merit(item: tuple[tuple[str, str], list[Entry]]) -> tuple[int, int, tuple[str, str]]:
         examples, there = item
-        return min(order[run.record.data.source] for run in there), -len(there), examples
+        return min(rank(run.record.data) for run in there), -len(there), examples
 
-    return {column: min(groups.items(), key=merit)[0] for column, groups in found.items()}
+    best = {column: min(groups.items(), key=merit)[1] for column, groups in found.items()}
+    return {column: min((run.record.data for run in there), key=rank) for column, there in best.items()}
+
+
+def _displaced(shown: DataInfo, records: int) -> Displaced:
+    """Return the notice of so many records that a column does not show beside this data."""
+    proved = has_official_contents(shown.task, shown.protocol, shown.fingerprint)
+    text = f"{shown.source} {shown.version}, {shown.fingerprint}"
+    return Displaced(shown.task, shown.size, text, records, proved)
 
 
 def _one_configuration(runs: Sequence[Entry], left_out: list[LeftOut]) -> list[Entry]:

@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from lra_bench.report.formats import one_line
+from lra_bench.plain_text import one_line
 from lra_bench.report.table import ABSENT, Block, Cell, Table, footnotes
 
 LONGEST_WORD = 16

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +13,27 @@ from pydantic import Field, ValidationError
 
 from lra_bench.custom_layer import load
 from lra_bench.errors import UserError
-from lra_bench.paths import runs_folder, write_atomically
+from lra_bench.json_files import read_json
+from lra_bench.paths import locked, runs_folder, write_atomically
+from lra_bench.plain_text import shortened
 from lra_bench.registry import canonical_model, cli_name, custom_path, recipe_module, recipes_of, task_module
 from lra_bench.runs.checksums import checksum_of, damage_of, write_checksums
 from lra_bench.spec import (
     PUBLISHED_PRECISIONS,
+    SEEDS,
     TEXT_FIELDS,
     DataInfo,
     Frozen,
+    Name,
     Precision,
     Recipe,
+    Seed,
     apply_overrides,
     digest_of,
     explain,
     set_options,
     unknown,
 )
-
-SEEDS = 2**32
-"""The number of different seeds. JAX keeps only the last 32 bits of a seed, so 2³² would repeat run 0."""
 
 SETTINGS = "run.json"
 """The name of the file of a run's settings in its folder."""
@@ -40,8 +45,8 @@ SMOKE = {"n_layers": 2, "d_model": 32, "batch_size": 20, "epochs": 2.0, "warmup_
 class Run(Frozen):
     """Everything that decides the numbers of one run."""
 
-    model: str
-    seed: int
+    model: Name
+    seed: Seed
     data: DataInfo
     recipe: Recipe
     overrides: dict[str, Any]
@@ -184,8 +189,12 @@ def find_run(name: str) -> Path:
 
 
 def all_runs() -> list[Path]:
-    """The folders of the runs made on this machine."""
-    return sorted(path.parent for path in runs_folder().glob("*/*/*/run.json"))
+    """The folders of the runs made on this machine. A run that a killed import had moved aside is put back first."""
+    for aside in runs_folder().glob(f"*/*/.*{ASIDE}"):
+        with contextlib.suppress(_Busy), run_locked(original_of(aside), _leave):
+            pass
+    found = (path.parent for path in runs_folder().glob("*/*/*/run.json"))
+    return sorted(folder for folder in found if not any(part.startswith(".") for part in folder.parts[-3:]))
 
 
 def write_settings(run: Run) -> None:
@@ -207,9 +216,9 @@ def load_run(folder: Path) -> Run:
     if damage is not None:
         raise UserError(f"{folder} is damaged: {damage}. {again}")
     try:
-        run = Run.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        why = explain(error) if isinstance(error, ValidationError) else "it is not UTF-8 text."
+        run = Run.model_validate(read_json(path), strict=True)
+    except (UserError, ValidationError) as error:
+        why = explain(error) if isinstance(error, ValidationError) else str(error).removeprefix(f"{path} ")
         raise UserError(
             f"{path} describes no run of this lra-bench ({why}) Another version may have written it: use that one, "
             f"or remove {folder}."
@@ -219,4 +228,53 @@ def load_run(folder: Path) -> Run:
             f"{path} holds the settings of another run, {run.digest}-s{run.seed}: it was changed, or another version "
             f"of lra-bench wrote it. {again}"
         )
+    if folder.parent.parent.parent == runs_folder() and folder != run.folder:
+        raise UserError(f"{path} describes the run {shortened(run.name)}, not that of its folder. {again}")
     return run
+
+
+ASIDE = ".aside"
+"""The ending of a hidden folder that holds a run while an import replaces it."""
+
+
+class _Busy(Exception):
+    """Another process holds the lock of a run."""
+
+
+def _leave() -> None:
+    raise _Busy
+
+
+def aside_of(folder: Path) -> Path:
+    """The folder that holds the run of `folder` while an import replaces it."""
+    return folder.with_name(f".{folder.name}{ASIDE}")
+
+
+def original_of(aside: Path) -> Path:
+    """The folder of the run that `aside` holds; the inverse of `aside_of`."""
+    return aside.with_name(aside.name.removeprefix(".").removesuffix(ASIDE))
+
+
+@contextmanager
+def run_locked(folder: Path, on_busy: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of the run in `folder` during the context. It lies beside the folder, which may be replaced whole.
+
+    What an import that was killed left is mended first: the run that it had moved aside is put back, unless the new one
+    is in its place. `on_busy` is called if another process holds the lock; see `paths.locked`.
+    """
+    with locked(folder.with_name(f".{folder.name}.lock"), on_busy):
+        aside = aside_of(folder)
+        if aside.exists() and (folder / "run.json").exists():
+            discard(aside)
+        elif aside.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
+        yield
+
+
+def discard(aside: Path) -> None:
+    """Remove a run that was moved aside. It has another name first, so that no half of it is ever put back."""
+    discarded = aside.with_name(f"{aside.name}.discarded")
+    shutil.rmtree(discarded, ignore_errors=True)
+    aside.rename(discarded)
+    shutil.rmtree(discarded)

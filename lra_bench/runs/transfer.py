@@ -1,80 +1,287 @@
 """Moving runs between machines: runs are packed into one file on one of them, and unpacked and continued on another.
 
 The folder of a run is small: parameters, optimizer and metrics. Data is not packed; prepare it again, or copy it.
+
+A file is complete or absent, and so is every run that an import brings: it is unpacked beside the runs and renamed into
+its place. At whatever moment either is killed, no run is lost, and the same command ends the work.
 """
 
 from __future__ import annotations
 
 import io
 import lzma
+import os
+import shutil
 import tarfile
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import IO
 
-from lra_bench.errors import UserError
-from lra_bench.paths import runs_folder, write_atomically
+from lra_bench.errors import UserError, WorkError
+from lra_bench.paths import locked, runs_folder, write_atomically
+from lra_bench.progress import print_line, warn
+from lra_bench.records.files import load_record
+from lra_bench.records.proof import run_of
 from lra_bench.runs.checksums import SUMS
-from lra_bench.runs.run import all_runs, find_run
+from lra_bench.runs.run import Run, all_runs, aside_of, discard, find_run, load_run, run_locked
 
 KEPT = ("run.json", SUMS, "result.json", "metrics.jsonl")
 """The files of a run that are packed beside its checkpoints."""
+
+ENDINGS = (".tar.xz", ".txz")
+"""The endings of a packed file's name, which say what it is."""
+
+MOST_RATIO, SPARE = 100, 64 << 20
+"""An import unpacks at most so many times the bytes of the file and so many bytes more. Checkpoints hardly compress."""
+
+MEMORY = 256 << 20
+"""The most bytes that decompression may take. A file of `export` takes 9 MB."""
+
+TRIES, PAUSE = 200, 0.05
+"""How often a run that changes while it is read is read again, and the seconds between."""
+
+MOST_FILES, LONGEST_NAME = 100_000, 200
+"""The most files in a packed file, and the most characters of a file's name."""
+
+_CHUNK = 1 << 20
 
 
 def export_runs(file: Path, names: Sequence[str] = ()) -> list[Path]:
     """Pack the runs called `names` (default: all of this machine) into `file`, an xz-compressed tar archive.
 
-    A finished run is packed without the checkpoint to resume from. Returns the folders of the packed runs.
-    Raises UserError where there is nothing to pack, or `file` is a folder.
+    A finished run is packed without the checkpoint to resume from, a run in training as it is at one moment. Runs that
+    this version cannot read are left out with a warning. Returns the folders of the packed runs. Raises UserError where
+    there is nothing to pack, a run that was named cannot be read, or `file` is a folder or has another ending.
     """
     if file.is_dir():
         raise UserError(f"{file} is a folder. Give the name of a file, as in {file / 'runs.tar.xz'}.")
-    runs = [find_run(name) for name in names] or all_runs()
+    if not file.name.endswith(ENDINGS):
+        raise UserError(f"export writes an xz-compressed tar archive: name it {' or '.join(ENDINGS)}, not {file.name}.")
+    runs = {folder: load_run(folder) for folder in map(find_run, names)} if names else _readable_runs()
     if not runs:
         raise UserError("there is no run to export. Train one: lra-bench train --model s5-ptd --smoke.")
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for run in runs:
-            for path in _files(run):
-                archive.add(path, arcname=path.relative_to(runs_folder()).as_posix())
-    write_atomically(file, lzma.compress(packed.getvalue()))
-    return runs
+    compressed = io.BytesIO()
+    with lzma.open(compressed, "wb") as packed, tarfile.open(fileobj=packed, mode="w|") as archive:
+        for folder, run in runs.items():
+            for name, content in momentary(folder).items():
+                member = tarfile.TarInfo(f"{run.name}/{name}")
+                member.size, member.mtime = len(content), int(time.time())
+                archive.addfile(member, io.BytesIO(content))
+    write_atomically(file, compressed.getvalue())
+    return list(runs)
 
 
-def _files(run: Path) -> Iterable[Path]:
-    """The files that are needed to continue or evaluate the run."""
-    finished = (run / "result.json").exists()
-    wanted = [run / name for name in KEPT] + [run / "checkpoints" / "best"]
-    if not finished:
-        wanted.append(run / "checkpoints" / "last")
-    for path in wanted:
-        if path.is_dir():
-            yield from sorted(path.rglob("*"))
-        elif path.exists():
-            yield path
+def _readable_runs() -> dict[Path, Run]:
+    """Return the runs of this machine that this version can read, and warn of the others."""
+    found = {}
+    for folder in all_runs():
+        try:
+            found[folder] = load_run(folder)
+        except UserError as error:
+            warn(f"left out: {error}")
+    return found
+
+
+def momentary(folder: Path) -> dict[str, bytes]:
+    """Return the files that continue or evaluate a run by their names in its folder, all as they were at one moment.
+
+    Training replaces its checkpoints meanwhile. So names, sizes and times are compared before and after reading; where
+    they differ, it is read again. What a moment shows is what a killed process would have left, which training can
+    continue. Raises WorkError where the run does not hold still for ten seconds.
+    """
+    for _ in range(TRIES):
+        before = _listing(folder)
+        try:
+            content = {name: (folder / name).read_bytes() for name, size in before if size is not None}
+        except FileNotFoundError:
+            content = None
+        if content is not None and _listing(folder) == before:
+            return content
+        time.sleep(PAUSE)
+    raise WorkError(f"{folder} changes faster than it can be read. Stop its training, which saves it, and export then.")
+
+
+def _listing(folder: Path) -> dict[tuple[str, int | None], int]:
+    """Return the time of each wanted file and folder by name and size; the size of a folder is None."""
+    finished = (folder / "result.json").exists()
+    wanted = [*KEPT, "checkpoints/best"] + ([] if finished else ["checkpoints/last"])
+    found = {}
+    for top in (folder / name for name in wanted):
+        for path in [top, *sorted(top.rglob("*"))] if top.is_dir() else [top]:
+            name = path.relative_to(folder).as_posix()
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            found[name, None if path.is_dir() else status.st_size] = status.st_mtime_ns
+    return {key: when for key, when in found.items() if "checkpoint-tmp" not in key[0]}
 
 
 def import_runs(file: Path) -> list[Path]:
-    """Unpack the runs in `file` into this machine's runs folder, and return their folders.
+    """Unpack the runs in `file` into this machine's runs folder, and return the folders of those that are new.
 
-    A run that is finished on this machine is left as it is. Raises UserError where the file is missing or damaged, or
-    holds anything but runs.
+    A run is left as it is here, with a line that says why, if it is finished, further trained or in training here, or
+    if the packed one cannot be used. Raises UserError where the file is missing or damaged, or holds anything but runs;
+    nothing is unpacked then.
     """
     if not file.is_file():
         raise UserError(f"{file} is no file. Give one that `lra-bench export` wrote.")
+    check(file)
+    imported = []
+    with _unpacked(file) as staged:
+        for folder in sorted(path.parent for path in staged.glob("*/*/*/run.json")):
+            name = folder.relative_to(staged).as_posix()
+            why = _install(folder, runs_folder() / name, name)
+            if why:
+                print_line(f"{name} is left as it is: {why}.")
+            else:
+                imported.append(runs_folder() / name)
+    return imported
+
+
+def check(file: Path) -> None:
+    """Read `file` to its end. Raises UserError where it is damaged, too large or holds anything but runs."""
+    names: set[str] = set()
+    with _opened(file) as archive:
+        for member in archive:
+            _check_member(member)
+            if member.name in names or len(names) == MOST_FILES:
+                raise UserError(f"{file} is no file of `lra-bench export`: it names a file twice, or too many.")
+            names.add(member.name)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tarfile.TarFile]:
+    """Open `file` to be read once from its beginning. Raises UserError, also from within, where it is damaged."""
     try:
-        content = lzma.decompress(file.read_bytes())
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-            members = [member for member in archive.getmembers() if _wanted(member)]
-            archive.extractall(runs_folder(), members=members, filter="data")
-    except (lzma.LZMAError, EOFError, tarfile.TarError) as error:
+        with file.open("rb") as packed:
+            unpacked = _Unpacked(packed, MOST_RATIO * file.stat().st_size + SPARE)
+            with tarfile.open(fileobj=unpacked, mode="r|") as archive:
+                yield archive
+            while unpacked.read(_CHUNK):  # the check sums at the end count, too
+                pass
+    except (lzma.LZMAError, EOFError, tarfile.TarError, ValueError) as error:
         raise UserError(f"{file} is damaged or no file of `lra-bench export` ({error}). Export it again.") from None
-    return sorted({runs_folder().joinpath(*PurePosixPath(member.name).parts[:3]) for member in members})
 
 
-def _wanted(member: tarfile.TarInfo) -> bool:
-    """Whether to unpack this file. Raises UserError for a file that `export_runs` never packs."""
+class _Unpacked(io.RawIOBase):
+    """The content of an xz-compressed file, read from its beginning to its end in a bounded amount of memory."""
+
+    def __init__(self, packed: IO[bytes], most: int):
+        self.packed, self.left = packed, most
+        self.unpacker = lzma.LZMADecompressor(memlimit=MEMORY)
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes; fewer only at the end.
+
+        Raises EOFError if the file is cut or goes on after its end, UserError for more bytes than checkpoints can have.
+        """
+        parts, wanted = [], size
+        while wanted and not self.unpacker.eof:
+            chunk = self.packed.read(_CHUNK) if self.unpacker.needs_input else b""
+            if self.unpacker.needs_input and not chunk:
+                raise EOFError("it ends too early")
+            parts.append(self.unpacker.decompress(chunk, max_length=wanted))
+            wanted -= len(parts[-1])
+            self.left -= len(parts[-1])
+            if self.left < 0:
+                raise UserError("the file unpacks to more bytes than any that `lra-bench export` writes.")
+        if self.unpacker.eof and (self.unpacker.unused_data or self.packed.read(1)):
+            raise EOFError("something follows its end")
+        return b"".join(parts)
+
+
+def _check_member(member: tarfile.TarInfo) -> None:
+    """Raise UserError for a file that `export_runs` never packs."""
     parts = PurePosixPath(member.name).parts
-    legal = len(parts) >= 4 and ".." not in parts and parts[3] in (*KEPT, "checkpoints")
-    if not legal or not (member.isfile() or member.isdir()):
+    legal = len(parts) >= 4 and ".." not in parts and not any(part.startswith(".") for part in parts[:3])
+    legal = legal and (parts[3] == "checkpoints" or (len(parts) == 4 and parts[3] in KEPT))
+    legal = legal and member.name.isprintable() and "\\" not in member.name and max(map(len, parts)) <= LONGEST_NAME
+    if not legal or not (member.isfile() or member.isdir()) or member.issparse():
         raise UserError(f"{member.name!r} is no file of a run; nothing was unpacked.")
-    return not runs_folder().joinpath(*parts[:3], "result.json").exists()
+
+
+@contextmanager
+def _unpacked(file: Path) -> Iterator[Path]:
+    """Unpack `file` into a folder beside the runs, which is removed at the end. Only one import at a time does so.
+
+    What an import that was killed left is removed first.
+    """
+    folder = runs_folder() / ".import"
+
+    def wait() -> None:
+        print_line("Another import is at work; waiting for it.")
+
+    with locked(runs_folder() / ".import.lock", wait):
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            with _opened(file) as archive:
+                for member in archive:
+                    _check_member(member)
+                    archive.extract(member, folder, filter="data")
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Training(Exception):
+    """Another process holds the lock of the run."""
+
+
+def _install(staged: Path, folder: Path, name: str) -> str:
+    """Put an unpacked run into its place. Returns "", or the reason why the run here is left as it is."""
+    try:
+        run = load_run(staged)
+        record = load_record(staged / "result.json") if (staged / "result.json").exists() else None
+    except UserError as error:
+        return str(error).replace(str(staged), "its").removesuffix(".")
+    if run.name != name or (record is not None and run_of(record).name != name):
+        return "its files are of another run than its name says"
+
+    def leave() -> None:
+        raise _Training
+
+    try:
+        with run_locked(folder, leave):
+            why = _better_here(staged, folder)
+            if why:
+                return why
+            _sync(staged)
+            if folder.exists():
+                folder.rename(aside_of(folder))
+            staged.rename(folder)
+            if aside_of(folder).exists():
+                discard(aside_of(folder))
+    except _Training:
+        return "another process trains it here"
+    return ""
+
+
+def _better_here(staged: Path, folder: Path) -> str:
+    """Return why the run of this machine is kept, or "" where the packed one is further, or there is none here."""
+    if not (folder / "run.json").exists():
+        return ""
+    if (folder / "result.json").exists():
+        # An import of an earlier version may have left a finished run without its checkpoint.
+        mended = not _steps(folder, "best") and _steps(staged, "best") and (staged / "result.json").exists()
+        return "" if mended else "it is finished here"
+    if (staged / "result.json").exists():
+        return ""
+    here, there = max(_steps(folder, "last"), default=0), max(_steps(staged, "last"), default=0)
+    return f"it came to step {here:,} here, and to {there:,} in the file" if here >= there else ""
+
+
+def _steps(folder: Path, kind: str) -> list[int]:
+    """Return the steps of the run's checkpoints of a kind, `last` or `best`."""
+    found = (folder / "checkpoints" / kind).glob("*")
+    return [int(path.name) for path in found if path.name.isascii() and path.name.isdigit() and path.is_dir()]
+
+
+def _sync(folder: Path) -> None:
+    """Wait until every file below `folder` is on the disk, which must be before it has its name."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

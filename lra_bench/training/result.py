@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +30,7 @@ def accuracies(run: Run, history: History, majority: float, test: Score | None, 
         best_val=history.best_val,
         best_epoch=history.best_epoch,
         test=test[1] if test else None,
-        test_loss=test[0] if test else None,
+        test_loss=test[0] if test and math.isfinite(test[0]) else None,
         last_val=history.curve[-1].val_accuracy if history.curve else None,
         last_test=last_test[1] if last_test else None,
         majority=majority,
@@ -88,6 +89,7 @@ def make_record(
         system=describe_system(run.precision),
         provenance=describe_provenance(run.command),
         note=note,
+        code=run.code,
     )
 
 

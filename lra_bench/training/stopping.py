@@ -11,8 +11,7 @@ from types import FrameType
 import jax
 
 from lra_bench.errors import Interrupted, OutOfTime, WorkError
-from lra_bench.paths import locked
-from lra_bench.runs.run import Run
+from lra_bench.runs.run import Run, run_locked
 
 
 class StopRequest:
@@ -66,7 +65,7 @@ def only_process_of(run: Run) -> Iterator[None]:
     def refuse() -> None:
         raise WorkError(f"another process is training {run.name}. Wait for it, or stop it and type the same again.")
 
-    with locked(run.folder / ".lock", refuse):
+    with run_locked(run.folder, refuse):
         yield
 
 

@@ -1,0 +1,193 @@
+"""Damaged and hostile files in every command: no traceback, no neighbor lost, no escape code on the terminal."""
+
+import json
+import os
+import sys
+
+import pytest
+
+from lra_bench import cli
+from lra_bench.data.prepare import prepare
+from lra_bench.errors import UserError
+from lra_bench.json_files import LARGEST, parse_json, read_json
+from lra_bench.paths import runs_folder
+from lra_bench.plain_text import one_line, plain
+from lra_bench.records.files import record_text, write_record
+from lra_bench.report.select import load
+from tests.hostile import ESCAPES, LOUD, hostile_files
+from tests.made_records import honest_bench, honest_data, honest_record, honest_run, robustness_record
+
+SOUND = {
+    "train": honest_record(seed=1),
+    "bench": honest_bench(),
+    "robustness": robustness_record(data=honest_data("image").model_dump()),
+}
+RECORDS = {
+    f"{kind}: {name}": content
+    for kind, record in SOUND.items()
+    for name, content in hostile_files(json.loads(record.model_dump_json())).items()
+}
+RUN = honest_run(SOUND["train"])
+
+
+@pytest.fixture
+def type_in(capsys, monkeypatch):
+    """Run a command as `main` does, and return its exit code and everything it printed."""
+    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+
+    def typed(*words):
+        monkeypatch.setattr(sys, "argv", ["lra-bench", *map(str, words)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        printed = "".join(capsys.readouterr())
+        assert not [character for character in LOUD if character in printed]
+        return code, printed
+
+    return typed
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_hostile_record_is_listed_and_its_neighbor_kept(tmp_path, type_in, name):
+    write_record(tmp_path, honest_record(seed=0))
+    path = tmp_path / "listops" / "s5" / "bad-s1.json"
+    path.write_bytes(RECORDS[name])
+    code, printed = type_in("validate", tmp_path)
+    assert code == 1
+    assert "bad-s1.json" in printed
+    loaded, refused = load(tmp_path)
+    assert len(loaded) == 1
+    assert [item.id for item in refused] == ["listops/s5/bad-s1"]
+    code, printed = type_in("show", path)
+    assert code == 2
+    assert len(printed) < 2000
+
+
+@pytest.mark.parametrize("name", ["deep lists", "all numbers NaN", "escapes raw", "large file", "surrogate"])
+def test_a_report_and_doctor_list_it(tmp_path, type_in, name):
+    write_record(tmp_path, honest_record(seed=0))
+    (tmp_path / "listops" / "s5" / "bad-s1.json").write_bytes(RECORDS[f"train: {name}"])
+    code, printed = type_in("report", "--results-dir", tmp_path, "--no-pictures")
+    assert code == 0
+    assert "Left out: listops/s5/bad-s1.json: the file " in printed
+    assert "62.00 (1/1)" in printed
+    assert "Left out:" not in type_in("report", "--results-dir", tmp_path, "--no-pictures", "--skip-unreadable")[1]
+    code, printed = type_in("doctor", "--results-dir", tmp_path)
+    assert code == 0
+    assert "[problem] records: 1 of 2" in printed
+
+
+@pytest.mark.parametrize("name", hostile_files(json.loads(RUN.model_dump_json())))
+def test_a_hostile_run_is_listed_and_its_neighbor_kept(type_in, tmp_path, name):
+    neighbor = honest_run(honest_record(seed=0))
+    for run in (neighbor, RUN):
+        run.folder.mkdir(parents=True)
+        (run.folder / "run.json").write_text(run.model_dump_json())
+    (RUN.folder / "run.json").write_bytes(hostile_files(json.loads(RUN.model_dump_json()))[name])
+    rows = {row["run"]: row["status"] for row in json.loads(type_in("ls", "runs", "--json")[1])}
+    assert rows == {neighbor.name: "unfinished", RUN.name: "unreadable"}
+    assert type_in("show", RUN.name)[0] == 2
+    assert type_in("show", neighbor.name)[0] == 0
+    code, printed = type_in("export", tmp_path / "runs.tar.xz")
+    assert code == 0
+    assert printed.count("describes no run of this lra-bench") == 1
+    assert type_in("export", tmp_path / "runs.tar.xz", "--run", RUN.name)[0] == 2
+    assert "[problem] runs: 1 of 2 cannot be used" in type_in("doctor")[1]
+
+
+def test_a_run_with_the_description_of_another_is_not_read(type_in):
+    RUN.folder.mkdir(parents=True)
+    changed = RUN.model_copy(update={"seed": 7})
+    (RUN.folder / "run.json").write_text(changed.model_dump_json())
+    assert "holds the settings of another run" in type_in("show", RUN.name)[1]
+
+
+def test_a_damaged_result_is_listed(type_in):
+    for seed in (0, 1):
+        record = honest_record(seed=seed)
+        folder = honest_run(record).folder
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(honest_run(record).model_dump_json())
+        (folder / "result.json").write_text(record_text(record) if seed else record_text(record)[:-100])
+    statuses = [row["status"] for row in json.loads(type_in("ls", "runs", "--json")[1])]
+    assert statuses == ["unreadable", "completed"]
+    assert "[problem] runs: 1 of 2" in type_in("doctor")[1]
+
+
+def test_a_damaged_set_stops_nothing_but_itself(type_in):
+    folder = prepare("listops", size="tiny", jobs=1)
+    sound = json.loads((folder / "manifest.json").read_text())
+    other = folder.with_name("old")
+    other.mkdir()
+    train = ("train", "--model", "s5", "--task", "listops", "--dry-run", "--precision", "float32", "--data")
+    for content in hostile_files(sound).values():
+        (other / "manifest.json").write_bytes(content)
+        code, printed = type_in("ls", "tasks")
+        assert code == 0
+        assert "generated tiny" in printed
+        assert type_in(*train, folder.name)[0] == 0
+        assert type_in(*train, "old")[0] == 2
+        code, printed = type_in("doctor")
+        assert code == 0
+        assert "[problem] data: prepared: listops (s4, generated, tiny); " in printed
+        assert str(other) in printed
+    (other / "manifest.json").write_text(json.dumps({**sound, "task": "text"}))
+    assert "was changed after it was written" in type_in("doctor")[1]
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path, type_in):
+    write_record(tmp_path, honest_record(seed=0))
+    folder = tmp_path / "listops" / "s5"
+    os.mkfifo(folder / "pipe-s1.json")
+    (folder / "nowhere-s2.json").symlink_to(tmp_path / "nowhere")
+    (folder / "loop-s3.json").symlink_to(folder / "loop-s3.json")
+    (folder / "\x1b[31mname-s4.json").write_text("{")
+    os.close(os.open(os.fsencode(folder) + b"/\xff-s5.json", os.O_CREAT))
+    loaded, refused = load(tmp_path)
+    assert (len(loaded), len(refused)) == (1, 5)
+    assert type_in("validate", tmp_path)[0] == 1
+    assert type_in("report", "--results-dir", tmp_path, "--no-pictures")[0] == 0
+    assert type_in("show", "x" * 300)[0] in (1, 2)
+
+
+def test_a_terminal_gets_text_only():
+    assert not [character for character in LOUD if character in one_line(ESCAPES) + plain(ESCAPES)]
+    assert plain("two\nlines\tand ÄЖ漢") == "two\nlines\tand ÄЖ漢"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[1, NaN]", "holds NaN"),
+        (b"[-Infinity]", "holds -Infinity"),
+        (b"[1e999]", "too large to be finite"),
+        (b"[9223372036854775808]", "more than 64 bits"),
+        (b'{"a": 1, "a": 2}', "the key 'a' twice"),
+        (b"[" * 33 + b"]" * 33, "deeper than 32"),
+        (b'["\\u001b"]', "control characters"),
+        (b'{"\\u202e": 1}', "control characters"),
+        (b'["\\ud800"]', "half a character"),
+        (b'"' + b"x" * 70_000 + b'"', "70,000 characters"),
+    ],
+)
+def test_each_limit_of_json(tmp_path, content, message):
+    with pytest.raises(UserError, match=message):
+        parse_json(content, "it")
+    (tmp_path / "it.json").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_json(tmp_path / "it.json")
+
+
+def test_within_the_limits_json_is_what_it_is(tmp_path):
+    value = {"a": [1, -(2**63), 2**63 - 1, 1e308, "x" * 1000, None, True], "tab\tand\nline": {}}
+    assert parse_json(json.dumps(value), "it") == value
+    assert parse_json('["\\u0085"]', "it", control_characters=True) == ["\x85"]
+    (tmp_path / "it.json").write_bytes(b" " * LARGEST + b"1")
+    with pytest.raises(UserError, match="at most"):
+        read_json(tmp_path / "it.json")
+    assert not runs_folder().exists()
