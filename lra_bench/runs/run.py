@@ -264,6 +264,7 @@ def run_locked(folder: Path, on_busy: Callable[[], None]) -> Iterator[None]:
     """
     with locked(folder.with_name(f".{folder.name}.lock"), on_busy):
         aside = aside_of(folder)
+        shutil.rmtree(_discarded(aside), ignore_errors=True)
         if aside.exists() and (folder / "run.json").exists():
             discard(aside)
         elif aside.exists():
@@ -274,7 +275,9 @@ def run_locked(folder: Path, on_busy: Callable[[], None]) -> Iterator[None]:
 
 def discard(aside: Path) -> None:
     """Remove a run that was moved aside. It has another name first, so that no half of it is ever put back."""
-    discarded = aside.with_name(f"{aside.name}.discarded")
-    shutil.rmtree(discarded, ignore_errors=True)
-    aside.rename(discarded)
-    shutil.rmtree(discarded)
+    aside.rename(_discarded(aside))
+    shutil.rmtree(_discarded(aside))
+
+
+def _discarded(aside: Path) -> Path:
+    return aside.with_name(f"{aside.name}.discarded")
