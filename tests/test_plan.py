@@ -71,7 +71,7 @@ def test_a_results_folder_that_cannot_be_written_is_said_before_training(data, t
 
 def test_the_recorded_command_repeats_the_run(data):
     """Typed into a shell, it gives the same overrides and so the same digest."""
-    changes = {"embedding": 20, "norm": "layer", "prenorm": False, "lr": 0.01, "groups": {"dt": "ssm_decay"}}
+    changes = {"embedding": 24, "norm": "layer", "prenorm": False, "lr": 0.01, "groups": {"dt": "ssm_decay"}}
     (item,) = planned(data, [3], **changes)
     words = shlex.split(item.run.command)
     given = [words[i + 1] for i, word in enumerate(words) if word == "--set"]

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from lra_bench.custom_layer import load
 from lra_bench.errors import UserError
 from lra_bench.paths import runs_folder
+from lra_bench.recipes import Perturbed
 from lra_bench.registry import canonical_model, cli_name, custom_path, recipe_module, recipes_of, task_module
 from lra_bench.spec import (
     PUBLISHED_PRECISIONS,
@@ -24,6 +25,7 @@ from lra_bench.spec import (
     explain,
     set_options,
     unknown,
+    validated,
 )
 
 SEEDS = 2**32
@@ -143,18 +145,46 @@ def make_run(
     recipe = recipe_for(data.task, model)
     path = custom_path(model)
     custom = None if path is None else load(path)
+    config = recipe_module(model).Config if custom is None else custom.Config
     chosen = {**(SMOKE if smoke else {}), **overrides}
-    resolved = apply_overrides(recipe, chosen, recipe_module(model).Config if custom is None else custom.Config)
+    chosen |= perturbation_solved_here(recipe, chosen, config)
+    resolved = apply_overrides(recipe, chosen, config)
     return Run(
         model=model,
         seed=seed,
         data=data,
         recipe=resolved,
-        overrides=chosen,
+        overrides=changes(recipe, resolved, chosen, config),
         precision=precision,
         code=None if custom is None else custom.code,
         data_name=data_name,
     )
+
+
+def changes(recipe: Recipe, resolved: Recipe, chosen: Mapping[str, Any], config: type[Frozen]) -> dict[str, Any]:
+    """The settings of `chosen` that differ from the recipe's, with their values as in `resolved`, the checked recipe.
+
+    So `--set epochs=40` changes nothing where the recipe has 40.0, and 4 and 4.0 layers are one setting.
+    """
+    before, after = (
+        {**each.model_dump(mode="json"), **validated(config, each.layer).model_dump(mode="json")}
+        for each in (recipe, resolved)
+    )
+    return {key: after[key] for key in chosen if after[key] != before[key]}
+
+
+def perturbation_solved_here(recipe: Recipe, chosen: Mapping[str, Any], config: type[Frozen]) -> dict[str, Any]:
+    """The setting `perturbation` of a layer whose E is not shipped, unless it is chosen; else nothing.
+
+    Raises UserError for settings that are not legal.
+    """
+    if not issubclass(config, Perturbed) or "perturbation" in chosen:
+        return {}
+    settings = validated(config, apply_overrides(recipe, chosen, config).layer)
+    from lra_bench.ssm.ptd import solved_here  # here, because it loads SciPy
+
+    found = solved_here(*settings.problem)
+    return {} if found is None else {"perturbation": found}
 
 
 def find_run(name: str) -> Path:

@@ -10,12 +10,16 @@ from typing import Literal
 import numpy as np
 
 from lra_bench.data.packed import majority_share
+from lra_bench.errors import UserError
+from lra_bench.models.network import model_config
 from lra_bench.paths import write_atomically
 from lra_bench.progress import Progress
+from lra_bench.recipes import Perturbed
 from lra_bench.records.files import load_record
 from lra_bench.records.schema import CurvePoint, Record
 from lra_bench.runs.run import Run
-from lra_bench.spec import Placement, Recipe
+from lra_bench.spec import Placement, Recipe, validated
+from lra_bench.ssm.ptd import solved_here
 from lra_bench.training.checkpoint import Checkpoints
 from lra_bench.training.history import History
 from lra_bench.training.mesh import replicate
@@ -91,6 +95,8 @@ def train(
         resumed = checkpoints.restore_last(state)
         if resumed is not None:
             state, history = resumed[0], History.model_validate(resumed[1])
+        else:
+            refuse_other_perturbation(run)
         history.write_metrics(run)  # an epoch after the checkpoint will be repeated: its line goes now
         stop.raise_if_signaled(f"nothing was trained yet. Type the same again: {run.command}")
 
@@ -161,6 +167,19 @@ def train(
         written = write_result(record("completed", test, last_test), run, results_dir)
         stop.raise_if_signaled(f"{run.name} had just ended, and its record is written.")
         return written
+
+
+def refuse_other_perturbation(run: Run) -> None:
+    """Check that this machine begins a run from the E that names it. Raises UserError where its solver finds another.
+
+    A run that was begun elsewhere goes on here all the same, because E is in its initial values only.
+    """
+    config = validated(model_config(run.model), run.recipe.layer)
+    if isinstance(config, Perturbed) and config.perturbation not in (None, solved_here(*config.problem)):
+        raise UserError(
+            f"{run.name} starts from the perturbation {config.perturbation}, and this machine's solver finds "
+            f"{solved_here(*config.problem)}. Begin the run where it was named, or leave --set perturbation out."
+        )
 
 
 def growth_advice(recipe: Recipe) -> str:
