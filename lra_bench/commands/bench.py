@@ -82,20 +82,22 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure throughput, memory and compile time on fixed shapes, and write result records."""
-    from lra_bench.bench.plan import BenchRequest
     from lra_bench.spec import parse_overrides
 
     measures_only = {"--against": against, "--plot": plot, "--data": data, "--again": again}
     refuse_mixed({"--target": target, "--profile": profile}, measures_only, top)
     if plot is not None:
         refuse_if_not_drawable(plot)
+    chosen = chosen_precision(precision, device_is_here=target is None)  # before anything else imports JAX
+    from lra_bench.bench.plan import BenchRequest
+
     request = BenchRequest(
         models=model or ["s5"],
         tasks=task or ["all"],
         lengths=lengths,
         batch=batch,
         overrides=parse_overrides(settings or []),
-        precision=chosen_precision(precision),
+        precision=chosen,
         data=data,
         remat=remat,
         smoke=smoke,

@@ -18,12 +18,15 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a run's best checkpoint again. It must reproduce the recorded accuracy."""
+    from lra_bench.machine.environment import start_jax
     from lra_bench.records.files import load_record
     from lra_bench.runs.run import find_run, load_run
-    from lra_bench.training.evaluate import score_best
 
     folder = find_run(run)
     described = load_run(folder)
+    start_jax()  # before anything else imports JAX
+    from lra_bench.training.evaluate import score_best
+
     val, test, history = score_best(described, folder)
     finished = folder / "result.json"
     record = load_record(finished) if finished.exists() else None

@@ -38,12 +38,16 @@ PrecisionOption = Annotated[
 PROTOCOL_HELP = "Tokens and splits as in S4 and S5 (s4), or as in the LRA paper (lra)."
 
 
-def chosen_precision(asked: Precision | None) -> Precision:
-    """The precision that was asked for, or else the default of this machine's devices, for which it starts JAX."""
+def chosen_precision(asked: Precision | None, device_is_here: bool = True) -> Precision:
+    """Start JAX, and return the precision that was asked for, or else the default of this machine's devices.
+
+    device_is_here: False where the program is for another machine's device. Raises UserError where JAX finds no device.
+    """
+    from lra_bench.machine.environment import start_jax
+
+    start_jax(find_devices=device_is_here or asked is None)
     if asked is not None:
         return asked
     from lra_bench.machine.precision import default_precision
-    from lra_bench.machine.xla import run_on_calling_thread
 
-    run_on_calling_thread()  # it has no effect once JAX has started
     return default_precision()

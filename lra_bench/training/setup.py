@@ -10,8 +10,9 @@ from jax.sharding import Mesh
 
 from lra_bench.data.packed import PackedSplit, open_split
 from lra_bench.errors import UserError
+from lra_bench.machine.environment import start_jax
 from lra_bench.machine.precision import matmul_precision
-from lra_bench.machine.xla import run_on_calling_thread, use_compilation_cache
+from lra_bench.machine.xla import use_compilation_cache
 from lra_bench.models.layers import DataShape
 from lra_bench.paths import cache_folder
 from lra_bench.registry import task_module
@@ -69,7 +70,7 @@ def set_up(
 
     Raises UserError where a batch is larger than the training split, or cannot be divided over the devices.
     """
-    run_on_calling_thread()
+    start_jax()
     use_compilation_cache(cache_folder() / "xla")
     mesh = data_mesh(run.recipe.batch_size)
     packed = {split: open_split(data_folder, split) for split in SPLITS}
