@@ -23,6 +23,7 @@ from lra_bench.commands import (
     prepare,
     quickstart,
     report,
+    rm,
     show,
     train,
     validate,
@@ -48,6 +49,7 @@ app.command()(export.export)
 app.command("import")(import_.import_)
 app.command()(ls.ls)
 app.command()(show.show)
+app.command()(rm.rm)
 app.command()(doctor.doctor)
 
 

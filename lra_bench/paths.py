@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,9 +40,23 @@ def runs_folder() -> Path:
     return home() / "runs"
 
 
+_temporary_cache: list[Path] = []
+
+
 def cache_folder() -> Path:
     """Return the folder of files that can be computed again at any time. A user may empty it."""
-    return home() / "cache"
+    return _temporary_cache[-1] if _temporary_cache else home() / "cache"
+
+
+@contextmanager
+def temporary_cache() -> Iterator[None]:
+    """Use another cache folder during the context, which is removed at its end, so that nothing stays written."""
+    with tempfile.TemporaryDirectory(prefix="lra-bench-", ignore_cleanup_errors=True) as folder:
+        _temporary_cache.append(Path(folder))
+        try:
+            yield
+        finally:
+            _temporary_cache.pop()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

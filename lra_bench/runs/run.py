@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from lra_bench.custom_layer import load
-from lra_bench.errors import UserError
-from lra_bench.paths import runs_folder
+from lra_bench.errors import UserError, WorkError
+from lra_bench.paths import locked, runs_folder
 from lra_bench.recipes import Perturbed
 from lra_bench.registry import canonical_model, cli_name, custom_path, recipe_module, recipes_of, task_module
 from lra_bench.spec import (
@@ -23,13 +24,19 @@ from lra_bench.spec import (
     apply_overrides,
     digest_of,
     explain,
+    nearest_name,
     set_options,
-    unknown,
     validated,
 )
 
 SEEDS = 2**32
 """The number of different seeds. JAX keeps only the last 32 bits of a seed, so 2³² would repeat run 0."""
+
+LOCK = ".lock"
+"""The file in a run's folder that the process which trains it has locked."""
+
+SHOWN = 10
+"""The most runs that a message names."""
 
 SMOKE = {"n_layers": 2, "d_model": 32, "batch_size": 20, "epochs": 2.0, "warmup_epochs": 1.0, "decay_epochs": 2.0}
 """The settings that `--smoke` overrides. On the tiny data every stage of a run then takes seconds."""
@@ -206,12 +213,36 @@ def find_run(name: str) -> Path:
         raise UserError(
             f"there is no run {name!r}, nor any other yet. Make one: lra-bench train --model s5-ptd --smoke."
         )
-    raise unknown("run", name, names)
+    # The end of a name is what people type, so a typo is compared with it as well.
+    nearest = nearest_name(name, [*names, *(folder.name for folder in runs)])
+    shown = [*names[:SHOWN], *(["… (`lra-bench ls runs` lists them)"] if len(names) > SHOWN else [])]
+    hint = f" Did you mean {nearest!r}?" if nearest else ""
+    raise UserError(f"unknown run {name!r}.{hint} Legal: {', '.join(shown)}.")
 
 
 def all_runs() -> list[Path]:
     """The folders of the runs made on this machine."""
-    return sorted(path.parent for path in runs_folder().glob("*/*/*/run.json"))
+    found = (path.parent for path in runs_folder().glob("*/*/*/run.json"))
+    return sorted(folder for folder in found if not folder.name.startswith("."))
+
+
+def remove_run(folder: Path) -> None:
+    """Remove the folder of a run: at once for who looks for runs, whenever the process is killed.
+
+    Raises UserError for a folder that is not in the runs folder, and WorkError while a process trains the run.
+    """
+    folder = folder.resolve()
+    if folder.parent.parent.parent != runs_folder().resolve():
+        raise UserError(f"{folder} is not among the runs of this machine, in {runs_folder()}. Remove it by hand.")
+
+    def refuse() -> None:
+        raise WorkError(f"{folder} is in use by another process. Stop it, and type the same again.")
+
+    with locked(folder / LOCK, refuse):
+        removed = folder.with_name(f".removed-{folder.name}")
+        shutil.rmtree(removed, ignore_errors=True)  # of a call that was killed
+        folder.rename(removed)
+    shutil.rmtree(removed)
 
 
 def load_run(folder: Path) -> Run:

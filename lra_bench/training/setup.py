@@ -15,6 +15,7 @@ from lra_bench.machine.precision import matmul_precision
 from lra_bench.machine.xla import use_compilation_cache
 from lra_bench.models.layers import DataShape
 from lra_bench.paths import cache_folder
+from lra_bench.progress import print_line
 from lra_bench.registry import task_module
 from lra_bench.runs.run import Run
 from lra_bench.spec import SPLITS, Placement, SplitName
@@ -64,14 +65,17 @@ def data_shape(run: Run, split: PackedSplit) -> DataShape:
 
 
 def set_up(
-    run: Run, data_folder: Path, placement: Placement = "auto", remat: bool = False
+    run: Run, data_folder: Path, placement: Placement = "auto", remat: bool = False, cached: bool = True
 ) -> tuple[TrainingSetup, TrainState]:
     """Open the data, initialize the network and compile the training program, or find it in the cache on disk.
+
+    cached: whether compiled programs are kept there.
 
     Raises UserError where a batch is larger than the training split, or cannot be divided over the devices.
     """
     start_jax()
-    use_compilation_cache(cache_folder() / "xla")
+    if cached:
+        use_compilation_cache(cache_folder() / "xla")
     mesh = data_mesh(run.recipe.batch_size)
     packed = {split: open_split(data_folder, split) for split in SPLITS}
     n = len(packed["train"].labels)
@@ -82,5 +86,6 @@ def set_up(
     optimizer = make_optimizer(params, run.recipe, n // run.recipe.batch_size)
     state = initial_state(params, stats, optimizer, mesh)
     batches, _ = data["train"].take(0, 0, 1)
+    print_line(f"{run.data.task} {run.model}: compiling the training step…")
     programs = compile_programs(run, network, optimizer, state, batches, mesh)
     return TrainingSetup(run, mesh, network, programs, data), state

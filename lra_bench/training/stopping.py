@@ -14,7 +14,7 @@ import jax
 
 from lra_bench.errors import STOPPING, Interrupted, OutOfTime, WorkError
 from lra_bench.paths import locked
-from lra_bench.runs.run import Run
+from lra_bench.runs.run import LOCK, Run
 
 
 class StopRequest:
@@ -73,7 +73,7 @@ def only_process_of(run: Run) -> Iterator[None]:
     def refuse() -> None:
         raise WorkError(f"another process is training {run.name}. Wait for it, or stop it and type the same again.")
 
-    with locked(run.folder / ".lock", refuse):
+    with locked(run.folder / LOCK, refuse):
         yield
 
 

@@ -101,7 +101,7 @@ def train(
         stop.raise_if_signaled(f"nothing was trained yet. Type the same again: {run.command}")
 
         # ---------------------------------------------------------------- train
-        dispatch, saved_at = DispatchSize(), time.monotonic()
+        dispatch, saved_at, scored = DispatchSize(), time.monotonic(), False
         step, total, per_epoch = int(state.step), setup.total_steps, setup.steps_per_epoch
         with Progress(f"{run.data.task} {run.model} seed {run.seed}", total=total, unit="steps") as progress:
             progress.at(step, total)
@@ -134,6 +134,9 @@ def train(
                         stop.raise_if_wanted(run)
 
                 # ---- score on validation, and keep the best
+                if not scored:
+                    progress.log("compiling the evaluation…")
+                    scored = True
                 val_loss, val_accuracy = setup.evaluate(state.params, state.stats, "val")
                 if not np.isfinite(val_loss):
                     note = f"the validation loss after step {step} was not finite{advice}"
