@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
+import threading
 from types import FrameType
 from typing import Annotated
 
@@ -22,11 +25,12 @@ from lra_bench.commands import (
     prepare,
     quickstart,
     report,
+    rm,
     show,
     train,
     validate,
 )
-from lra_bench.errors import Interrupted, OutOfTime, UserError, WorkError, disk_error
+from lra_bench.errors import STOPPING, Interrupted, OutOfTime, UserError, WorkError, disk_error
 from lra_bench.machine.allocator import keep_freed_memory
 from lra_bench.plain_text import plain
 
@@ -50,6 +54,7 @@ app.command()(export.export)
 app.command("import")(import_.import_)
 app.command()(ls.ls)
 app.command()(show.show)
+app.command()(rm.rm)
 app.command()(doctor.doctor)
 
 
@@ -74,6 +79,25 @@ def _exit_on_signal(signum: int, _: FrameType | None) -> None:
     raise SystemExit(128 + signum)
 
 
+def _watch_signals() -> None:
+    """Let every signal that asks to stop end the command with its exit code.
+
+    Only the main thread may do this. A signal that is ignored, as under nohup, stays so, except those of every shell.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in STOPPING:
+        if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _exit_on_signal)
+
+
+def _print_what_can_be_encoded() -> None:
+    """Let stdout and stderr print `?` for a character that their encoding does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def _fail(message: str, code: int) -> None:
     typer.secho(f"Error: {plain(message)}", fg=typer.colors.RED, err=True)
     raise SystemExit(code)
@@ -83,8 +107,8 @@ def main() -> None:
     """Run `lra-bench`. A user's mistake ends in one sentence and exit code 2, a failure while working in 1, a signal in
     128 plus its number."""
     keep_freed_memory()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _exit_on_signal)
+    _watch_signals()
+    _print_what_can_be_encoded()
     try:
         app()
     except UserError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 
 
 class UserError(Exception):
@@ -38,6 +39,13 @@ class Interrupted(Exception):
         super().__init__(message)
         self.signum = signum
 
+
+STOPPING = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGALRM", "SIGVTALRM")
+    if hasattr(signal, name)  # Windows has the first two only
+)
+"""The signals that ask a program to stop: Ctrl-C, a terminal that closes, and what schedulers send before a limit."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """The error numbers of a full disk or an exhausted quota."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
+
+from lra_bench.errors import FULL, REFUSED, WorkError
 
 VARIABLE = "LRA_BENCH_HOME"
 """The environment variable that names the folder for data, runs and caches."""
@@ -36,9 +40,23 @@ def runs_folder() -> Path:
     return home() / "runs"
 
 
+_temporary_cache: list[Path] = []
+
+
 def cache_folder() -> Path:
     """Return the folder of files that can be computed again at any time. A user may empty it."""
-    return home() / "cache"
+    return _temporary_cache[-1] if _temporary_cache else home() / "cache"
+
+
+@contextmanager
+def temporary_cache() -> Iterator[None]:
+    """Use another cache folder during the context, which is removed at its end, so that nothing stays written."""
+    with tempfile.TemporaryDirectory(prefix="lra-bench-", ignore_cleanup_errors=True) as folder:
+        _temporary_cache.append(Path(folder))
+        try:
+            yield
+        finally:
+            _temporary_cache.pop()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -61,15 +79,33 @@ def locked(path: Path, on_busy: Callable[[], None]) -> Iterator[None]:
     """Hold the lock file `path` during the context. The operating system releases it when the process dies.
 
     `on_busy` is called if another process holds the lock. It raises to give up, or returns to wait for the lock.
+    Raises WorkError where the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        _acquire(lock, seconds=0)
     except Timeout:
         on_busy()
-        lock.acquire()
+        _acquire(lock, seconds=-1)
     try:
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: BaseFileLock, seconds: float) -> None:
+    """Acquire the lock within so many seconds, or in any time if negative. Raises as `locked`, and Timeout."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # filelock warns where it would take a weaker lock
+            lock.acquire(timeout=seconds)
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError, UserWarning) as error:
+        if isinstance(error, OSError) and error.errno in (*FULL, *REFUSED):
+            raise  # of the file, not of its lock
+        raise WorkError(
+            f"{lock.lock_file} cannot be locked ({error}): its file system has no locks. Set {VARIABLE} to a folder on "
+            "another one."
+        ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from functools import cache
@@ -23,7 +24,13 @@ LOG_SECONDS = 15.0
 
 def print_line(message: str) -> None:
     """Print one line to stderr, because stdout is reserved for a command's answer. It may quote a file."""
-    Console(stderr=True).print(plain(message), highlight=False, markup=False, emoji=False, soft_wrap=True)
+    with _output_may_be_gone():
+        Console(stderr=True).print(plain(message), highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def _output_may_be_gone() -> contextlib.AbstractContextManager[None]:
+    """A context that ignores errors of the output, such as a closed terminal, for which no work may end."""
+    return contextlib.suppress(OSError)
 
 
 @cache
@@ -59,18 +66,23 @@ class Progress:
     def __enter__(self) -> Progress:
         """Show the bar where there is one."""
         if self._bar:
-            self._bar.start()
+            with _output_may_be_gone():
+                self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         """Remove the bar where there is one."""
         if self._bar:
-            self._bar.stop()
+            with _output_may_be_gone():
+                self._bar.stop()
 
     def advance(self, amount: int) -> None:
         """Record that `amount` more is done, and show it if enough time has passed since the last update."""
         self.done += amount
-        now = time.monotonic()
+        with _output_may_be_gone():
+            self._show(time.monotonic())
+
+    def _show(self, now: float) -> None:
         # Ten updates a second are enough for the eye; more would slow down work that advances in small amounts.
         if self._bar and (now - self._logged > 0.1 or self.done == self.total):
             self._logged = now
@@ -90,10 +102,11 @@ class Progress:
     def log(self, message: str) -> None:
         """Print one line, above the bar where there is one."""
         message = plain(message)
-        if self._bar:
-            self._bar.console.print(f"{self.title}: {message}", highlight=False, markup=False, emoji=False)
-        else:
-            print(f"{self.title}: {message}", file=sys.stderr, flush=True)
+        with _output_may_be_gone():
+            if self._bar:
+                self._bar.console.print(f"{self.title}: {message}", highlight=False, markup=False, emoji=False)
+            else:
+                print(f"{self.title}: {message}", file=sys.stderr, flush=True)
 
     def _rate(self, now: float) -> float:
         return (self.done - self._first) / max(now - self._started, 1e-9)

@@ -227,11 +227,18 @@ def digest_of(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def nearest_name(name: str, legal: Iterable[str]) -> str | None:
+    """The legal name that a mistyped one is most like, whatever its case; None where none is like it."""
+    by_lower = {each.lower(): each for each in legal}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return by_lower[near[0]] if near else None
+
+
 def unknown(kind: str, name: str, legal: Iterable[str]) -> UserError:
     """The error for a name that is not legal. It suggests the nearest legal name and lists them all."""
     legal = list(legal)
-    near = difflib.get_close_matches(name, legal, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest_name(name, legal)
+    hint = f" Did you mean {near!r}?" if near else ""
     return UserError(f"unknown {kind} {name!r}.{hint} Legal: {', '.join(legal)}.")
 
 
@@ -301,16 +308,41 @@ def validated(model: type[T], values: Mapping[str, Any]) -> T:
 MOST_MISTAKES = 3
 """The most mistakes of one file that a sentence lists."""
 
+_WHOLE, _NUMBER, _SWITCH = "must be a whole number", "must be a number", "must be true or false"
+
+WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is not known",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "literal_error": "must be {expected}",
+    "finite_number": "must be a finite number",
+    "string_type": "must be text",
+    "dict_type": "must be a dictionary",
+    "list_type": "must be a list",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), _WHOLE),
+    **dict.fromkeys(("float_type", "float_parsing"), _NUMBER),
+    **dict.fromkeys(("bool_type", "bool_parsing"), _SWITCH),
+}
+"""What a value must be, by pydantic's name for the kind of error. Braces name what pydantic tells of the limit."""
+
 
 def explain(error: ValidationError) -> str:
     """Turn pydantic's error into one sentence that says where it is, what is legal and what was given."""
     parts = []
     problems = sorted(error.errors(), key=lambda problem: problem["type"] == "missing")  # what is there tells more
     for problem in problems[:MOST_MISTAKES]:
-        where = shortened(".".join(str(step) for step in problem["loc"]))
-        message = shortened(problem["msg"].removeprefix("Value error, "))
-        given = "" if problem["type"] in ("missing", "value_error") else f", got {shortened(repr(problem['input']))}"
-        parts.append(f"{where}: {message}{given}" if where else message)
+        where = shortened(".".join(str(step) for step in problem["loc"] if step != "[key]"))
+        words = WORDS.get(problem["type"])
+        if words is None:
+            message = shortened(problem["msg"].removeprefix("Value error, "))
+            parts.append(f"{where}: {message}" if where else message)
+        else:
+            given = "" if problem["type"] == "missing" else f", got {shortened(repr(problem['input']))}"
+            parts.append(f"{where or 'it'} {words.format(**problem.get('ctx', {}))}{given}")
     if len(problems) > MOST_MISTAKES:
         parts.append(f"and {len(problems) - MOST_MISTAKES} more")
     return "; ".join(parts) + "."

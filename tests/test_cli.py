@@ -4,6 +4,7 @@ input."""
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from lra_bench import cli
+from lra_bench.commands.options import chosen_results_dir
+from lra_bench.paths import locked
 from lra_bench.registry import every_task_name, model_names, task_names
 
 
@@ -78,6 +81,7 @@ def test_version_and_help(type_in):
         "import",
         "ls",
         "show",
+        "rm",
         "doctor",
     ):
         assert command in out
@@ -132,6 +136,18 @@ def test_smoke_goes_from_data_to_table(type_in, monkeypatch, tmp_path):
     runs = json.loads(type_in("ls", "runs", "--json")[1])
     assert [run["status"] for run in runs] == ["completed"]
     name = runs[0]["run"]
+    assert runs[0]["epochs"] == "1 of 1"
+    (row,) = [line for line in type_in("ls", "runs")[1].splitlines() if "completed" in line]
+    assert name in row, "a pipe gets it in full"
+    assert "batch_size=20, d_model=32, decay_epochs=2.0, epochs=1.0, n_layers=2; float32" in row
+    short = name.rsplit("/", 1)[1]
+    code, _, err = type_in("show", short.replace("-s0", "-s1"))
+    assert code == 2
+    assert f"Did you mean '{short}'?" in one_sentence(err)
+    assert f"Did you mean '{short}'?" in one_sentence(type_in("evaluate", "x" + short)[2])
+    assert "lr: 0.003  # the peak learning rate of the regular groups" in type_in("show", short)[1]
+    err = type_in(*smoke, "--dry-run", "--seed", "1")[2]
+    assert "compiling" not in err, "an earlier run tells what it takes"
     code, out, err = type_in("evaluate", name, "--json")
     assert code == 0, err
     assert json.loads(out)["test_accuracy"] == record["accuracy"]["test"]
@@ -159,6 +175,12 @@ def test_smoke_goes_from_data_to_table(type_in, monkeypatch, tmp_path):
     assert name in type_in("import", "runs.tar.xz")[1]
     assert json.loads(type_in("ls", "runs", "--json")[1])[0]["run"] == name
 
+    type_in("report", "--results-dir", "results")
+    (tmp_path / "elsewhere-results").mkdir()
+    _, _, err = type_in("report", "--results-dir", "elsewhere-results", "--no-pictures")
+    assert f"Without a record in elsewhere-results: {name}. The command" in err
+    assert "Without a record" not in type_in("report", "--no-pictures")[2]
+
     edited = {**record, "schema_version": 99}
     (tmp_path / path).write_text(json.dumps(edited))
     for words in (["report"], ["show", path]):
@@ -175,7 +197,94 @@ def test_train_without_task_trains_what_is_prepared(type_in):
     assert folder.endswith("listops/s4-generated-tiny-0")
     code, _, err = type_in("train", "--model", "s5-ptd", "--seed", "0", "--seed", "1", "--dry-run")
     assert code == 0
-    assert err.count("listops") == 2
+    assert err.count("listops │ generated, s4, tiny") == 2
+    assert "listops: only the tiny set of it is prepared here, so this is no result of the benchmark" in err
+    assert "lra-bench prepare listops" in err
+
+
+def files_below(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_dry_run_writes_nothing_and_shows_what_a_run_takes(type_in, tmp_path):
+    """With data and without; a layer whose perturbation must be solved for included."""
+    type_in("prepare", "listops", "--size", "tiny", "--jobs", "1")
+    before = files_below(tmp_path)
+    settings = {"n_layers": 1, "d_model": 8, "gamma": 0.4, "d_state": 32, "blocks": 2}
+    small = [f"--set={key}={value}" for key, value in settings.items()]
+    code, _, err = type_in("train", "--model", "s5-ptd", "--task", "listops", *small, "--dry-run")
+    assert code == 0, err
+    assert "compiling" in err
+    (row,) = [line for line in err.splitlines() if "│ S5-PTD" in line]
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells[5:8] == ["1,400", "50", "1,986"]  # steps, batch, parameters
+    assert re.fullmatch(r"\d+ MiB", cells[8])
+    assert re.fullmatch(r"\d+ (s|min)", cells[9])
+    assert f"Results: {tmp_path / 'results'}" in err
+    code, _, err = type_in("train", "--model", "s5", "--task", "image", "--smoke", "--dry-run")
+    assert code == 0, err
+    assert "image" in err
+    assert files_below(tmp_path) == before
+
+
+def test_a_run_that_cannot_train_is_refused_by_the_plan(type_in, tmp_path):
+    type_in("prepare", "listops", "--size", "tiny", "--jobs", "1")
+    words = ["train", "--model", "s5", "--task", "listops", "--set", "batch_size=100000"]
+    for more in ([], ["--dry-run"]):
+        code, _, err = type_in(*words, *more)
+        assert code == 2
+        assert "batch_size must not exceed the 2000 training examples of listops, got 100000" in one_sentence(err)
+    assert not (tmp_path / "results").exists()
+
+
+def test_only_epochs_says_that_the_schedule_stays(type_in):
+    type_in("prepare", "listops", "--size", "tiny", "--jobs", "1")
+    words = ["train", "--model", "s5", "--task", "listops", "--set", "n_layers=1", "--set", "d_model=8", "--dry-run"]
+    moved = "s5 on listops: --set epochs=2 does not move the schedule"
+    assert moved in type_in(*words, "--set", "epochs=2")[2]
+    assert moved not in type_in(*words, "--set", "epochs=2", "--set", "decay_epochs=2")[2]
+    assert moved not in type_in(*words, "--set", "epochs=40")[2]
+    assert moved not in type_in(*words, "--set", "epochs=2", "--set", "schedule=constant")[2]
+
+
+def test_show_names_the_nearest_and_says_what_settings_mean(type_in):
+    for typed, meant in [("listop", "listops"), ("s5-pdt", "s5-ptd"), ("S5/listops2", "s5/listops"), ("S4d", "s4d")]:
+        code, _, err = type_in("show", typed)
+        assert (code, f"Did you mean '{meant}'?" in one_sentence(err)) == (2, True)
+    out = type_in("show", "s5/listops")[1]
+    assert "epochs: 40.0" in out
+    assert "decay_epochs: 40.0  # the duration of the whole schedule, warm-up included" in out
+    assert "  d_state: 16  # the number P of states" in out
+    assert "length: 2048  # the length L of a padded document" in type_in("show", "listops")[1]
+
+
+def test_rm_removes_runs_and_nothing_else(type_in, tmp_path, monkeypatch):
+    smoke = ["train", "--model", "s5", "--task", "listops", "--smoke", "--set", "epochs=0.1", "--set", "n_layers=1"]
+    type_in(*smoke, "--seed", "0", "--seed", "1")
+    first, second = (run["run"] for run in json.loads(type_in("ls", "runs", "--json")[1]))
+    folder = tmp_path / "home" / "runs" / first
+    with locked(folder / ".lock", lambda: None):
+        code, _, err = type_in("rm", first)
+        assert code == 1
+        assert "in use by another process" in one_sentence(err)
+    code, out, _ = type_in("rm", first.rsplit("/", 1)[1])
+    assert (code, out) == (0, f"removed {folder}\n")
+    assert [path.name for path in folder.parent.iterdir()] == [second.rsplit("/", 1)[1]]
+    assert len(list((tmp_path / "results").glob("*/*/*.json"))) == 2
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "home" / "runs" / second, copy)
+    code, _, err = type_in("rm", copy)
+    assert code == 2
+    assert copy.exists()
+    assert "not among the runs of this machine" in one_sentence(err)
+
+
+def test_in_the_clone_records_do_not_enter_the_committed_ones(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert chosen_results_dir(None) == Path("results")
+    monkeypatch.chdir(Path(cli.__file__).parent.parent)
+    assert chosen_results_dir(None) == tmp_path / "home" / "results"
+    assert chosen_results_dir(Path("results")) == Path("results")
 
 
 BAD = [
@@ -183,6 +292,9 @@ BAD = [
     (["train", "--model", "s5", "--task", "listop"], "unknown task 'listop'. Did you mean 'listops'?"),
     (["train", "--model", "s5", "--task", "listops"], "Type: lra-bench prepare listops"),
     (["train", "--model", "s5", "--seed", "1", "--seed", "1"], "each seed once"),
+    (["train", "--model", "s5", "--model", "s5"], "each model once"),
+    (["train", "--model", "s5", "--task", "listops", "--task", "listops"], "each task once"),
+    (["rm", "nothing"], "there is no run 'nothing'"),
     (["train", "--model", "s5", "--task", "listops", "--smoke", "--seed", str(2**32)], "--seed takes a number from 0"),
     (["train", "--model", "s5", "--task", "listops", "--set", "n_layers"], "--set takes KEY=VALUE"),
     (["prepare", "listop"], "unknown task 'listop'"),
@@ -216,19 +328,19 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(type_in, tmp_path):
 
 SETTINGS = [
     ("n_layer=4", "unknown setting 'n_layer'. Did you mean 'n_layers'? Legal: n_layers, d_model"),
-    ("n_layers=four", "n_layers: Input should be a valid integer"),
-    ("n_layers=0", "n_layers: Input should be greater than or equal to 1"),
-    ("dropout=1.5", "dropout: Input should be less than 1"),
+    ("n_layers=four", "n_layers must be a whole number, got 'four'"),
+    ("n_layers=0", "n_layers must be at least 1, got 0"),
+    ("dropout=1.5", "dropout must be less than 1.0, got 1.5"),
     ("epochs=Infinity", "--set epochs takes finite numbers; got Infinity"),
     ("lr=1e999", "--set lr takes finite numbers; got 1e999"),
-    ("groups=null", "groups: Input should be a valid dictionary, got None"),
-    ('groups={"steps": "ssm"}', "Input should be 'eigenvalues', 'input'"),
+    ("groups=null", "groups must be a dictionary, got None"),
+    ('groups={"steps": "ssm"}', "groups.steps must be 'eigenvalues', 'input'"),
     ("layer={}", "unknown setting 'layer'"),
-    ("schedule=linear", "schedule: Input should be 'reference'"),
+    ("schedule=linear", "schedule must be 'reference', 'cosine'"),
     ("d_state=15", "d_state must be a multiple of 2·blocks = 16"),
-    ("d_state=1000000000", "d_state: Input should be less than or equal to 65536"),
-    ("n_layers=2000", "n_layers: Input should be less than or equal to 1000"),
-    ("activation=relu", "activation: Input should be 'full_glu'"),
+    ("d_state=1000000000", "d_state must be at most 65536"),
+    ("n_layers=2000", "n_layers must be at most 1000"),
+    ("activation=relu", "activation must be 'full_glu'"),
     ("pixels=unit", "exactly one of embedding and pixels must be set"),
 ]
 

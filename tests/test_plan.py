@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import time
 
 import pytest
@@ -12,6 +13,8 @@ from lra_bench.commands.train import train_all
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.prepare import prepare
 from lra_bench.errors import OutOfTime, UserError, WorkError
+from lra_bench.paths import data_folder
+from lra_bench.registry import every_task_name, model_names, recipes_of
 from lra_bench.runs import plan
 from lra_bench.runs.run import load_run, make_run
 from lra_bench.spec import parse_overrides
@@ -71,7 +74,7 @@ def test_a_results_folder_that_cannot_be_written_is_said_before_training(data, t
 
 def test_the_recorded_command_repeats_the_run(data):
     """Typed into a shell, it gives the same overrides and so the same digest."""
-    changes = {"embedding": 20, "norm": "layer", "prenorm": False, "lr": 0.01, "groups": {"dt": "ssm_decay"}}
+    changes = {"embedding": 24, "norm": "layer", "prenorm": False, "lr": 0.01, "groups": {"dt": "ssm_decay"}}
     (item,) = planned(data, [3], **changes)
     words = shlex.split(item.run.command)
     given = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
@@ -96,13 +99,13 @@ def test_a_prepared_set_can_be_chosen_by_name(data, tmp_path):
     """Without a name the first seed's set is taken; the recorded command names the one that was."""
     other = prepare("listops", size="tiny", seed=7, jobs=1)
     asked = {"overrides": {}, "protocol": None, "size": None, "precision": "float32", "smoke": False}
-    (by_rank,) = plan.plan_runs("s5", tasks=["listops"], seeds=[0], data=None, **asked)
-    (by_name,) = plan.plan_runs("s5", tasks=["listops"], seeds=[0], data=other.name, **asked)
+    (by_rank,) = plan.plan_runs(["s5"], tasks=["listops"], seeds=[0], data=None, **asked)
+    (by_name,) = plan.plan_runs(["s5"], tasks=["listops"], seeds=[0], data=other.name, **asked)
     assert (by_rank.data_folder, by_name.data_folder) == (data, other)
     assert by_name.run.data.fingerprint != by_rank.run.data.fingerprint
     assert f"--data {other.name}" in by_name.run.command
     with pytest.raises(UserError, match="unknown prepared set of listops 's4-generated-tiny-1'"):
-        plan.plan_runs("s5", tasks=["listops"], seeds=[0], data="s4-generated-tiny-1", **asked)
+        plan.plan_runs(["s5"], tasks=["listops"], seeds=[0], data="s4-generated-tiny-1", **asked)
 
 
 def test_only_the_whole_published_set_makes_a_published_result(data):
@@ -119,6 +122,44 @@ def test_only_the_whole_published_set_makes_a_published_result(data):
 
 def test_all_tasks_are_those_prepared(data):
     asked = {"overrides": {}, "protocol": None, "size": None, "precision": "float32", "smoke": False, "data": None}
-    unasked, every = (plan.plan_runs("s5", tasks=tasks, seeds=[0], **asked) for tasks in ([], ["all"]))
+    unasked, every = (plan.plan_runs(["s5"], tasks=tasks, seeds=[0], **asked) for tasks in ([], ["all"]))
     assert [item.run.data.task for item in unasked] == ["listops"]
     assert unasked == every
+
+
+def test_a_setting_that_the_recipe_has_already_is_no_change(data):
+    """So it is the same run, as published; 4 and 4.0 are one setting, too."""
+    info = load_manifest(data).data_info
+    whole = info.model_copy(update={"size": "full", "counts": {"train": 96_000, "val": 2_000, "test": 2_000}})
+    plain = make_run(whole, "s5", 0, {}, "float32")
+    for same in ({"epochs": 40}, {"d_state": 16, "lr": 0.003}, {"groups": plain.recipe.groups}):
+        run = make_run(whole, "s5", 0, same, "float32")
+        assert run == plain
+        assert run.is_published_recipe
+    four, again = (make_run(info, "s5", 0, {"n_layers": number}, "float32") for number in (4, 4.0))
+    assert four == again
+    assert four.overrides == {"n_layers": 4}
+
+
+def test_each_model_and_each_task_is_trained(data):
+    prepare("image", size="tiny", jobs=1, tfds=False)
+    asked = {"overrides": {}, "protocol": None, "size": None, "precision": "float32", "smoke": False, "data": None}
+    found = plan.plan_runs(["s5", "s4d"], tasks=["image", "listops"], seeds=[0, 1], **asked)
+    cells = [(item.run.model, item.run.data.task, item.run.seed) for item in found]
+    assert cells == [(m, t, s) for m in ("s5", "s4d") for t in ("image", "listops") for s in (0, 1)]
+    every = plan.plan_runs(["all"], tasks=["listops"], seeds=[0], **asked)
+    assert [item.run.model for item in every] == [name for name in model_names() if name in recipes_of("listops")]
+
+
+def test_a_plan_without_data_tells_the_same_run_as_with_it(tmp_path, monkeypatch):
+    """But for the fingerprint, which only the data has."""
+    asked = {"overrides": {}, "protocol": None, "size": None, "precision": "float32", "smoke": True, "data": None}
+    for task in every_task_name():
+        (before,) = plan.plan_runs(["s5"], tasks=[task], seeds=[0], dry_run=True, **asked)
+        assert before.data_folder is None
+        assert not data_folder().exists()
+        if task in ("listops", "retrieval"):
+            (after,) = plan.plan_runs(["s5"], tasks=[task], seeds=[0], **asked)
+            made = {"data": before.run.data.model_copy(update={"fingerprint": after.run.data.fingerprint})}
+            assert before.run.model_copy(update=made) == after.run
+            shutil.rmtree(data_folder())

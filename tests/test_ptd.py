@@ -1,14 +1,21 @@
 """PTD: identities of the decomposition, sizes and conditions reached, transfer functions without spikes, the cache."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
+from lra_bench.data.manifest import load_manifest
 from lra_bench.errors import UserError, WorkError
+from lra_bench.registry import recipe_module
+from lra_bench.runs.run import make_run
 from lra_bench.ssm import hippo, ptd
 from lra_bench.ssm.discretization import zoh
+from lra_bench.training import train
 
 # (n, γ, cond₂(V), ‖E‖₂/‖A‖₂) reached by another implementation of the same objective (docs/references.md,
 # "PTD: solved by L-BFGS"). Its row for 128 states, 8.94 and 3.1 % at γ = 0.01, was cut short: from three starts ours
@@ -277,3 +284,79 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_run(tmp_path, monkeypa
     monkeypatch.setenv("LRA_BENCH_HOME", str(blocked))
     assert ptd.cached_perturbation(8, 0.3).shape == (8, 8)
     assert "cannot keep" in caplog.text
+
+
+PROBLEMS = sorted(
+    {
+        recipe_module(model).Config(**recipe.layer).problem
+        for model in ("s5_ptd", "s4_ptd")
+        for recipe in recipe_module(model).RECIPES.values()
+    },
+    key=str,
+)
+
+
+def test_every_recipes_perturbation_is_shipped(monkeypatch):
+    monkeypatch.setattr(ptd, "solve", lambda *_: pytest.fail("it must not be solved for"))
+    assert len(PROBLEMS) == 5
+    for problem in PROBLEMS:
+        assert ptd.solved_here(*problem) is None
+        if problem[0] > 2:
+            ptd.ptd(*problem)
+    for n in ptd.DEFAULT_GAMMA:
+        assert ptd.solved_here(n) is None
+
+
+@pytest.mark.parametrize("n", [8, 16, 32])
+def test_a_shipped_perturbation_is_what_the_solver_finds(n):
+    gamma, A = ptd.DEFAULT_GAMMA[n], hippo.legs(n).A
+    shipped, solved = ptd.shipped(n, gamma), ptd.solve(n, gamma)
+    values = [ptd.objective(E, A, gamma, ptd.PENALTIES[-1])[0] for E in (shipped, solved)]
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+    np.testing.assert_allclose(shipped, solved, atol=1e-3 * np.abs(solved).max())
+
+
+FLOAT32_VALUES = """
+import hashlib
+import numpy as np
+from lra_bench.ssm import ptd
+solved = ptd.ptd(32)
+parts = [np.asarray(x, np.complex64) + 0 for x in (solved.Lambda, solved.V, solved.Vinv)]
+print(hashlib.sha256(b"".join((x + 0).tobytes() for x in parts)).hexdigest(), ptd.solved_here(32, 0.11))
+"""
+
+
+def test_other_kernels_of_openblas_start_a_run_from_the_same_float32_values():
+    """The solver's own digits differ between them, and so does the name of what is solved for here."""
+    printed = []
+    for core in ("Prescott", "Haswell"):
+        environment = {**os.environ, "OPENBLAS_CORETYPE": core, "LRA_BENCH_HOME": f"/nowhere/{core}"}
+        done = subprocess.run(
+            [sys.executable, "-c", FLOAT32_VALUES], env=environment, capture_output=True, text=True, check=True
+        )
+        printed.append(done.stdout.split())
+    assert printed[0][0] == printed[1][0]
+
+
+def test_a_perturbation_that_is_solved_for_here_names_the_run(data, monkeypatch, tmp_path):
+    """Another solution is another run, which this machine's solver does not begin under the first one's name."""
+    info = load_manifest(data).data_info
+    changes = {"n_layers": 1, "d_model": 8, "d_state": 12, "blocks": 1, "gamma": 0.25}
+    run = make_run(info, "s5_ptd", 0, changes, "float32")
+    found = ptd.solved_here(12, 0.25)
+    assert run.overrides["perturbation"] == run.recipe.layer["perturbation"] == found
+    assert f"--set perturbation={found}" in run.command
+    assert make_run(info, "s5_ptd", 0, run.overrides, "float32") == run
+    shipped = make_run(info, "s5_ptd", 0, {"d_state": 16, "blocks": 1, "gamma": 0.3}, "float32")
+    assert shipped.recipe.layer["perturbation"] is None
+
+    solve = ptd.solve
+    monkeypatch.setattr(ptd, "solve", lambda n, gamma: solve(n, gamma) * (1 + 1e-12))
+    monkeypatch.setattr(ptd, "cached_perturbation", ptd.solve)
+    ptd._in_process.cache_clear()
+    other = make_run(info, "s5_ptd", 0, changes, "float32")
+    assert other.name != run.name
+    with pytest.raises(UserError, match=f"starts from the perturbation {found}, and this machine's solver finds"):
+        train.refuse_other_perturbation(run)
+    train.refuse_other_perturbation(other)
+    ptd._in_process.cache_clear()

@@ -28,6 +28,8 @@ ORDER = [
     "recipes",
     "registry",
     "custom_layer",
+    "ssm.hippo",
+    "ssm.ptd",
     "data",
     "runs",
     "records",
@@ -139,7 +141,7 @@ def test_wheel_holds_everything_and_runs_outside_the_checkout(tmp_path):
         archive.extractall(tmp_path / "site")
     for folder, inside in ((ROOT / "lra_bench", "lra_bench"), (ROOT / "tasks", "lra_bench/tasks")):
         for path in folder.rglob("*"):
-            if path.is_file() and path.suffix in (".py", ".json", ".html", ".css", ".js", ".typed"):
+            if path.is_file() and path.suffix in (".py", ".json", ".html", ".css", ".js", ".typed", ".npz"):
                 assert f"{inside}/{path.relative_to(folder).as_posix()}" in held
     assert not any(name.startswith(("tasks/", "tests/", "results/")) for name in held)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}

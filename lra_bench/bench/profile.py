@@ -23,8 +23,8 @@ from lra_bench.bench.hlo import Program, parse
 from lra_bench.bench.kernels import Kernel, kernel_of
 from lra_bench.bench.plan import BenchRequest, plan
 from lra_bench.errors import WorkError
+from lra_bench.machine.environment import start_jax
 from lra_bench.machine.memory import PeakMemory
-from lra_bench.machine.xla import run_on_calling_thread
 from lra_bench.paths import cache_folder
 from lra_bench.progress import Progress
 from lra_bench.registry import model_title
@@ -70,7 +70,7 @@ def run_profiles(request: BenchRequest) -> list[Profile]:
 
     Raises UserError for an unknown name, and WorkError where the memory does not suffice or nothing was traced.
     """
-    run_on_calling_thread()
+    start_jax()
     planned = plan(request)
     profiles = []
     with Progress("bench --profile", total=len(planned), unit="programs") as progress:

@@ -12,8 +12,8 @@ from lra_bench.bench.plan import BenchRequest, PlannedCase, plan
 from lra_bench.bench.ratios import Earlier, Ratio, earlier_speeds, ratios
 from lra_bench.bench.timing import SMOKE_TIMING, Roofline, TimingSettings, measure_roofline
 from lra_bench.errors import UserError, WorkError
+from lra_bench.machine.environment import start_jax
 from lra_bench.machine.system import describe_provenance, describe_system
-from lra_bench.machine.xla import run_on_calling_thread
 from lra_bench.paths import write_atomically
 from lra_bench.progress import Progress
 from lra_bench.records.files import load_any, path_of, record_text
@@ -50,7 +50,7 @@ def run_bench(request: BenchRequest, against: str | None, results_dir: Path) -> 
     Raises UserError for an unknown name, a bad length, or an `against` that holds nothing comparable, and WorkError
     where nothing could be measured.
     """
-    run_on_calling_thread()
+    start_jax()
     jax.config.update("jax_enable_compilation_cache", False)  # compile seconds are measured, not read from disk
     planned = plan(request)
     earlier = earlier_speeds(against, [(run.model, run.data.task, run.data.length) for run, *_ in planned])

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lra_bench.commands.options import Json, PrecisionOption, Remat, ResultsDir, Settings, chosen_precision
+from lra_bench.commands.options import (
+    Json,
+    PrecisionOption,
+    Remat,
+    ResultsDir,
+    Settings,
+    chosen_precision,
+    chosen_results_dir,
+)
 from lra_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -78,11 +86,10 @@ def bench(
     top: Annotated[
         int, typer.Option(min=0, help="With --target or --profile: show so many of the most expensive kernels too.")
     ] = 0,
-    results_dir: ResultsDir = Path("results"),
+    results_dir: ResultsDir = None,
     as_json: Json = False,
 ) -> None:
     """Measure throughput, memory and compile time on fixed shapes, and write result records."""
-    from lra_bench.bench.plan import BenchRequest
     from lra_bench.spec import parse_overrides
 
     measures_only = {"--against": against, "--plot": plot, "--data": data, "--again": again}
@@ -91,13 +98,16 @@ def bench(
         from lra_bench.report.drawing import refuse_if_not_drawable
 
         refuse_if_not_drawable(plot)
+    chosen = chosen_precision(precision, device_is_here=target is None)  # before anything else imports JAX
+    from lra_bench.bench.plan import BenchRequest
+
     request = BenchRequest(
         models=model or ["s5"],
         tasks=task or ["all"],
         lengths=lengths,
         batch=batch,
         overrides=parse_overrides(settings or []),
-        precision=chosen_precision(precision),
+        precision=chosen,
         data=data,
         remat=remat,
         smoke=smoke,
@@ -109,7 +119,7 @@ def bench(
     elif profile:
         show_profiles(request, top, as_json)
     else:
-        measure(request, against, plot, results_dir, as_json)
+        measure(request, against, plot, chosen_results_dir(results_dir), as_json)
 
 
 def measure(request: BenchRequest, against: str | None, plot: Path | None, results_dir: Path, as_json: bool) -> None:

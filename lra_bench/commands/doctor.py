@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from lra_bench import __version__
-from lra_bench.commands.options import Json, ResultsDir
+from lra_bench.commands.options import Json, ResultsDir, chosen_results_dir
+from lra_bench.errors import WorkError
 from lra_bench.paths import home
 from lra_bench.plain_text import one_line
 
@@ -31,12 +32,23 @@ class Finding(NamedTuple):
     advice: str
 
 
-def doctor(as_json: Json = False, results_dir: ResultsDir = Path("results")) -> None:
-    """Check devices, versions, disk, prepared data, runs and records; say what to do about what is wrong."""
-    facts = examine(results_dir)
+def doctor(as_json: Json = False, results_dir: ResultsDir = None) -> None:
+    """Check devices, versions, disk, prepared data, runs and records; say what to do about what is wrong.
+
+    A problem is exit code 1.
+    """
+    facts = examine(chosen_results_dir(results_dir))
     if as_json:
         print(json.dumps(facts, indent=1))
-        return
+    else:
+        print_facts(facts)
+    problems = [name for name, finding in facts["findings"].items() if finding["level"] == "problem"]
+    if problems:
+        raise WorkError(f"there is something to mend: {', '.join(problems)}; see above.")
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """Print the facts, then the findings with their advice."""
     for key, value in facts.items():
         if key == "packages":
             print("packages: " + ", ".join(f"{name} {version}" for name, version in value.items()))
@@ -48,12 +60,15 @@ def doctor(as_json: Json = False, results_dir: ResultsDir = Path("results")) -> 
 
 
 def _devices() -> Finding:
-    try:
-        import jax
+    from lra_bench.machine.environment import NoDevice, start_jax
 
-        devices = jax.devices()
-    except RuntimeError as error:
-        return Finding("problem", f"JAX finds no device: {error}", "Reinstall with the extra for your accelerator.")
+    try:
+        start_jax()
+    except NoDevice as error:
+        return Finding("problem", error.what, error.advice)
+    import jax
+
+    devices = jax.devices()
     kinds = sorted({device.device_kind for device in devices})
     what = f"{len(devices)} × {', '.join(kinds)} ({devices[0].platform})"
     if devices[0].platform == "cpu" and shutil.which("nvidia-smi"):

@@ -18,13 +18,16 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a run's best checkpoint again. It must reproduce the recorded accuracy."""
+    from lra_bench.machine.environment import start_jax
     from lra_bench.records.finished import is_finished, load_finished
     from lra_bench.runs.run import find_run, load_run
-    from lra_bench.training.evaluate import score_best
 
     folder = find_run(run)
     described = load_run(folder)
     record = load_finished(folder) if is_finished(folder) else None
+    start_jax()  # before anything else imports JAX
+    from lra_bench.training.evaluate import score_best
+
     val, test, history = score_best(described, folder, record)
     recorded = record.accuracy.test if record else None
     findings = {

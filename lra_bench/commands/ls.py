@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lra_bench.commands.options import Json
+from lra_bench.commands.options import Json, wide_console
 
 if TYPE_CHECKING:
     from lra_bench.data.manifest import Manifest
@@ -33,17 +34,18 @@ def ls(
 
 def print_table(rows: list[Row]) -> None:
     """Print the rows under the names of their columns."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from lra_bench.plain_text import one_line
 
-    table = Table(*rows[0])
+    table = Table()
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")  # a name that does not fit goes on in the next line
     for row in rows:
         # Text, in which rich reads no markup: a name may come from a file.
         table.add_row(*(Text("–" if value is None else one_line(str(value))) for value in row.values()))
-    Console().print(table)
+    wide_console().print(table)
 
 
 def tasks() -> list[Row]:
@@ -110,13 +112,14 @@ def recipes() -> list[Row]:
 
 
 def runs() -> list[Row]:
-    """List every run of this machine with its data, its status and its test accuracy in %.
+    """List every run of this machine with its data, settings, status, progress in epochs and test accuracy in %.
 
     A run that cannot be read has only its folder and a status; `show RUN` says why.
     """
     from lra_bench.errors import UserError
     from lra_bench.paths import runs_folder
     from lra_bench.records.finished import is_finished, load_finished
+    from lra_bench.report.select import joined, settings_of
     from lra_bench.runs.run import all_runs, load_run
 
     rows: list[Row] = []
@@ -126,18 +129,33 @@ def runs() -> list[Row]:
             record = load_finished(folder) if is_finished(folder) else None
         except UserError:
             name = folder.relative_to(runs_folder()).as_posix()
-            rows.append({"run": name, "data": None, "status": "unreadable", "test": None})
+            rows.append({**dict.fromkeys(RUN_COLUMNS), "run": name, "status": "unreadable"})
             continue
         test = None if record is None else record.accuracy.test
         rows.append(
             {
                 "run": run.name,
-                "data": f"{run.data.source} {run.data.size}",
+                "data": f"{run.data.protocol} {run.data.source} {run.data.size}",
+                "settings": joined(settings_of(run.overrides), run.precision),
                 "status": record.status if record else "unfinished",
+                "epochs": f"{epochs_done(folder):g} of {run.recipe.epochs:g}",
                 "test": None if test is None else round(100 * test, 2),
             }
         )
     return rows
+
+
+RUN_COLUMNS = ("run", "data", "settings", "status", "epochs", "test")
+"""The columns of the listing of runs."""
+
+
+def epochs_done(folder: Path) -> float:
+    """The epochs after which the run of this folder was last scored; 0 where it was not, or where none can be read."""
+    try:
+        *_, last = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return float(json.loads(last)["epoch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
 
 
 LISTINGS: dict[What, Callable[[], list[Row]]] = {"tasks": tasks, "models": models, "recipes": recipes, "runs": runs}

@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from lra_bench.spec import Precision
 
-ResultsDir = Annotated[Path, typer.Option("--results-dir", help="The folder of result records to read and write.")]
+ResultsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--results-dir",
+        help="The folder of result records to read and write. By default results/ in the current folder; in "
+        "lra-bench's own clone, whose results/ is committed, LRA_BENCH_HOME/results.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Remat = Annotated[
     bool,
@@ -35,15 +44,45 @@ PrecisionOption = Annotated[
         "the others: slower, and for tests.",
     ),
 ]
+WIDTH_IN_PIPES = 1_000
+"""The most characters in a line of a table that is not printed on a terminal."""
+
 PROTOCOL_HELP = "Tokens and splits as in S4 and S5 (s4), or as in the LRA paper (lra)."
 
 
-def chosen_precision(asked: Precision | None) -> Precision:
-    """The precision that was asked for, or else the default of this machine's devices, for which it starts JAX."""
+def chosen_results_dir(asked: Path | None) -> Path:
+    """The folder of result records that was asked for, or else the default one.
+
+    Runs of a user in the clone of lra-bench never enter the records that are committed there.
+    """
+    import lra_bench
+    from lra_bench.paths import home
+
+    if asked is not None:
+        return asked
+    committed = Path(lra_bench.__file__).resolve().parent.parent / "results"
+    here = Path("results")
+    return home() / "results" if (committed / "README.md").exists() and here.resolve() == committed else here
+
+
+def wide_console(stderr: bool = False) -> Console:
+    """A console that cuts no line of a table where it is not a terminal, so that pipes and logs have all of it."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=WIDTH_IN_PIPES)
+
+
+def chosen_precision(asked: Precision | None, device_is_here: bool = True) -> Precision:
+    """Start JAX, and return the precision that was asked for, or else the default of this machine's devices.
+
+    device_is_here: False where the program is for another machine's device. Raises UserError where JAX finds no device.
+    """
+    from lra_bench.machine.environment import start_jax
+
+    start_jax(find_devices=device_is_here or asked is None)
     if asked is not None:
         return asked
     from lra_bench.machine.precision import default_precision
-    from lra_bench.machine.xla import run_on_calling_thread
 
-    run_on_calling_thread()  # it has no effect once JAX has started
     return default_precision()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lra_bench.commands.options import ResultsDir, chosen_precision
+from lra_bench.commands.options import chosen_precision
 
 OVERRIDES = {
     "n_layers": 3,
@@ -21,13 +21,15 @@ OVERRIDES = {
 
 
 def quickstart(
-    results_dir: ResultsDir = Path("quickstart-results"),
+    results_dir: Annotated[
+        Path, typer.Option("--results-dir", help="The folder of the result record and its tables.")
+    ] = Path("quickstart-results"),
     seed: Annotated[int, typer.Option(min=0, help="The seed of the run.")] = 0,
 ) -> None:
     """Make a short ListOps, train a small S5-PTD on it and print its table: about a minute on a laptop."""
     from rich.console import Console
 
-    from lra_bench.commands.train import print_plan, train_all
+    from lra_bench.commands.train import estimates, print_plan, train_all
     from lra_bench.data.manifest import load_manifest
     from lra_bench.data.prepare import prepare
     from lra_bench.report import report
@@ -37,7 +39,7 @@ def quickstart(
     folder = prepare("listops", size="tiny")
     run = make_run(load_manifest(folder).data_info, "s5_ptd", seed, OVERRIDES, chosen_precision(None))
     planned = [PlannedRun(run, folder)]
-    print_plan(planned)
+    print_plan(planned, results_dir, estimates(planned))
     train_all(planned, results_dir)
     report(results_dir, pictures=False, console=Console())
     print(

@@ -7,11 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from lra_bench.commands.options import Json, ResultsDir
+from lra_bench.commands.options import Json, ResultsDir, chosen_results_dir
+
+SHOWN = 5
+"""The most runs that are named where there may be many."""
 
 
 def report(
-    results_dir: ResultsDir = Path("results"),
+    results_dir: ResultsDir = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Write the tables to this folder. By default the results folder.")
     ] = None,
@@ -35,8 +38,9 @@ def report(
     from lra_bench.progress import print_line
     from lra_bench.report import report as make_report
 
+    results = chosen_results_dir(results_dir)
     made = make_report(
-        results_dir,
+        results,
         out_dir,
         protocol=protocol,
         pictures=pictures,
@@ -49,7 +53,30 @@ def report(
     if as_json:
         print(made.files["leaderboard.json"], end="")
     elif check:
-        print(f"The tables in {out_dir or results_dir} are what its records give.")
+        print(f"The tables in {out_dir or results} are what its records give.")
     else:
         for name in made.files:
-            print((out_dir or results_dir) / name)
+            print((out_dir or results) / name)
+    if not check:
+        note_runs_elsewhere(results)
+
+
+def note_runs_elsewhere(results_dir: Path) -> None:
+    """Say on stderr which finished runs of this machine have no record in the folder."""
+    from lra_bench.progress import print_line
+    from lra_bench.records.files import record_path
+    from lra_bench.runs.run import all_runs
+
+    missing = []
+    for folder in all_runs():
+        task, model, name = folder.parts[-3:]
+        digest, _, seed = name.rpartition("-s")
+        finished = (folder / "result.json").exists() and seed.isdecimal()
+        if finished and not record_path(results_dir, task, model, digest, int(seed)).exists():
+            missing.append(f"{task}/{model}/{name}")
+    if missing:
+        shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")
+        print_line(
+            f"Without a record in {results_dir}: {shown}. The command that trained a run writes its record here, "
+            "without training again (`lra-bench show RUN` has it), or name the folder with --results-dir."
+        )

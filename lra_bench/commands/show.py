@@ -38,7 +38,7 @@ def show(
     if as_json:
         print(json.dumps(values, indent=1))
     else:
-        print("\n".join(described_lines(values, "")))
+        print("\n".join(described_lines(values, "", descriptions_of(name, values))))
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -63,10 +63,24 @@ def describe(name: str) -> dict[str, Any]:
     try:
         folder = find_run(name)
     except UserError as error:
-        legal = f"a task ({', '.join(every_task_name())}), a model, MODEL/TASK, a run, or a result file"
-        raise UserError(f"{error} `show` takes {legal}.") from None
+        raise UserError(unknown_thing(name, str(error))) from None
     shown = load_finished(folder) if is_finished(folder) else load_run(folder)
     return {"folder": str(folder), **shown.model_dump(mode="json")}
+
+
+def unknown_thing(name: str, why: str) -> str:
+    """The message for a name of nothing: the nearest of all names, and what `show` takes. `why` is what runs say."""
+    from lra_bench.registry import cli_name, every_task_name, model_names, recipes_of
+    from lra_bench.runs.run import all_runs
+    from lra_bench.spec import nearest_name
+
+    runs = [name for folder in all_runs() for name in ("/".join(folder.parts[-3:]), folder.name)]
+    recipes = [f"{cli_name(model)}/{task}" for task in every_task_name() for model in recipes_of(task)]
+    near = nearest_name(name, [*every_task_name(), *map(cli_name, model_names()), *recipes, *runs])
+    known = why if "means" in why else f"there is nothing called {name!r}."
+    hint = f" Did you mean {near!r}?" if near else ""
+    legal = f"a task ({', '.join(every_task_name())}), a model, MODEL/TASK, a run, or a result file"
+    return f"{known}{hint} `show` takes {legal}."
 
 
 def describe_task(name: str) -> dict[str, Any]:
@@ -114,17 +128,59 @@ def find_recipe(name: str) -> Recipe | None:
     return recipes[canonical_model(model)]
 
 
-def described_lines(values: dict[str, Any], indent: str) -> list[str]:
-    """Format the values as `key: value` lines. Those of a nested dictionary are indented below its key."""
+Descriptions = dict[str, Any]
+"""What fields mean, by key: a text, or the descriptions of the fields below it."""
+
+
+def descriptions_of(name: str, values: dict[str, Any]) -> Descriptions:
+    """The descriptions of what `describe` returned for a name: of a task, a recipe, a run or a record."""
+    from lra_bench.records.schema import BenchRecord, Record, RobustnessRecord
+    from lra_bench.runs.run import Run
+    from lra_bench.spec import Frozen, Recipe, Task
+
+    kinds: dict[object, type[Frozen]] = {"train": Record, "bench": BenchRecord, "robustness": RobustnessRecord}
+    if "reference" in values:
+        return field_descriptions(Recipe) | layer_descriptions(name.partition("/")[0])
+    if "splits" in values:
+        return field_descriptions(Task)
+    if "model" not in values or ("data" not in values and "recipe" not in values):
+        return {}
+    found = field_descriptions(kinds[values["kind"]] if "kind" in values else Run)
+    return {**found, "recipe": field_descriptions(Recipe) | layer_descriptions(values["model"])}
+
+
+def layer_descriptions(model: str) -> Descriptions:
+    """The descriptions of the settings of a model's layer; none for a layer that is not lra-bench's own."""
+    from lra_bench.registry import model_names, recipe_module
+
+    name = model.replace("-", "_").lower()
+    return {"layer": field_descriptions(recipe_module(name).Config)} if name in model_names() else {}
+
+
+def field_descriptions(model: Any) -> Descriptions:
+    """The descriptions of a model's fields. Where a field is a model itself, they are those of its fields."""
+    found: Descriptions = {}
+    for key, field in model.model_fields.items():
+        inside = hasattr(field.annotation, "model_fields")
+        found[key] = field_descriptions(field.annotation) if inside else field.description or ""
+    return found
+
+
+def described_lines(values: dict[str, Any], indent: str, means: Descriptions) -> list[str]:
+    """Format the values as `key: value` lines, with what each means behind it. Those of a nested dictionary are
+    indented below its key."""
     lines = []
     for key, value in ((one_line(key), value) for key, value in values.items()):
+        meaning = means.get(key)
+        below = meaning if isinstance(meaning, dict) else {}
+        behind = f"  # {meaning}" if meaning and isinstance(meaning, str) else ""
         if isinstance(value, dict) and value:
-            lines += [f"{indent}{key}:", *described_lines(value, indent + "  ")]
+            lines += [f"{indent}{key}:{behind}", *described_lines(value, indent + "  ", below)]
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            lines.append(f"{indent}{key}:")
+            lines.append(f"{indent}{key}:{behind}")
             for item in value:
-                first, *rest = described_lines(item, indent + "    ")
+                first, *rest = described_lines(item, indent + "    ", {})
                 lines += [f"{indent}  - {first.strip()}", *rest]
         else:
-            lines.append(f"{indent}{key}: {'–' if value is None else one_line(str(value))}")
+            lines.append(f"{indent}{key}: {'–' if value is None else one_line(str(value))}{behind}")
     return lines

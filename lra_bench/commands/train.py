@@ -5,13 +5,23 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lra_bench.commands.options import PROTOCOL_HELP, PrecisionOption, Remat, ResultsDir, Settings, chosen_precision
+from lra_bench.commands.options import (
+    PROTOCOL_HELP,
+    PrecisionOption,
+    Remat,
+    ResultsDir,
+    Settings,
+    chosen_precision,
+    chosen_results_dir,
+    wide_console,
+)
 from lra_bench.errors import OutOfTime, UserError, WorkError
 
 if TYPE_CHECKING:
@@ -19,14 +29,15 @@ if TYPE_CHECKING:
     from lra_bench.runs.plan import PlannedRun
     from lra_bench.runs.run import Run
     from lra_bench.spec import Placement
+    from lra_bench.training.estimate import Estimate
 
 
 def train(
     model: Annotated[
-        str,
+        list[str],
         typer.Option(
-            help="The model, as in --model s5-ptd, or a layer of your own as package.module:Class. "
-            "`lra-bench ls models` lists the models."
+            help="The model, as in --model s5-ptd, `all`, or a layer of your own as package.module:Class. May be "
+            "repeated: each is trained. `lra-bench ls models` lists the models."
         ),
     ],
     task: Annotated[
@@ -48,7 +59,12 @@ def train(
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Train a small network on tiny data: every stage in a minute.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the plan with its time and memory, for which a few steps are taken; write nothing."
+        ),
+    ] = False,
     time_limit: Annotated[
         float | None,
         typer.Option(
@@ -60,54 +76,135 @@ def train(
         typer.Option(help="Keep the examples on the device, or on the host and send them in buffers."),
     ] = "auto",
     remat: Remat = False,
-    results_dir: ResultsDir = Path("results"),
+    results_dir: ResultsDir = None,
 ) -> None:
     """Train a model to its published recipe and write a result record. When interrupted, type the same to continue."""
+    from lra_bench.paths import temporary_cache
     from lra_bench.runs.plan import plan_runs
     from lra_bench.spec import parse_overrides
 
-    planned = plan_runs(
-        model,
-        tasks=task or [],
-        seeds=seed or [0],
-        overrides=parse_overrides(settings or []),
-        protocol=protocol,
-        size=size,
-        data=data,
-        precision=chosen_precision(precision),
-        smoke=smoke,
-    )
-    print_plan(planned)
+    results = chosen_results_dir(results_dir)
+    with temporary_cache() if dry_run else nullcontext():
+        planned = plan_runs(
+            model,
+            tasks=task or [],
+            seeds=seed or [0],
+            overrides=parse_overrides(settings or []),
+            protocol=protocol,
+            size=size,
+            data=data,
+            precision=chosen_precision(precision),
+            smoke=smoke,
+            dry_run=dry_run,
+        )
+        refuse_if_not_shared_out(planned)
+        print_plan(planned, results, estimates(planned, dry_run, data_on, remat))
+    if not (size or data or smoke):
+        note_reduced_data(planned)
     if not dry_run:
-        train_all(planned, results_dir, time_limit, data_on, remat)
+        train_all(planned, results, time_limit, data_on, remat)
 
 
-def print_plan(planned: Sequence[PlannedRun]) -> None:
-    """Print a line for each run: its model, data, settings, and whether it is new, started or finished."""
-    from rich.console import Console
+def refuse_if_not_shared_out(planned: Sequence[PlannedRun]) -> None:
+    """Check, before the first run, that each batch can be divided over the devices. Raises UserError otherwise."""
+    from lra_bench.training.mesh import data_mesh
+
+    for item in planned:
+        data_mesh(item.run.recipe.batch_size)
+
+
+def note_reduced_data(planned: Sequence[PlannedRun]) -> None:
+    """Say where the best prepared set, which was taken unasked, is not the full one."""
+    from lra_bench.progress import print_line
+
+    for name, size in dict.fromkeys((item.run.data.task, item.run.data.size) for item in planned):
+        if size != "full":
+            few = "only the tiny set" if size == "tiny" else f"no more than {size} examples"
+            print_line(
+                f"{name}: {few} of it is prepared here, so this is no result of the benchmark. "
+                f"For the full set: lra-bench prepare {name}"
+            )
+
+
+def estimates(
+    planned: Sequence[PlannedRun], measure: bool = False, placement: Placement = "auto", remat: bool = False
+) -> dict[str, Estimate]:
+    """What each kind of run takes, by digest: by an earlier run here, or with `measure` by a few steps on its data."""
+    from lra_bench.training.estimate import earlier_estimate, measured_estimate
+
+    found: dict[str, Estimate] = {}
+    for item in planned:
+        if item.run.digest in found:
+            continue
+        estimate = earlier_estimate(item.run)
+        if estimate is None and measure and item.data_folder is not None:
+            estimate = measured_estimate(item.run, item.data_folder, placement, remat)
+        if estimate is not None:
+            found[item.run.digest] = estimate
+    return found
+
+
+def print_plan(planned: Sequence[PlannedRun], results_dir: Path, takes: Mapping[str, Estimate]) -> None:
+    """Print a line for each run: its data, model, steps, and what it `takes`, by digest, where that is known.
+
+    Below are the place of the results, the changes of the recipes, and what may not be expected.
+    """
     from rich.table import Table
 
+    from lra_bench.progress import print_line
     from lra_bench.registry import model_title
 
     title = ", ".join(["Plan", *sorted({item.run.precision for item in planned})])
-    table = Table("Task", "Data", "Model", "Seed", "Epochs", "Batch", "Recipe", "State", title=title)
+    numbers = ("Seed", "Epochs", "Steps", "Batch", "Parameters", "Memory", "Time")
+    table = Table("Task", "Data", "Model", title=title)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    for name in ("Recipe", "State"):
+        table.add_column(name)
     for item in planned:
-        run = item.run
+        run, estimate = item.run, takes.get(item.run.digest)
         table.add_row(
             run.data.task,
             f"{run.data.source}, {run.data.protocol}, {run.data.size}",
             model_title(run.model),
             str(run.seed),
             f"{run.recipe.epochs:g}",
+            f"{item.steps:,}",
             str(run.recipe.batch_size),
+            *described(estimate, item.steps),
             recipe_state(run),
             item.state,
         )
-    console = Console(stderr=True)
-    console.print(table)
-    if planned and planned[0].run.overrides:
-        changed = ", ".join(f"{key}={value}" for key, value in planned[0].run.overrides.items())
-        console.print(f"Changed from the recipe: {changed}.", highlight=False)
+    wide_console(stderr=True).print(table)
+    print_line(f"Results: {results_dir.absolute()}")
+    print_line("Time is that of the training steps, by an earlier run here or a few steps; –: known once it trains.")
+    for text in dict.fromkeys(text for item in planned for text in (changes_of(item.run), item.schedule_note) if text):
+        print_line(text)
+
+
+def described(estimate: Estimate | None, steps: int) -> tuple[str, str, str]:
+    """The parameters, the memory and the time of a run as text."""
+
+    if estimate is None:
+        return "–", "–", "–"
+    mebibytes = None if estimate.peak_bytes is None else estimate.peak_bytes / 2**20
+    memory = (
+        "–" if mebibytes is None else f"{mebibytes:,.0f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:.1f} GiB"
+    )
+    return f"{estimate.parameters:,}", memory, duration(steps * estimate.seconds_per_step)
+
+
+def duration(seconds: float) -> str:
+    """The seconds in words, as in 40 s, 12 min or 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:,.1f} h"
+
+
+def changes_of(run: Run) -> str:
+    """The settings that differ from the recipe's, as a sentence; "" where there are none."""
+    changed = ", ".join(f"{key}={value}" for key, value in run.overrides.items())
+    return f"Changed from the recipe: {changed}." if changed else ""
 
 
 def recipe_state(run: Run) -> str:
@@ -139,6 +236,7 @@ def train_all(
     for number, item in enumerate(planned):
         if number and deadline is not None and time.monotonic() >= deadline:
             raise OutOfTime(f"the time limit is reached after {number} of {len(planned)} runs. The same continues.")
+        assert item.data_folder is not None, "only a dry run has no data"
         try:
             print_result(train_run(item.run, item.data_folder, results_dir, deadline, placement, remat), results_dir)
         except (UserError, WorkError) as error:

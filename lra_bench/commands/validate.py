@@ -9,21 +9,23 @@ from typing import Annotated
 
 import typer
 
-from lra_bench.commands.options import Json
+from lra_bench.commands.options import Json, chosen_results_dir
 from lra_bench.errors import WorkError
 from lra_bench.plain_text import one_line
 
 
 def validate(
     results_dir: Annotated[
-        Path, typer.Argument(help="A folder of result records: yours, or one that somebody sends you.")
-    ] = Path("results"),
+        Path | None,
+        typer.Argument(help="A folder of result records that somebody sends you. By default that of your own."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check records: schema, duplicates, fingerprints, and values too good or too bad to be true."""
     from lra_bench.records.validate import validate as find_problems
 
-    problems = find_problems(results_dir)
+    folder = chosen_results_dir(results_dir)
+    problems = find_problems(folder)
     if as_json:
         print(json.dumps([asdict(problem) for problem in problems], indent=1, default=str))
     else:
@@ -31,6 +33,6 @@ def validate(
             print(one_line(str(problem)))
     errors = sum(problem.severity == "error" for problem in problems)
     if errors:
-        raise WorkError(f"{errors} of the records in {results_dir} cannot be used as they are; see above.")
+        raise WorkError(f"{errors} of the records in {folder} cannot be used as they are; see above.")
     if not problems and not as_json:
-        print(f"No problems in {results_dir}.")
+        print(f"No problems in {folder}.")

@@ -27,7 +27,7 @@ import numpy as np
 
 from lra_bench.data.packed import ARRAYS, READ_ROWS, PackedWriter, relative_path
 from lra_bench.datasource import Generator, PlacedRows, Reader, Rows
-from lra_bench.errors import UserError, WorkError
+from lra_bench.errors import STOPPING, UserError, WorkError
 from lra_bench.progress import Progress
 from lra_bench.spec import digest_of
 
@@ -212,10 +212,12 @@ Half a message would make the parent wait for the other half for ever.
 def _prepare_worker(pipe: Connection) -> None:
     """Make this worker process exit when the parent process closes its end of `pipe` or dies.
 
-    The worker ignores Ctrl-C, because the parent handles it. It exits without cleanup and in the middle of a chunk,
-    because an unfinished chunk is of no use and Ctrl-C must not wait for the chunk's end.
+    The worker ignores Ctrl-C and what schedulers send, because the parent handles it. It exits without cleanup and in
+    the middle of a chunk, because an unfinished chunk is of no use and Ctrl-C must not wait for the chunk's end.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in STOPPING:
+        if number is not signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
     _not_generating.acquire()
     parent = multiprocessing.parent_process()
     assert parent is not None

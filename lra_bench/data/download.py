@@ -19,11 +19,11 @@ from pathlib import Path
 
 import requests
 import urllib3
-from filelock import FileLock
 
+from lra_bench.data.certificates import check_certificates
 from lra_bench.datasource import RemoteFile
 from lra_bench.errors import WorkError, disk_error
-from lra_bench.paths import write_atomically
+from lra_bench.paths import locked, write_atomically
 from lra_bench.progress import Progress, print_line
 
 CHUNK = 1 << 20
@@ -98,7 +98,7 @@ def fetch(file: RemoteFile, folder: Path, *, backoff: float = BACKOFF) -> Fetche
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / file.name
-    with FileLock(folder / f".{file.name}.lock"):
+    with locked(folder / f".{file.name}.lock", on_busy=lambda: None):
         have = _already_here(target, file)
         while have is None:
             from_scratch = not _size(_part_path(target))
@@ -143,6 +143,7 @@ def _download(file: RemoteFile, target: Path, backoff: float) -> None:
 
     Only tries that bring no new byte count as failures. Raises WorkError after too many of them.
     """
+    check_certificates(file.url)
     furthest = failures = 0
     with requests.Session() as session, Progress(file.name, total=file.size, unit="B") as progress:
         while True:

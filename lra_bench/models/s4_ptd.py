@@ -36,7 +36,7 @@ class S4PTDLayer(DiagonalConvolution):
     discretization: Discretization = "zoh"
 
     def __init__(self, recipe: Recipe, config: Config, *, rngs: nnx.Rngs):
-        solved = ptd.ptd(config.d_state, config.gamma)
+        solved = ptd.ptd(*config.problem)
         Lambda = -np.abs(solved.Lambda.real) + 1j * solved.Lambda.imag
         super().__init__(recipe, config, Lambda if config.init == "paper" else clamped(Lambda), rngs=rngs)
         output = jax.random.normal(rngs.params(), (self.channels, recipe.d_model, config.d_state))

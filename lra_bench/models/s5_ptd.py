@@ -31,10 +31,9 @@ class S5PTDLayer(s5.S5Layer):
     conjugate_symmetry: ClassVar[bool] = False
 
     def initial_modes(self, config: S5Config) -> s5.Modes:
-        """All modes of the perturbed HiPPO matrix. Blocks of size 2 need no perturbation."""
+        """All modes of the perturbed HiPPO matrix."""
         assert isinstance(config, Config)
-        block = config.d_state // config.blocks
-        solved = ptd.ptd(block, config.gamma if block > 2 else None)
+        solved = ptd.ptd(*config.problem)
         return s5.repeat_blocks(solved.Lambda, solved.V, solved.Vinv, config.blocks)
 
     def initial_B(self, key: Array, config: S5Config, H: int) -> Array:

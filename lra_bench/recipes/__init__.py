@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import Literal, NamedTuple
 
-from lra_bench.spec import Task
+from pydantic import Field
+
+from lra_bench.spec import Frozen, Task
 
 CHOSEN_ON_TEST = "The checkpoint is chosen on the test split: the published protocol has no validation split."
 """A note for Text, in the recipe of every model."""
@@ -19,6 +21,21 @@ PATHX_SEEDS = (
     "Train three seeds or more, and stop one that is still at 50 % after a third of its epochs."
 )
 """A note for Path-X, in the recipe of every state space model."""
+
+
+class Perturbed(Frozen):
+    """The setting of a layer that starts from a perturbed HiPPO matrix A + E (`ssm/ptd.py`)."""
+
+    perturbation: str | None = Field(
+        default=None,
+        description="the first digits of the SHA-256 of E where it was solved for on the machine that began the run, "
+        "because solutions differ between versions of LAPACK; None where E is shipped with lra-bench",
+    )
+
+    @property
+    def problem(self) -> tuple[int, float | None]:
+        """The number of states of a block, and the γ by which its E is solved for."""
+        raise NotImplementedError
 
 
 class Input(NamedTuple):

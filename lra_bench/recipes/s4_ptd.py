@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lra_bench.recipes import CHOSEN_ON_TEST, PATHX_SEEDS, notes, s4
+from lra_bench.recipes import CHOSEN_ON_TEST, PATHX_SEEDS, Perturbed, notes, s4
 from lra_bench.spec import Group, Recipe, Role
 
 TITLE = "S4-PTD"
@@ -14,13 +14,18 @@ PAPER = "Yu et al. 2024 (arXiv 2310.01698)"
 REFERENCE = "AnnanYu/Approximate_Diagonal @ ec98d6a6 S4-PTD/configs/experiment/lra; Yu et al. 2024 (arXiv 2310.01698)"
 
 
-class Config(s4.FamilyConfig):
-    """The settings of the S4 family and two more. All d_state states are stored, not half of them."""
+class Config(s4.FamilyConfig, Perturbed):
+    """The settings of the S4 family and three more. All d_state states are stored, not half of them."""
 
     gamma: float = Field(gt=0, description="the weight of ‖E‖ against the condition number (`ssm/ptd.py`)")
     init: Literal["paper", "published_code"] = Field(
         description="the initial Λ: that of A_HiPPO + E, or with Im Λ > 0 replaced by −0.0001, as the code does"
     )
+
+    @property
+    def problem(self) -> tuple[int, float | None]:
+        """The number of states, and γ."""
+        return self.d_state, self.gamma
 
 
 NOTES = (

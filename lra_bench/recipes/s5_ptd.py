@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lra_bench.recipes import CHOSEN_ON_TEST, PATHX_SEEDS, notes, s5
+from lra_bench.recipes import CHOSEN_ON_TEST, PATHX_SEEDS, Perturbed, notes, s5
 from lra_bench.spec import Recipe
 
 TITLE = "S5-PTD"
@@ -16,8 +16,8 @@ REFERENCE = "AnnanYu/Approximate_Diagonal @ ec98d6a6 S5-PTD/bin/run_experiments;
 BInit = Literal["lecun_normal", "hippo", "hippo_repeated"]
 
 
-class Config(s5.Config):
-    """The settings of S5 and three more."""
+class Config(s5.Config, Perturbed):
+    """The settings of S5 and four more."""
 
     gamma: float = Field(
         gt=0, description="the weight of ‖E‖ against the condition number; unused for blocks of size 2, where E = 0"
@@ -27,6 +27,12 @@ class Config(s5.Config):
         description="the initial B₀: random, or for every feature HiPPO-LegS's own B, either whole for each block "
         "(hippo) or with each entry repeated once per block (hippo_repeated)"
     )
+
+    @property
+    def problem(self) -> tuple[int, float | None]:
+        """The number of states of a block, and γ. Blocks of size 2 need no perturbation."""
+        block = self.d_state // self.blocks
+        return block, self.gamma if block > 2 else None
 
 
 def row(

@@ -6,19 +6,38 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lra_bench.data.manifest import Manifest, find_prepared, prepared_sets
+from lra_bench.data.manifest import find_prepared, prepared_sets
 from lra_bench.data.prepare import prepare
+from lra_bench.data.sources import attempts_for, request_for
 from lra_bench.errors import UserError
-from lra_bench.registry import canonical_model, custom_path, recipes_of, task_module, task_names
+from lra_bench.registry import canonical_model, cli_name, custom_path, model_names, recipes_of, task_module, task_names
 from lra_bench.runs.run import Run, make_run
-from lra_bench.spec import Precision, Protocol
+from lra_bench.spec import DataInfo, Precision, Protocol
 
 
 class PlannedRun(NamedTuple):
-    """A run and the folder of the prepared data it trains on."""
+    """A run and the folder of the prepared data it trains on; None in a dry run whose data is not made yet."""
 
     run: Run
-    data_folder: Path
+    data_folder: Path | None
+
+    @property
+    def steps(self) -> int:
+        """The steps of the whole run."""
+        recipe = self.run.recipe
+        return max(1, round(recipe.epochs * (self.run.data.counts["train"] // recipe.batch_size)))
+
+    @property
+    def schedule_note(self) -> str:
+        """What a user may not expect of a schedule whose epochs alone were changed; else ""."""
+        recipe, changed = self.run.recipe, self.run.overrides
+        if "epochs" not in changed or "decay_epochs" in changed or recipe.schedule in ("constant", "rsqrt"):
+            return ""
+        return (
+            f"{cli_name(self.run.model)} on {self.run.data.task}: --set epochs={recipe.epochs:g} does not move the "
+            f"schedule of the learning rate, a warm-up to epoch {recipe.warmup_epochs:g} and an end at epoch "
+            f"{recipe.decay_epochs:g}. To move it: --set decay_epochs={recipe.epochs:g} --set warmup_epochs=…"
+        )
 
     @property
     def state(self) -> str:
@@ -29,7 +48,7 @@ class PlannedRun(NamedTuple):
 
 
 def plan_runs(
-    model: str,
+    models: Sequence[str],
     *,
     tasks: Sequence[str],
     seeds: Sequence[int],
@@ -39,38 +58,86 @@ def plan_runs(
     data: str | None,
     precision: Precision,
     smoke: bool,
+    dry_run: bool = False,
 ) -> list[PlannedRun]:
-    """Plan one run for each task and seed.
+    """Plan one run for each model, task and seed.
 
-    No tasks, or `all`, means every prepared task that the model has a recipe for; with `smoke`, all six. Raises
-    UserError for an unknown name, a repeated seed, a task that is not prepared, or a setting that is not legal.
+    The model `all` means lra-bench's own. No tasks, or `all`, means every prepared task that the model has a recipe
+    for; with `smoke`, all six, whose tiny data is made unless `dry_run`. Raises UserError for an unknown name, one that
+    is given twice, a task that is not prepared, a setting that is not legal, or a run that cannot train.
     """
-    model = canonical_model(model)
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"each seed once, please; got {', '.join(map(str, seeds))}.")
+    for kind, given in (("model", models), ("task", tasks), ("seed", seeds)):
+        if len(set(given)) < len(given):
+            raise UserError(f"each {kind} once, please; got {', '.join(map(str, given))}.")
     if smoke:
         protocol, size = protocol or "s4", size or "tiny"
-    names = [] if list(tasks) == ["all"] else list(tasks)
-    names = names or _default_tasks(model, smoke)
     planned = []
-    for name in names:
-        task_module(name)
-        if smoke and size == "tiny":
-            prepare(name, size="tiny", protocol=protocol or "s4")
-        folder, manifest = find_prepared(name, protocol, size, data)
-        for seed in seeds:
-            run = make_run(manifest.data_info, model, seed, overrides, precision, smoke, data)
-            _check_vocabulary(run, manifest)
-            planned.append(PlannedRun(run, folder))
+    everything = list(models) == ["all"]
+    for model in model_names() if everything else [canonical_model(name) for name in models]:
+        names = [] if list(tasks) == ["all"] else list(tasks)
+        for name in names or _default_tasks(model, smoke):
+            task_module(name)
+            if everything and model not in recipes_of(name):
+                continue
+            folder, info, vocabulary = _prepared(name, protocol, size, data, smoke, dry_run)
+            for seed in seeds:
+                run = make_run(info, model, seed, overrides, precision, smoke, data)
+                _check_vocabulary(run, vocabulary)
+                _check_batch(run)
+                planned.append(PlannedRun(run, folder))
     return planned
 
 
-def _check_vocabulary(run: Run, manifest: Manifest) -> None:
+def _prepared(
+    task: str, protocol: Protocol | None, size: str | None, data: str | None, smoke: bool, dry_run: bool
+) -> tuple[Path | None, DataInfo, int]:
+    """The folder of the data of a task, what a run records of it, and its number of tokens. Raises UserError.
+
+    With `smoke`, tiny data is made; in a dry run it is only described, and there is no folder.
+    """
+    if smoke and size == "tiny":
+        if dry_run and not any(m.size == "tiny" and m.protocol == protocol for _, m in prepared_sets(task)):
+            return None, _tiny_data(task, protocol or "s4"), 0
+        prepare(task, size="tiny", protocol=protocol or "s4")
+    folder, manifest = find_prepared(task, protocol, size, data)
+    return folder, manifest.data_info, len(manifest.vocabulary or ())
+
+
+def _tiny_data(task: str, protocol: Protocol) -> DataInfo:
+    """What a run will record of tiny data that is not made yet, except its fingerprint."""
+    (attempt,) = attempts_for(task, request_for(protocol, "tiny", 0, None), None, "generated")
+    assert attempt.generator is not None
+    layout = attempt.generator.layout
+    return DataInfo(
+        task=task,
+        version=task_module(task).TASK.version,
+        protocol=protocol,
+        source="generated",
+        size="tiny",
+        fingerprint="not made yet",
+        length=layout.length,
+        classes=layout.classes,
+        counts=dict(layout.counts),
+        validation_is_test=layout.validation_is_test,
+    )
+
+
+def _check_batch(run: Run) -> None:
+    """Check that there is one whole batch. Raises UserError where there is none."""
+    have, batch = run.data.counts["train"], run.recipe.batch_size
+    if batch > have:
+        raise UserError(
+            f"batch_size must not exceed the {have} training examples of {run.data.task}, got {batch}. "
+            f"Type --set batch_size={have} or less."
+        )
+
+
+def _check_vocabulary(run: Run, tokens: int) -> None:
     """Check that every token has a row in the table. Raises UserError where one has none.
 
     JAX would silently give such a token the last row.
     """
-    rows, tokens = run.recipe.embedding, len(manifest.vocabulary or ())
+    rows = run.recipe.embedding
     if rows is not None and rows < tokens:
         raise UserError(
             f"the {run.data.protocol} data of {run.data.task} has {tokens} tokens, but embedding = {rows} rows. "

@@ -12,10 +12,11 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from lra_bench.custom_layer import load
-from lra_bench.errors import UserError
+from lra_bench.errors import UserError, WorkError
 from lra_bench.json_files import read_json
 from lra_bench.paths import locked, runs_folder, write_atomically
 from lra_bench.plain_text import shortened
+from lra_bench.recipes import Perturbed
 from lra_bench.registry import canonical_model, cli_name, custom_path, recipe_module, recipes_of, task_module
 from lra_bench.runs.checksums import checksum_of, damage_of, write_checksums
 from lra_bench.spec import (
@@ -31,12 +32,16 @@ from lra_bench.spec import (
     apply_overrides,
     digest_of,
     explain,
+    nearest_name,
     set_options,
-    unknown,
+    validated,
 )
 
 SETTINGS = "run.json"
 """The name of the file of a run's settings in its folder."""
+
+SHOWN = 10
+"""The most runs that a message names."""
 
 SMOKE = {"n_layers": 2, "d_model": 32, "batch_size": 20, "epochs": 2.0, "warmup_epochs": 1.0, "decay_epochs": 2.0}
 """The settings that `--smoke` overrides. On the tiny data every stage of a run then takes seconds."""
@@ -152,18 +157,46 @@ def make_run(
     recipe = recipe_for(data.task, model)
     path = custom_path(model)
     custom = None if path is None else load(path)
+    config = recipe_module(model).Config if custom is None else custom.Config
     chosen = {**(SMOKE if smoke else {}), **overrides}
-    resolved = apply_overrides(recipe, chosen, recipe_module(model).Config if custom is None else custom.Config)
+    chosen |= perturbation_solved_here(recipe, chosen, config)
+    resolved = apply_overrides(recipe, chosen, config)
     return Run(
         model=model,
         seed=seed,
         data=data,
         recipe=resolved,
-        overrides=chosen,
+        overrides=changes(recipe, resolved, chosen, config),
         precision=precision,
         code=None if custom is None else custom.code,
         data_name=data_name,
     )
+
+
+def changes(recipe: Recipe, resolved: Recipe, chosen: Mapping[str, Any], config: type[Frozen]) -> dict[str, Any]:
+    """The settings of `chosen` that differ from the recipe's, with their values as in `resolved`, the checked recipe.
+
+    So `--set epochs=40` changes nothing where the recipe has 40.0, and 4 and 4.0 layers are one setting.
+    """
+    before, after = (
+        {**each.model_dump(mode="json"), **validated(config, each.layer).model_dump(mode="json")}
+        for each in (recipe, resolved)
+    )
+    return {key: after[key] for key in chosen if after[key] != before[key]}
+
+
+def perturbation_solved_here(recipe: Recipe, chosen: Mapping[str, Any], config: type[Frozen]) -> dict[str, Any]:
+    """The setting `perturbation` of a layer whose E is not shipped, unless it is chosen; else nothing.
+
+    Raises UserError for settings that are not legal.
+    """
+    if not issubclass(config, Perturbed) or "perturbation" in chosen:
+        return {}
+    settings = validated(config, apply_overrides(recipe, chosen, config).layer)
+    from lra_bench.ssm.ptd import solved_here  # here, because it loads SciPy
+
+    found = solved_here(*settings.problem)
+    return {} if found is None else {"perturbation": found}
 
 
 def find_run(name: str) -> Path:
@@ -185,7 +218,11 @@ def find_run(name: str) -> Path:
         raise UserError(
             f"there is no run {name!r}, nor any other yet. Make one: lra-bench train --model s5-ptd --smoke."
         )
-    raise unknown("run", name, names)
+    # The end of a name is what people type, so a typo is compared with it as well.
+    nearest = nearest_name(name, [*names, *(folder.name for folder in runs)])
+    shown = [*names[:SHOWN], *(["… (`lra-bench ls runs` lists them)"] if len(names) > SHOWN else [])]
+    hint = f" Did you mean {nearest!r}?" if nearest else ""
+    raise UserError(f"unknown run {name!r}.{hint} Legal: {', '.join(shown)}.")
 
 
 def all_runs() -> list[Path]:
@@ -202,6 +239,25 @@ def write_settings(run: Run) -> None:
     text = run.model_dump_json(indent=1) + "\n"
     write_checksums(run.folder, {SETTINGS: checksum_of(text)})
     write_atomically(run.folder / SETTINGS, text)
+
+
+def remove_run(folder: Path) -> None:
+    """Remove the folder of a run: at once for who looks for runs, whenever the process is killed.
+
+    Raises UserError for a folder that is not in the runs folder, and WorkError while a process trains the run.
+    """
+    folder = folder.resolve()
+    if folder.parent.parent.parent != runs_folder().resolve():
+        raise UserError(f"{folder} is not among the runs of this machine, in {runs_folder()}. Remove it by hand.")
+
+    def refuse() -> None:
+        raise WorkError(f"{folder} is in use by another process. Stop it, and type the same again.")
+
+    with run_locked(folder, refuse):
+        removed = folder.with_name(f".removed-{folder.name}")
+        shutil.rmtree(removed, ignore_errors=True)  # of a call that was killed
+        folder.rename(removed)
+    shutil.rmtree(removed)
 
 
 def load_run(folder: Path) -> Run:

@@ -10,6 +10,7 @@ solver here are our own. No matrix of the paper's authors is used, so E differs 
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import math
 import os
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 SOLVER_VERSION = 1
 """The version of the solver, part of the cached file's name. It rises whenever the solver's answer changes."""
+
+SHIPPED = Path(__file__).with_suffix(".npz")
+"""The file of each E for `DEFAULT_GAMMA`, which all recipes use. `benchmarks/perturbations.py` made it with `solve`."""
 
 DEFAULT_GAMMA = {8: 0.3, 16: 0.3, 32: 0.1, 64: 0.02, 128: 0.006}
 """The weight γ of ‖E‖ by number of states. With it, E has about the relative size of the matrices behind the published
@@ -72,6 +76,8 @@ def default_gamma(n: int) -> float:
     """The γ for n states: `DEFAULT_GAMMA`, interpolated in log n and log γ. Up to n = 2 it is infinite: E = 0."""
     if n <= 2:
         return math.inf
+    if n in DEFAULT_GAMMA:
+        return DEFAULT_GAMMA[n]
     sizes, gammas = (np.log(list(part)) for part in (DEFAULT_GAMMA.keys(), DEFAULT_GAMMA.values()))
     return float(np.exp(np.interp(np.log(n), sizes, gammas)))
 
@@ -79,10 +85,27 @@ def default_gamma(n: int) -> float:
 def ptd(n: int, gamma: float | None = None) -> Ptd:
     """The PTD initialization of n states. `gamma` None means `default_gamma(n)`.
 
-    It is solved once, in about 0.02 s for n = 16, 1 s for 64 and 7 s for 128, and then read from the cache folder. The
-    arrays are read-only, because callers share them. Raises UserError for an illegal n or γ, and WorkError where a mode
-    of A + E does not decay.
+    E is read from `SHIPPED`. One that is not there is solved for once, in about 0.02 s for n = 16, 1 s for 64 and 7 s
+    for 128, and then read from the cache folder. The arrays are read-only, because callers share them.
+
+    Raises UserError for an illegal n or γ, and WorkError where a mode of A + E does not decay.
     """
+    return _in_process(n, _checked(n, gamma))
+
+
+def solved_here(n: int, gamma: float | None = None) -> str | None:
+    """The first digits of the SHA-256 of the E that `ptd` uses; None where every machine uses the same.
+
+    The versions of LAPACK and BLAS decide the digits of a solution, so an E that is not shipped belongs to the identity
+    of a run. It is solved for here if it is not in the cache folder. Raises as `ptd`.
+    """
+    gamma = _checked(n, gamma)
+    if n <= 2 or shipped(n, gamma) is not None:
+        return None
+    return hashlib.sha256(ptd(n, gamma).E.tobytes()).hexdigest()[:12]
+
+
+def _checked(n: int, gamma: float | None) -> float:
     if n < 1:
         raise UserError(f"PTD needs at least one state per block, got {n}.")
     if gamma is None:
@@ -91,12 +114,13 @@ def ptd(n: int, gamma: float | None = None) -> Ptd:
         raise UserError(
             f"PTD's gamma, the price of the perturbation, must be positive and finite, got {gamma} for n={n}."
         )
-    return _in_process(n, float(gamma))
+    return float(gamma)
 
 
 @functools.lru_cache(maxsize=16)
 def _in_process(n: int, gamma: float) -> Ptd:
-    result = decompose(cached_perturbation(n, gamma))
+    E = shipped(n, gamma)
+    result = decompose(cached_perturbation(n, gamma) if E is None else E)
     for array in (result.Lambda, result.V, result.Vinv, result.E):
         array.flags.writeable = False
     return result
@@ -172,9 +196,20 @@ def _minimize(E: Real, A: Real, gamma: float, rho: float) -> Real:
     return minimize(flat, E.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(E.shape)
 
 
+def shipped(n: int, gamma: float) -> Real | None:
+    """The E (n, n) of `SHIPPED` for n states and this γ; None where it is not there."""
+    with np.load(SHIPPED, allow_pickle=False) as arrays:
+        return arrays.get(shipped_name(n, gamma))
+
+
+def shipped_name(n: int, gamma: float) -> str:
+    """The name of an E in `SHIPPED`, such as `n16-gamma0.3`."""
+    return f"n{n}-gamma{gamma!r}"
+
+
 def cache_file(n: int, gamma: float) -> Path:
     """The file in the cache folder that holds E for n states and this γ."""
-    return cache_folder() / "ptd" / f"n{n}-gamma{gamma!r}-v{SOLVER_VERSION}.npz"
+    return cache_folder() / "ptd" / f"{shipped_name(n, gamma)}-v{SOLVER_VERSION}.npz"
 
 
 def cached_perturbation(n: int, gamma: float) -> Real:

@@ -11,10 +11,12 @@ from jax.sharding import Mesh
 from lra_bench.data.integrity import open_checked
 from lra_bench.data.packed import PackedSplit
 from lra_bench.errors import UserError
+from lra_bench.machine.environment import start_jax
 from lra_bench.machine.precision import matmul_precision
-from lra_bench.machine.xla import run_on_calling_thread, use_compilation_cache
+from lra_bench.machine.xla import use_compilation_cache
 from lra_bench.models.layers import DataShape
 from lra_bench.paths import cache_folder
+from lra_bench.progress import print_line
 from lra_bench.registry import task_module
 from lra_bench.runs.run import Run
 from lra_bench.spec import Placement, SplitName
@@ -64,15 +66,18 @@ def data_shape(run: Run, split: PackedSplit) -> DataShape:
 
 
 def set_up(
-    run: Run, data_folder: Path, placement: Placement = "auto", remat: bool = False
+    run: Run, data_folder: Path, placement: Placement = "auto", remat: bool = False, cached: bool = True
 ) -> tuple[TrainingSetup, TrainState]:
     """Open the data, initialize the network and compile the training program, or find it in the cache on disk.
+
+    cached: whether compiled programs are kept there.
 
     Raises UserError where the data is not what was prepared, or a batch is larger than the training split or cannot be
     divided over the devices.
     """
-    run_on_calling_thread()
-    use_compilation_cache(cache_folder() / "xla")
+    start_jax()
+    if cached:
+        use_compilation_cache(cache_folder() / "xla")
     mesh = data_mesh(run.recipe.batch_size)
     packed = open_checked(data_folder, run.data.fingerprint)
     n = len(packed["train"].labels)
@@ -83,5 +88,6 @@ def set_up(
     optimizer = make_optimizer(params, run.recipe, n // run.recipe.batch_size)
     state = initial_state(params, stats, optimizer, mesh)
     batches, _ = data["train"].take(0, 0, 1)
+    print_line(f"{run.data.task} {run.model}: compiling the training step…")
     programs = compile_programs(run, network, optimizer, state, batches, mesh)
     return TrainingSetup(run, mesh, network, programs, data), state

@@ -66,7 +66,7 @@ class TrainState(NamedTuple):
 
 def stream_key(seed: int, stream: int) -> Array:
     """The key of an independent random stream of a run: 0 parameters, 1 order of the examples, 2 dropout."""
-    return jax.random.fold_in(jax.random.key(seed), stream)
+    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), stream)
 
 
 @partial(jax.jit, static_argnames="n")

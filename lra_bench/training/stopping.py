@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import jax
 
-from lra_bench.errors import Interrupted, OutOfTime, WorkError
+from lra_bench.errors import STOPPING, Interrupted, OutOfTime, WorkError
 from lra_bench.runs.run import Run, run_locked
 
 
 class StopRequest:
     """Whether to stop between two dispatches, because of a signal or because time is up.
 
-    A second signal acts as if this were not here.
+    A second signal acts as if this were not here. A signal that the process ignores, as under nohup, stays ignored.
+    Python gives signals to the main thread only, so in another thread they are not watched.
     """
 
     def __init__(self, deadline: float | None):
@@ -26,16 +29,20 @@ class StopRequest:
         self.received: int | None = None
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            watched = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in watched}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set by Python
 
     def _note(self, signum: int, _: FrameType | None) -> None:
         self.received = signum
-        signal.signal(signum, self._before[signal.Signals(signum)])
+        before = self._before[signal.Signals(signum)]
+        signal.signal(signum, signal.SIG_DFL if before is None else before)
 
     @property
     def wanted(self) -> bool:

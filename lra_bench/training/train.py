@@ -10,11 +10,15 @@ from typing import Literal
 import numpy as np
 
 from lra_bench.data.packed import majority_share
+from lra_bench.errors import UserError
+from lra_bench.models.network import model_config
 from lra_bench.progress import Progress
+from lra_bench.recipes import Perturbed
 from lra_bench.records.finished import is_finished, load_finished
 from lra_bench.records.schema import CurvePoint, Record
 from lra_bench.runs.run import Run, write_settings
-from lra_bench.spec import Placement, Recipe
+from lra_bench.spec import Placement, Recipe, validated
+from lra_bench.ssm.ptd import solved_here
 from lra_bench.training.checkpoint import Checkpoints
 from lra_bench.training.history import History
 from lra_bench.training.mesh import replicate
@@ -89,12 +93,14 @@ def train(
         if resumed is not None:
             state, history = resumed
             checkpoints.mend_best(history, state)
+        else:
+            refuse_other_perturbation(run)
         history = history.on(devices_of(run, remat), setup.programs.cost.compile_seconds)
         history.write_metrics(run)  # an epoch after the checkpoint will be repeated: its line goes now
         stop.raise_if_signaled(f"nothing was trained yet. Type the same again: {run.command}")
 
         # ---------------------------------------------------------------- train
-        dispatch, saver = DispatchSize(), Saver(checkpoints)
+        dispatch, saver, scored = DispatchSize(), Saver(checkpoints), False
         step, total, per_epoch = int(state.step), setup.total_steps, setup.steps_per_epoch
         with Progress(f"{run.data.task} {run.model} seed {run.seed}", total=total, unit="steps") as progress:
             progress.at(step, total)
@@ -125,6 +131,9 @@ def train(
                         stop.raise_if_wanted(run)
 
                 # ---- score on validation, and keep the best
+                if not scored:
+                    progress.log("compiling the evaluation…")
+                    scored = True
                 val_loss, val_accuracy = setup.evaluate(state.params, state.stats, "val")
                 if not np.isfinite([loss, val_loss]).all():
                     note = f"the mean loss of the epoch to step {step}, or its validation loss, was not finite{advice}"
@@ -155,6 +164,19 @@ def train(
         written = write_result(record("completed", test, last_test), run, results_dir)
         stop.raise_if_signaled(f"{run.name} had just ended, and its record is written.")
         return written
+
+
+def refuse_other_perturbation(run: Run) -> None:
+    """Check that this machine begins a run from the E that names it. Raises UserError where its solver finds another.
+
+    A run that was begun elsewhere goes on here all the same, because E is in its initial values only.
+    """
+    config = validated(model_config(run.model), run.recipe.layer)
+    if isinstance(config, Perturbed) and config.perturbation not in (None, solved_here(*config.problem)):
+        raise UserError(
+            f"{run.name} starts from the perturbation {config.perturbation}, and this machine's solver finds "
+            f"{solved_here(*config.problem)}. Begin the run where it was named, or leave --set perturbation out."
+        )
 
 
 def growth_advice(recipe: Recipe) -> str:
