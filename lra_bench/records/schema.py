@@ -53,7 +53,8 @@ class Throughput(Frozen):
 
     steps: int
     train_seconds: float = Field(
-        description="seconds spent in training steps, over all sessions; evaluation and compilation excluded"
+        description="seconds spent in training steps, over all sessions on these devices; evaluation and compilation "
+        "excluded"
     )
     examples_per_second: float
     examples_per_second_per_device: float
