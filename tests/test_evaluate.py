@@ -1,6 +1,7 @@
 """`evaluate`: the recorded accuracy comes out again, or it is said that it does not."""
 
 import json
+import shutil
 
 import pytest
 
@@ -13,6 +14,8 @@ from lra_bench.records.finished import write_finished
 from lra_bench.records.schema import Record
 from lra_bench.runs.run import make_run
 from lra_bench.training import train
+from lra_bench.training.checkpoint import Checkpoints
+from lra_bench.training.history import History
 from lra_bench.training.setup import set_up
 
 SMALL = {"n_layers": 1, "d_model": 8, "batch_size": 40, "epochs": 0.2, "decay_epochs": 1.0}
@@ -57,3 +60,25 @@ def test_a_run_without_a_checkpoint_is_a_users_mistake():
     with pytest.raises(UserError, match=r"has no checkpoint yet\. Train it on: lra-bench train"):
         evaluate(run.name)
     assert not (run.folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("best", ["lost", "a higher step that no state names"])
+def test_best_is_what_the_run_names_or_it_is_said_that_it_is_lost(tmp_path, capsys, best):
+    """A best checkpoint that is gone is one sentence; one that was saved just before a kill is not the best yet."""
+    data = prepare("listops", size="tiny", jobs=1)
+    run = make_run(load_manifest(data).data_info, "s5", 0, SMALL, "float32")
+    record = train.train(run, data, tmp_path / "results")
+    folder = run.folder / "checkpoints" / "best"
+    (step,) = folder.iterdir()
+    if best == "lost":
+        shutil.rmtree(folder)
+        shutil.rmtree(run.folder / "checkpoints" / "last")
+        with pytest.raises(WorkError, match=rf"best/{step.name}, cannot be read \(it is missing\)"):
+            evaluate(run.name)
+    else:
+        (run.folder / "result.json").unlink()
+        state = set_up(run, data)[1]
+        Checkpoints(run.folder / "checkpoints").save_best(9999, state, History())
+        assert len(list(folder.iterdir())) == 2
+        evaluate(run.name, as_json=True)
+        assert json.loads(capsys.readouterr().out)["test_accuracy"] == record.accuracy.test

@@ -38,7 +38,7 @@ def test_a_run_that_fails_does_not_keep_others_from_being_trained(data, tmp_path
         tried.append(run.seed)
         if run.seed == 1:
             raise WorkError("training diverged: as it was told to.")
-        raise OutOfTime("enough") if run.seed == 2 else WorkError("so did this.")
+        raise OutOfTime("enough") if run.seed == 2 else UserError("its data was changed.")
 
     monkeypatch.setattr(train, "train", fails_for_seed_1)
     with pytest.raises(OutOfTime):

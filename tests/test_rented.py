@@ -36,7 +36,8 @@ def test_carried_data_is_the_same_to_the_byte(kit, tmp_path, monkeypatch, task):
     unpacked = carried.unpack(tmp_path / "data.tar")
     assert unpacked == tmp_path / "there" / "data" / task / folder.name
     assert describe(unpacked) == describe(folder)
-    assert load_manifest(unpacked) == load_manifest(folder).model_copy(update={"tfds": False})
+    there, here = (load_manifest(each).model_dump(exclude={"manifest_sha256"}) for each in (unpacked, folder))
+    assert there == here | {"tfds": False}
     assert any("agree" in line for line in verify(unpacked))
     assert carried.unpack(tmp_path / "data.tar") == unpacked  # once more does nothing
 

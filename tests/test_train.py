@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from orbax.checkpoint import Checkpointer
 
+from lra_bench.commands.evaluate import evaluate
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.packed import PackedSplit
 from lra_bench.errors import Interrupted, UserError, WorkError
 from lra_bench.records.files import load_record
-from lra_bench.runs.run import make_run
+from lra_bench.runs.run import load_run, make_run, write_settings
 from lra_bench.training import setup as training_setup
 from lra_bench.training import train
-from lra_bench.training.checkpoint import Checkpoints
+from lra_bench.training.checkpoint import Checkpoints, saved_steps
 from lra_bench.training.input_pipeline import ResidentPipeline
 from lra_bench.training.setup import set_up
 from lra_bench.training.state import Examples, epoch_order, stream_key
@@ -73,6 +74,82 @@ def test_resumed_run_equals_uninterrupted(data, tmp_path, monkeypatch, stops):
     assert (run.folder / "metrics.jsonl").read_text() == whole_metrics
     for ours, theirs in zip(resumed_state, whole_state, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_damaged_state_is_left_and_the_run_ends_as_if_it_were_not(data, tmp_path, monkeypatch, capfd):
+    """The state before is taken, with one sentence, and the numbers of the run are the same."""
+    monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "whole"))
+    run = small_run(data)
+    whole = train.train(run, data, tmp_path / "results-whole")
+    monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "damaged"))
+    monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        stop_at_step(patch, 70)
+        with pytest.raises(Interrupted):
+            train.train(run, data, tmp_path / "results")
+    last = run.folder / "checkpoints/last"
+    assert saved_steps(last) == [50, 70]
+    for file in (last / "70/state/d").iterdir():
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    monkeypatch.setattr(train, "DISPATCH_SECONDS", 2.0)
+    record = train.train(run, data, tmp_path / "results")
+    assert "Going on from step 50, saved before." in capfd.readouterr().err
+    assert numbers(record) == numbers(whole)
+
+
+def test_speed_is_that_of_one_kind_of_device(data, tmp_path, monkeypatch):
+    """A run that went on elsewhere has the clocks of the last place only: their sum over both means nothing."""
+    monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        stop_at_step(patch, 60)
+        with pytest.raises(Interrupted):
+            train.train(small_run(data), data, tmp_path)
+    monkeypatch.setattr(train, "DISPATCH_SECONDS", 2.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "devices_of", lambda *_: "8 x another")
+        record = train.train(small_run(data), data, tmp_path)
+    assert record.curve[-1].step == 125
+    assert record.throughput.steps == 125 - 60
+    history = Checkpoints(small_run(data).folder / "checkpoints").history()
+    assert (history.devices, history.timed_steps) == ("8 x another", 65)
+    assert history.on("8 x another", 1.0) is history
+    assert history.on("1 x it", 3.0).model_dump(include={"timed_steps", "train_seconds", "compile_seconds"}) == {
+        "timed_steps": 0,
+        "train_seconds": 0.0,
+        "compile_seconds": 3.0,
+    }
+
+
+def test_a_finished_run_that_was_damaged_is_not_delivered(data, tmp_path):
+    """A bit of its record or its settings: refused wherever it is read; without its record it is tested again."""
+    run, rng = small_run(data, epochs=0.5), random.Random(0)
+    record = train.train(run, data, tmp_path / "a")
+    for name in ("result.json", "run.json", "SHA256SUMS"):
+        content = (run.folder / name).read_bytes()
+        for _ in range(20):
+            damaged = bytearray(content)
+            bit = rng.randrange(8 * len(content))
+            damaged[bit // 8] ^= 1 << bit % 8
+            (run.folder / name).write_bytes(damaged)
+            for read in (lambda: train.train(run, data, tmp_path / "b"), lambda: evaluate(run.name)):
+                with pytest.raises(UserError, match=f"{run.digest}-s0 is damaged: "):
+                    read()
+        (run.folder / name).write_bytes(content)
+    assert not (tmp_path / "b").exists()
+    (run.folder / "result.json").unlink()
+    assert numbers(train.train(run, data, tmp_path / "b")) == numbers(record)
+
+
+def test_settings_of_another_run_are_refused(data):
+    run = small_run(data)
+    write_settings(run)
+    assert load_run(run.folder) == run
+    (run.folder / "SHA256SUMS").unlink()  # as an earlier version left it
+    assert load_run(run.folder) == run
+    for field, value in (("seed", 3), ("precision", "tf32"), ("recipe", small_run(data, lr=0.3).recipe)):
+        (run.folder / "run.json").write_text(run.model_copy(update={field: value}).model_dump_json())
+        with pytest.raises(UserError, match="holds the settings of another run"):
+            load_run(run.folder)
 
 
 @pytest.mark.slow
@@ -187,6 +264,12 @@ def test_divergence_is_recorded_and_said(data, tmp_path, monkeypatch):
     record = load_record(tmp_path / f"results/listops/s5/{run.digest}-s0.json")
     assert record.status == "diverged"
     assert record.accuracy.test is None
+    with pytest.raises(WorkError) as told:
+        train.train(run, data, tmp_path / "results")
+    assert "No checkpoint had been saved. The record is in" in str(told.value)
+    assert not (run.folder / "checkpoints").exists()
+    with pytest.raises(UserError, match="diverged before its first evaluation, so there is no checkpoint to score"):
+        evaluate(run.name)
 
 
 def test_validation_that_is_not_finite_is_divergence_and_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch):
@@ -199,7 +282,8 @@ def test_validation_that_is_not_finite_is_divergence_and_keeps_the_last_good_che
         return (float("nan"), 0.5) if len(scored) == 2 else evaluate(setup, params, stats, split)
 
     monkeypatch.setattr(training_setup.TrainingSetup, "evaluate", overflows_in_epoch_2)
-    with pytest.raises(WorkError, match="the validation loss after step 100 was not finite"):
+    said = r"the validation loss after step 100 was not finite.* The last good checkpoint is in .*/checkpoints\."
+    with pytest.raises(WorkError, match=said):
         train.train(run, data, tmp_path / "results")
     assert scored == ["val", "val"]
     record = load_record(tmp_path / f"results/listops/s5/{run.digest}-s0.json")

@@ -11,19 +11,22 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from lra_bench.data.manifest import Manifest, PackedFile, load_manifest
-from lra_bench.data.packed import ARRAYS, PackedSplit, describe_file, disagrees, open_arrays, relative_path
+from lra_bench.data.manifest import Manifest, load_manifest
+from lra_bench.data.packed import ARRAYS, PackedSplit, disagrees, hash_data, open_arrays, relative_path
 from lra_bench.errors import UserError
 from lra_bench.paths import cache_folder, write_atomically
 from lra_bench.progress import Progress
 from lra_bench.spec import SPLITS, Frozen, SplitName
 
+Marks = tuple[int, int, int, int]
+"""The inode of a file, its size in bytes, and the times in ns of the last change of its content and of its entry."""
+
 
 class _Hashed(Frozen):
-    """A packed array as it was found when it was hashed, and the marks that tell whether it was touched since."""
+    """The hash of a packed array's data, and the marks that tell whether the file was touched since."""
 
-    marks: tuple[int, int, int, int] | None
-    found: PackedFile
+    marks: Marks | None
+    data_sha256: str
 
 
 _CACHE: TypeAdapter[dict[str, _Hashed]] = TypeAdapter(dict[str, _Hashed])
@@ -48,7 +51,10 @@ def open_checked(folder: Path, fingerprint: str) -> dict[SplitName, PackedSplit]
 
 
 def _check_hashes(folder: Path, manifest: Manifest) -> None:
-    """Check the SHA-256 of every packed array. Raises UserError, naming the first that has another."""
+    """Check the SHA-256 of every packed array's data. Raises UserError, naming the first that has another.
+
+    The files' headers need none: `open_arrays` has compared all that they say.
+    """
     file = cache_folder() / "packed-hashes" / manifest.task / f"{folder.name}.json"
     arrays = {relative_path(split, array) for split in SPLITS for array in ARRAYS}
     known = {name: hashed for name, hashed in _read(file).items() if hashed.marks == _marks(folder / name)}
@@ -56,16 +62,16 @@ def _check_hashes(folder: Path, manifest: Manifest) -> None:
     unknown = [
         packed
         for packed in manifest.packed
-        if packed.path in arrays and (packed.path not in known or known[packed.path].found != packed)
+        if packed.path in arrays and (packed.path not in known or known[packed.path].data_sha256 != packed.data_sha256)
     ]
     if not unknown:
         return
     total = sum(packed.bytes for packed in unknown)
     with Progress(f"{manifest.task}: checking the prepared data", total=total, unit="B", first_line=1.0) as progress:
         for packed in unknown:
-            marks = _marks(folder / packed.path)
-            known[packed.path] = _Hashed(marks=marks, found=describe_file(folder, packed.path, progress.advance))
-            if known[packed.path].found != packed:
+            path = folder / packed.path
+            known[packed.path] = _Hashed(marks=_marks(path), data_sha256=hash_data(path, progress.advance))
+            if known[packed.path].data_sha256 != packed.data_sha256:
                 raise disagrees(folder, manifest, f"{packed.path} has another SHA-256")
     with contextlib.suppress(OSError):  # then the next start hashes again
         write_atomically(file, _CACHE.dump_json(known, indent=1) + b"\n")
@@ -79,11 +85,8 @@ def _read(file: Path) -> dict[str, _Hashed]:
         return {}
 
 
-def _marks(path: Path) -> tuple[int, int, int, int] | None:
-    """Return the inode, the size in bytes, and the times in ns of the last change of a file's content and of its entry.
-
-    No program sets the last one back. None if there is no such file.
-    """
+def _marks(path: Path) -> Marks | None:
+    """Return the marks of a file, of which no program sets the last time back; None if there is no such file."""
     try:
         found = path.stat()
     except (OSError, ValueError):

@@ -9,7 +9,6 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -26,6 +25,9 @@ ARRAYS: dict[str, DTypeLike] = {"inputs": np.uint8, "lengths": np.int32, "labels
 
 READ_ROWS = 2_000
 """The number of rows that are read at a time."""
+
+PIECE = 1 << 22
+"""The number of bytes that are hashed at a time."""
 
 
 class PackedSplit(NamedTuple):
@@ -76,12 +78,15 @@ def open_arrays(folder: Path, manifest: Manifest, split: SplitName) -> PackedSpl
         try:
             size = path.stat().st_size
             data = np.load(path, mmap_mode="r")
-        except (OSError, ValueError, EOFError) as error:
-            raise disagrees(folder, manifest, f"{name} cannot be read ({error})") from None
+        except Exception as error:  # numpy evaluates the header, and has no common error for what is none
+            why = str(error).partition("\n")[0]
+            raise disagrees(folder, manifest, f"{name} cannot be read ({type(error).__name__}: {why})") from None
         if name not in recorded or recorded[name].bytes != size:
             raise disagrees(folder, manifest, f"{name} has {size:,} bytes")
         if data.shape != expected or data.dtype != dtype:
             raise disagrees(folder, manifest, f"{name} is {data.dtype} {data.shape}, not {np.dtype(dtype)} {expected}")
+        if not data.flags.c_contiguous:
+            raise disagrees(folder, manifest, f"{name} is stored by columns")
         arrays.append(data)
     return PackedSplit(*arrays)
 
@@ -187,25 +192,39 @@ def describe(folder: Path) -> list[PackedFile]:
     return [describe_file(folder, relative_path(split, array)) for split in SPLITS for array in ARRAYS]
 
 
-def describe_file(folder: Path, name: str, on_bytes: Callable[[int], None] = lambda _: None) -> PackedFile:
-    """Return the size and the hashes of one packed array; `name` is its path relative to `folder`.
+def describe_file(folder: Path, name: str) -> PackedFile:
+    """Return the size and the hashes of one packed array; `name` is its path relative to `folder`."""
+    whole, data = hashlib.sha256(), hashlib.sha256()
+    path = folder / name
+    with path.open("rb") as file:
+        header = _header_bytes(file)
+        file.seek(0)
+        whole.update(file.read(header))
+        while piece := file.read(PIECE):
+            whole.update(piece)
+            data.update(piece)
+    return PackedFile(path=name, bytes=path.stat().st_size, sha256=whole.hexdigest(), data_sha256=data.hexdigest())
+
+
+def hash_data(path: Path, on_bytes: Callable[[int], None]) -> str:
+    """Return the SHA-256 of what follows the header of a packed array: `data_sha256`, which the fingerprint is made of.
 
     `on_bytes` is called with the number of bytes of each piece that is done.
     """
-    whole, data = hashlib.sha256(), hashlib.sha256()
-    path = folder / name
-    with path.open("rb") as file, ThreadPoolExecutor(1) as other_core:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        header = file.tell()
-        file.seek(0)
-        whole.update(file.read(header))
-        while piece := file.read(1 << 22):
-            hashed = other_core.submit(data.update, piece)
-            whole.update(piece)
-            hashed.result()
+    data = hashlib.sha256()
+    with path.open("rb") as file:
+        _header_bytes(file)
+        while piece := file.read(PIECE):
+            data.update(piece)
             on_bytes(len(piece))
-    return PackedFile(path=name, bytes=path.stat().st_size, sha256=whole.hexdigest(), data_sha256=data.hexdigest())
+    return data.hexdigest()
+
+
+def _header_bytes(file: BinaryIO) -> int:
+    """Read the header of a packed array and return its size in bytes."""
+    np.lib.format.read_magic(file)
+    np.lib.format.read_array_header_1_0(file)
+    return file.tell()
 
 
 def majority_share(labels: NDArray[np.int32]) -> float:

@@ -67,7 +67,8 @@ class Throughput(Frozen):
 
     steps: Count
     train_seconds: Amount = Field(
-        description="seconds spent in training steps, over all sessions; evaluation and compilation excluded"
+        description="seconds spent in training steps, over all sessions on these devices; evaluation and compilation "
+        "excluded"
     )
     examples_per_second: Amount
     examples_per_second_per_device: Amount
