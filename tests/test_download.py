@@ -114,6 +114,17 @@ def test_whole_file_is_fetched_once(server, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock") == ["x.bin", "x.bin.json"]
 
 
+@pytest.mark.parametrize("pinned", [SHA, None])
+def test_a_kept_file_is_read_before_it_is_trusted(server, tmp_path, capfd, pinned):
+    """Same name, same size, same record, other bytes: as a failing disk leaves it."""
+    have = get(server.remote(sha256=pinned), tmp_path)
+    have.path.write_bytes(BODY[:-1] + bytes([BODY[-1] ^ 1]))
+    assert get(server.remote(sha256=pinned), tmp_path).path.read_bytes() == BODY
+    assert len(server.seen) == 2
+    told = " ".join(capfd.readouterr().err.split())
+    assert "x.bin is not what was downloaded; it is fetched again." in told
+
+
 def test_unknown_size_and_hash(server, tmp_path):
     assert get(server.remote(size=None, sha256=None), tmp_path).sha256 == SHA
 

@@ -155,6 +155,7 @@ def directory(offset, value):
     [
         (changed(6, 1), "is encrypted"),
         *((changed(8, method), f"method {method} of zip, which is not read") for method in (1, 9, 93, 97, 99)),
+        (zip_of(zipfile.ZIP_BZIP2), "method 12 of zip"),
         (zip_of(zipfile.ZIP_LZMA), "method 14 of zip"),
         (zip_of(mode=stat.S_IFIFO), "is no plain file"),
         (directory(16, b"\0\0\0\0"), "damaged"),  # the checksum

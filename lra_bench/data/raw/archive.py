@@ -38,8 +38,8 @@ _OPENERS: dict[bytes, Callable[[Path], Any]] = {
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 """The first bytes of a zip: of one with members, of an empty one, and of one in several parts."""
 
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
-"""The compression methods of a zip that are read. The memory of the others is not bounded."""
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""The compression methods of a zip that are read. zipfile unpacks the others without a bound on the memory."""
 
 _DAMAGE = (
     tarfile.TarError,
@@ -242,8 +242,8 @@ def _zip(path: Path, wanted: Wanted) -> Iterator[tuple[str, IO[bytes]]]:
                 raise UserError(f"{path} is encrypted. Unpack it with its password and give the folder.")
             if info.compress_type not in _METHODS:
                 raise UserError(
-                    f"{path} is compressed by method {info.compress_type} of zip, which is not read; stored (0), "
-                    "deflate (8) and bzip2 (12) are. Unpack it and give the folder."
+                    f"{path} is compressed by method {info.compress_type} of zip, which is not read; stored (0) and "
+                    "deflate (8) are. Unpack it and give the folder."
                 )
             with archive.open(info) as content:
                 yield name, content
