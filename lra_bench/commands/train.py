@@ -141,7 +141,7 @@ def train_all(
             raise OutOfTime(f"the time limit is reached after {number} of {len(planned)} runs. The same continues.")
         try:
             print_result(train_run(item.run, item.data_folder, results_dir, deadline, placement, remat), results_dir)
-        except WorkError as error:
+        except (UserError, WorkError) as error:
             if len(planned) == 1:
                 raise
             print(f"{item.run.name}: {error}", file=sys.stderr, flush=True)
