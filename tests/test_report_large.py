@@ -293,9 +293,9 @@ def test_2000_records_make_one_report_without_jax(tmp_path):
     for seeds in (1, 5):
         folder = tmp_path / str(seeds)
         for i in range(396 * seeds):
-            number, task = i % 66, LRA[i // 66 % 6]
+            number, task = i % 22, LRA[i // 22 % 6]
             changed = {"lr": 0.001 + number / 1e5} if number else {}
-            record = honest_record("s5", task, i // 396, 0.6 + (i % 37) / 1000, overrides=changed)
+            record = honest_record("s5", task, i // 132, 0.6 + (i % 37) / 1000, overrides=changed)
             path = path_of(folder, record)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(record.model_dump_json())
