@@ -33,6 +33,9 @@ _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u206
 _SURROGATE = re.compile("[\ud800-\udfff]")
 """Halves of characters, which no file and no terminal can be given."""
 
+_ESCAPED = re.compile(r"\\(?:[bf]|u(?:00[01789]|20[0-6]|[dD][89abAB]))")
+"""How JSON writes such a character where it does not hold it as itself. Few files have it."""
+
 
 def read_json(path: Path, *, control_characters: bool = False) -> Any:
     """Read a JSON file.
@@ -62,8 +65,13 @@ def parse_json(content: bytes | str, name: str, *, control_characters: bool = Fa
         raise UserError(f"{name} has more than {LARGEST:,} bytes.")
     try:
         text = content.decode("utf-8") if isinstance(content, bytes) else content
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
-        _check(value, control_characters)
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_float=_float, parse_int=_int, parse_constant=_refuse_constant
+        )
+        _check_depth(value)
+        plain = (text.isascii() and "\x7f" not in text) or text.isprintable()
+        if not plain or len(text) > LONGEST or _ESCAPED.search(text):
+            _check_texts(value, control_characters)
     except UnicodeDecodeError:
         raise UserError(f"{name} is not JSON: it is not UTF-8 text.") from None
     except RecursionError:
@@ -93,26 +101,46 @@ def _refuse_constant(name: str) -> Any:
     raise _Refused(f"holds {name}, which is no finite number")
 
 
-def _check(value: Any, control_characters: bool) -> None:
-    """Check every number, every text and the depth. It keeps a list of its own, because the value may be deep."""
-    waiting: list[tuple[Any, int]] = [(value, 1)]
-    while waiting:
-        item, depth = waiting.pop()
-        if isinstance(item, str):
-            _check_text(item, control_characters)
-        elif isinstance(item, float):
-            if not math.isfinite(item):
-                raise _Refused("holds a number too large to be finite")
-        elif isinstance(item, int):
-            if not -WIDEST <= item < WIDEST:
-                raise _Refused("holds a whole number of more than 64 bits")
-        elif item is not None:
-            if depth > DEEPEST:
-                raise _Refused(f"is nested deeper than {DEEPEST} levels")
-            if isinstance(item, dict):
-                waiting.extend((key, depth + 1) for key in item)
-                item = list(item.values())
-            waiting.extend((part, depth + 1) for part in item)
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise _Refused("holds a number too large to be finite")
+    return value
+
+
+def _int(text: str) -> int:
+    value = int(text) if len(text) < 21 else WIDEST  # int refuses very long texts in words of its own
+    if not -WIDEST <= value < WIDEST:
+        raise _Refused("holds a whole number of more than 64 bits")
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    """Check the depth. It goes down by levels instead of calling itself, because the value may be deep."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEEPEST):
+        below = []
+        for item in level:
+            for part in item.values() if type(item) is dict else item:
+                if type(part) is dict or type(part) is list:
+                    below.append(part)
+        if not below:
+            return
+        level = below
+    raise _Refused(f"is nested deeper than {DEEPEST} levels")
+
+
+def _check_texts(value: Any, control_characters: bool) -> None:
+    """Check every text and every key of a value that is not too deep."""
+    if isinstance(value, str):
+        _check_text(value, control_characters)
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            _check_text(key, control_characters)
+            _check_texts(part, control_characters)
+    elif isinstance(value, list):
+        for part in value:
+            _check_texts(part, control_characters)
 
 
 def _check_text(text: str, control_characters: bool) -> None:

@@ -5,9 +5,11 @@ This module imports no JAX.
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -150,6 +152,29 @@ def load(results_dir: Path) -> tuple[list[Loaded], list[LeftOut]]:
             f"There is no results folder {one_line(str(results_dir))}. Train something first, or name it with "
             "--results-dir."
         )
+    with _without_garbage_collection():
+        found, refused = _read_all(results_dir)
+    for name, original in copies(found).items():
+        del found[name]
+        refused[name] = f"its curve is that of {original}: one run, copied as another"
+    loaded = [Loaded(name, record) for name, record in found.items()]
+    return loaded, [LeftOut(name, reason) for name, reason in sorted(refused.items())]
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Collect no garbage. Thousands of records have no cycles, and a collection visits all that were read before."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read_all(results_dir: Path) -> tuple[dict[str, AnyRecord], dict[str, str]]:
+    """Read every record by its name, and the reason for each file that is refused."""
     found: dict[str, AnyRecord] = {}
     refused: dict[str, str] = {}
     for path in record_files(results_dir):
@@ -158,11 +183,7 @@ def load(results_dir: Path) -> tuple[list[Loaded], list[LeftOut]]:
             found[name] = load_any(path)
         except UserError as error:
             refused[name] = str(error).replace(str(path), "the file")
-    for name, original in copies(found).items():
-        del found[name]
-        refused[name] = f"its curve is that of {original}: one run, copied as another"
-    loaded = [Loaded(name, record) for name, record in found.items()]
-    return loaded, [LeftOut(name, reason) for name, reason in sorted(refused.items())]
+    return found, refused
 
 
 def select_records(
