@@ -170,7 +170,7 @@ def test_a_training_record_and_json_output_can_be_held_against(tmp_path):
 
 
 def test_the_recorded_command_repeats_the_measurement():
-    run, _ = synthetic_run("s4d", "listops", 32, {**SMALL, "n_ssm": None, "batch_size": 2}, "float32")
+    run, _ = synthetic_run("s4_ptd", "listops", 32, {**SMALL, "n_ssm": None, "batch_size": 2}, "float32")
     words = shlex.split(bench_run.make_record(run, True, 0, [], "").provenance.command)
     assert words[:2] == ["lra-bench", "bench"]
     assert words[-1] == "--remat"

@@ -308,12 +308,15 @@ def test_every_recipes_perturbation_is_shipped(monkeypatch):
 
 
 @pytest.mark.parametrize("n", [8, 16, 32])
-def test_a_shipped_perturbation_is_what_the_solver_finds(n):
+def test_a_shipped_perturbation_is_as_good_as_what_the_solver_finds(n):
+    """Its entries are not compared: another version of LAPACK leads the search to another point of the same value."""
     gamma, A = ptd.DEFAULT_GAMMA[n], hippo.legs(n).A
     shipped, solved = ptd.shipped(n, gamma), ptd.solve(n, gamma)
     values = [ptd.objective(E, A, gamma, ptd.PENALTIES[-1])[0] for E in (shipped, solved)]
     assert values[0] == pytest.approx(values[1], rel=1e-4)
-    np.testing.assert_allclose(shipped, solved, atol=1e-3 * np.abs(solved).max())
+    ours, theirs = ptd.decompose(shipped), ptd.decompose(solved)
+    assert ours.kappa == pytest.approx(theirs.kappa, rel=0.01)
+    assert ours.relative_size == pytest.approx(theirs.relative_size, rel=0.01)
 
 
 FLOAT32_VALUES = """

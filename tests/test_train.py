@@ -469,7 +469,14 @@ def test_killed_ten_times_ends_as_if_left_alone(data, tmp_path, mode):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        *((n, 128 + n) for n in (signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)),
+    ],
+)
 def test_signals_save_and_give_their_exit_code(data, tmp_path, number, code):
     home = tmp_path / "home"
     home.mkdir()

@@ -62,7 +62,7 @@ class NoDevice(UserError):
     def __init__(self, what: str, error: BaseException):
         """Join what is wrong, the first line of the `error` that JAX raised, and the advice to one sentence."""
         lines = str(error).strip().splitlines()
-        self.what = f"{what}: {lines[0].rstrip('.') if lines else type(error).__name__}"
+        self.what = f"{what}: {lines[0].rstrip('.') if lines else 'it has no plugin'}"
         asked = ", or unset that variable" if _asked_for() else ""
         self.advice = f"Install the extra for your accelerator, as in pip install -e '.[cuda13]' in the clone{asked}."
         super().__init__(f"{self.what}. {self.advice}")
