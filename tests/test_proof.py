@@ -59,6 +59,7 @@ FORGED = {
     "faster device": {"throughput__examples_per_second_per_device": 1e6},
     "tokens": {"throughput__tokens_per_second": 1e9},
     "fewer steps": {"throughput__steps": 10},
+    "more steps": {"throughput__steps": 80_000, "throughput__train_seconds": 800.0},
     "no devices": {"system__devices": 0},
     "negative parameters": {"parameters": -1},
     "absurd parameters": {"parameters": 10**18},

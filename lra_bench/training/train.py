@@ -136,7 +136,8 @@ def train(
                     scored = True
                 val_loss, val_accuracy = setup.evaluate(state.params, state.stats, "val")
                 if not np.isfinite([loss, val_loss]).all():
-                    note = f"the mean loss of the epoch to step {step}, or its validation loss, was not finite{advice}"
+                    which = "validation loss" if np.isfinite(loss) else "mean loss of the epoch"
+                    note = f"the {which} after step {step} was not finite{advice}"
                     return write_result(record("diverged", note=note), run, results_dir)
                 point = CurvePoint(
                     epoch=step / per_epoch,
