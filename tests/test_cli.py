@@ -265,13 +265,14 @@ def test_rm_removes_runs_and_nothing_else(type_in, tmp_path, monkeypatch):
     type_in(*smoke, "--seed", "0", "--seed", "1")
     first, second = (run["run"] for run in json.loads(type_in("ls", "runs", "--json")[1]))
     folder = tmp_path / "home" / "runs" / first
-    with locked(folder / ".lock", lambda: None):
+    with locked(folder.with_name(f".{folder.name}.lock"), lambda: None):
         code, _, err = type_in("rm", first)
         assert code == 1
         assert "in use by another process" in one_sentence(err)
     code, out, _ = type_in("rm", first.rsplit("/", 1)[1])
     assert (code, out) == (0, f"removed {folder}\n")
-    assert [path.name for path in folder.parent.iterdir()] == [second.rsplit("/", 1)[1]]
+    left = [path.name for path in folder.parent.iterdir() if not path.name.startswith(".")]
+    assert left == [second.rsplit("/", 1)[1]]
     assert len(list((tmp_path / "results").glob("*/*/*.json"))) == 2
     copy = tmp_path / "copy"
     shutil.copytree(tmp_path / "home" / "runs" / second, copy)

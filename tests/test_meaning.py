@@ -1,13 +1,12 @@
 """Raw files whose shape is right and whose meaning is wrong: refused, or said by `--verify`."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lra_bench.data.manifest import FILE, load_manifest
+from lra_bench.data.manifest import load_manifest
 from lra_bench.data.meaning import Inputs, contents_notes, contents_problems, label_problems
 from lra_bench.data.packed import open_split
 from lra_bench.data.prepare import prepare
@@ -18,6 +17,7 @@ from lra_bench.errors import UserError
 from lra_bench.registry import task_module
 from lra_bench.spec import SPLITS
 from lra_bench.tasks import text
+from tests.manifests import rewrite_manifest
 
 # --- one batch of examples ---
 
@@ -203,8 +203,7 @@ def test_a_whole_text_keeps_the_order_of_the_files(tmp_path, monkeypatch):
 def test_a_part_of_one_class_from_earlier_versions_is_not_used(tmp_path):
     path = reviews(tmp_path / "x")
     folder = prepare("text", source_path=path, size=90, tfds=False)
-    manifest = json.loads((folder / FILE).read_text())
-    (folder / FILE).write_text(json.dumps(manifest | {"majority": dict.fromkeys(SPLITS, 1.0)}))
+    rewrite_manifest(folder, majority=dict.fromkeys(SPLITS, 1.0))
     with pytest.raises(UserError, match=r"a split of one class only, as earlier versions made it\. Remove the folder"):
         prepare("text", source_path=path, size=90, tfds=False)
 

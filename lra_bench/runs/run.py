@@ -279,13 +279,14 @@ def load_run(folder: Path) -> Run:
             f"{path} describes no run of this lra-bench ({why}) Another version may have written it: use that one, "
             f"or remove {folder}."
         ) from None
-    if folder.resolve().name != f"{run.digest}-s{run.seed}":
+    # A folder elsewhere may be called as its owner likes. What is hidden is being imported.
+    place, runs = folder.resolve(), runs_folder().resolve()
+    hidden = any(part.startswith(".") for part in place.relative_to(runs).parts) if runs in place.parents else True
+    if not hidden and place != run.folder.resolve():
         raise UserError(
-            f"{path} holds the settings of another run, {run.digest}-s{run.seed}: it was changed, or another version "
-            f"of lra-bench wrote it. {again}"
+            f"{path} holds the settings of another run, {shortened(run.name)}: it was changed, or another version of "
+            f"lra-bench wrote it. {again}"
         )
-    if folder.parent.parent.parent == runs_folder() and folder != run.folder:
-        raise UserError(f"{path} describes the run {shortened(run.name)}, not that of its folder. {again}")
     return run
 
 
