@@ -239,6 +239,7 @@ def test_a_run_that_cannot_train_is_refused_by_the_plan(type_in, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_only_epochs_says_that_the_schedule_stays(type_in):
     type_in("prepare", "listops", "--size", "tiny", "--jobs", "1")
     words = ["train", "--model", "s5", "--task", "listops", "--set", "n_layers=1", "--set", "d_model=8", "--dry-run"]

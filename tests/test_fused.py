@@ -116,6 +116,7 @@ def test_fused_blocks_evaluate_as_plain_ones_do(name, monkeypatch):
     assert error(*logits[::-1]) < 2e-5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interpreted")
 def test_in_16_bits_fused_blocks_round_no_more_than_plain_ones(monkeypatch):
     made = network("s5", S5)

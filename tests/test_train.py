@@ -76,6 +76,7 @@ def test_resumed_run_equals_uninterrupted(data, tmp_path, monkeypatch, stops):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_left_and_the_run_ends_as_if_it_were_not(data, tmp_path, monkeypatch, capfd):
     """The state before is taken, with one sentence, and the numbers of the run are the same."""
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "whole"))
@@ -97,6 +98,7 @@ def test_a_damaged_state_is_left_and_the_run_ends_as_if_it_were_not(data, tmp_pa
     assert numbers(record) == numbers(whole)
 
 
+@pytest.mark.slow
 def test_speed_is_that_of_one_kind_of_device(data, tmp_path, monkeypatch):
     """A run that went on elsewhere has the clocks of the last place only: their sum over both means nothing."""
     monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
