@@ -275,7 +275,8 @@ def as_override(key: str, value: Any) -> str:
 
 def set_options(overrides: Mapping[str, Any]) -> list[str]:
     """The overrides as options `--set KEY=VALUE` of a command line, quoted for a shell."""
-    return [f"--set {shlex.quote(as_override(key, value))}" for key, value in overrides.items()]
+    # In alphabetical order, as records hold them, so that the same settings are always the same command.
+    return [f"--set {shlex.quote(as_override(key, value))}" for key, value in sorted(overrides.items())]
 
 
 _FIXED = TEXT_FIELDS | {"layer"}

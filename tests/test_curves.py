@@ -14,6 +14,7 @@ from lra_bench.bench.synthetic import synthetic_run
 from lra_bench.errors import UserError
 from lra_bench.records.curves import read_curve
 from lra_bench.records.files import record_text
+from lra_bench.records.finished import write_finished
 from lra_bench.records.schema import CurvePoint
 from lra_bench.report.curves import BARS, sparkline
 from tests.made_records import train_record
@@ -105,3 +106,18 @@ def test_marks_rise_with_the_values():
     assert sparkline([float(i) for i in range(8)]) == BARS
     assert sparkline([3.0, 3.0]) == BARS[0] * 2
     assert sparkline([0.0, float("nan"), 1.0]) == f"{BARS[0]}×{BARS[7]}"
+
+
+@pytest.mark.usefixtures("unproved")
+def test_of_a_finished_run_the_record_is_shown_and_a_changed_one_refused(monkeypatch, capsys):
+    run = make_run([0.998])
+    record = train_record(test=0.625)
+    write_finished(run.folder, record)
+    with pytest.raises(SystemExit, match="0"):
+        typed(monkeypatch, "curves", run.name, "--json")
+    shown = [p["val_accuracy"] for p in json.loads(capsys.readouterr().out)[run.name]]
+    assert shown == [p.val_accuracy for p in record.curve]
+    result = run.folder / "result.json"
+    result.write_text(result.read_text().replace("0.625", "0.925"))
+    for command in (["curves", run.name], ["compare", run.name, run.name]):
+        assert "result.json has another SHA-256" in refused(monkeypatch, capsys, *command)

@@ -47,13 +47,14 @@ def written(value: Any) -> str:
 def describe(name: str) -> dict[str, Any]:
     """Collect what two runs are compared by, beside their settings. Raises UserError for an unknown run."""
     from lra_bench.records.curves import read_curve
-    from lra_bench.records.files import load_record
+    from lra_bench.records.finished import is_finished, load_finished
     from lra_bench.report.curves import sparkline
     from lra_bench.runs.run import find_run, load_run
 
     folder = find_run(name)
-    run, points, finished = load_run(folder), read_curve(folder), folder / "result.json"
-    record = load_record(finished) if finished.exists() else None
+    run = load_run(folder)
+    record = load_finished(folder) if is_finished(folder) else None
+    points = record.curve if record else read_curve(folder)
     accuracy, speed = (record.accuracy, record.throughput) if record else (None, None)
     best = max(points, key=lambda point: point.val_accuracy, default=None)
     return {

@@ -23,6 +23,7 @@ def curves(
     """Show the learning curves of runs, also of runs that are still training."""
     from lra_bench.paths import write_atomically
     from lra_bench.records.curves import read_curve
+    from lra_bench.records.finished import is_finished, load_finished
     from lra_bench.report.curves import csv_of, picture_of, text_of
     from lra_bench.report.drawing import refuse_if_not_drawable, write_picture
     from lra_bench.runs.run import find_run, load_run
@@ -32,7 +33,8 @@ def curves(
     found = {}
     for run in dict.fromkeys(runs):
         folder = find_run(run)
-        name, points = load_run(folder).name, read_curve(folder)
+        name = load_run(folder).name
+        points = load_finished(folder).curve if is_finished(folder) else read_curve(folder)
         if not points:
             raise UserError(f"{name} has no evaluation yet: the first one comes at the end of its first epoch.")
         found[name] = points

@@ -107,15 +107,15 @@ def _data() -> Finding:
 
 def _runs() -> Finding:
     from lra_bench.errors import UserError
-    from lra_bench.records.files import load_record
+    from lra_bench.records.finished import is_finished, load_finished
     from lra_bench.runs.run import all_runs, load_run
 
     folders, damaged = all_runs(), []
     for folder in folders:
         try:
             load_run(folder)
-            if (folder / "result.json").exists():
-                load_record(folder / "result.json")
+            if is_finished(folder):
+                load_finished(folder)
         except UserError as error:
             damaged.append(str(error))
     if damaged:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lra_bench.data.manifest import Manifest, fingerprint_of, load_manifest
+from lra_bench.data.manifest import Manifest, fingerprint_of, load_manifest, prepare_again
 from lra_bench.data.meaning import Inputs, contents_notes, contents_problems, label_problems
 from lra_bench.data.packed import PackedSplit, describe, majority_share, open_arrays
 from lra_bench.data.raw.splits import order_problems
@@ -58,7 +58,7 @@ def verify(folder: Path) -> list[str]:
         more = f" (and {len(found) - SHOWN} more)" if len(found) > SHOWN else ""
         raise UserError(
             f"{folder} is damaged: {'; '.join(found[:SHOWN])}{more}. "
-            f"Remove the folder, then type: lra-bench prepare {manifest.task}"
+            f"{prepare_again(folder, manifest.model_dump(mode='json'))}"
         )
     return [*_report(manifest), *ranges.notes(), *inputs.notes(), *contents_notes(manifest, module.TASK)]
 

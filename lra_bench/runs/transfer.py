@@ -22,7 +22,7 @@ from typing import IO
 from lra_bench.errors import UserError, WorkError
 from lra_bench.paths import locked, runs_folder, write_atomically
 from lra_bench.progress import print_line, warn
-from lra_bench.records.files import load_record
+from lra_bench.records.finished import is_finished, load_finished
 from lra_bench.records.proof import run_of
 from lra_bench.runs.checksums import SUMS
 from lra_bench.runs.run import Run, all_runs, aside_of, discard, find_run, load_run, run_locked
@@ -234,7 +234,7 @@ def _install(staged: Path, folder: Path, name: str) -> str:
     """Put an unpacked run into its place. Returns "", or the reason why the run here is left as it is."""
     try:
         run = load_run(staged)
-        record = load_record(staged / "result.json") if (staged / "result.json").exists() else None
+        record = load_finished(staged) if is_finished(staged) else None
     except UserError as error:
         return str(error).replace(str(staged), "its").removesuffix(".")
     if run.name != name or (record is not None and run_of(record).name != name):

@@ -197,8 +197,8 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         try:
             return self._orbax.restore(folder, args=args)["state"], self._history(folder)
-        except (jax.errors.JaxRuntimeError, MemoryError):
-            raise  # the memory of the device or the host, not the file
+        except (Damaged, jax.errors.JaxRuntimeError, MemoryError):
+            raise  # what is said already; the memory of the device or the host, not the file
         except Exception as error:  # Orbax and TensorStore have no common error; each means the same here
             raise Damaged(type(error).__name__) from error
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from lra_bench.errors import UserError
 from lra_bench.machine.memory import PeakMemory
-from lra_bench.records.files import load_record
+from lra_bench.records.finished import load_finished
 from lra_bench.runs.run import Run
 from lra_bench.spec import Placement
 from lra_bench.training.mesh import replicate
@@ -32,7 +32,7 @@ def earlier_estimate(run: Run) -> Estimate | None:
     """What a finished run with the same settings and any seed took here; None where there is none."""
     for path in sorted(run.folder.parent.glob(f"{run.digest}-s*/result.json")):
         try:
-            record = load_record(path)
+            record = load_finished(path.parent)
         except UserError:
             continue
         speed = record.throughput
