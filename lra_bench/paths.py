@@ -102,7 +102,7 @@ def _acquire(lock: BaseFileLock, seconds: float) -> None:
             lock.acquire(timeout=seconds)
     except Timeout:
         raise
-    except (OSError, NotImplementedError, UserWarning) as error:
+    except (OSError, NotImplementedError, UserWarning) as error:  # filelock raises each where there are no locks
         if isinstance(error, OSError) and error.errno in (*FULL, *REFUSED):
             raise  # of the file, not of its lock
         raise WorkError(

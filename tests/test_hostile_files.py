@@ -14,7 +14,9 @@ from lra_bench.json_files import LARGEST, parse_json, read_json
 from lra_bench.paths import runs_folder
 from lra_bench.plain_text import one_line, plain
 from lra_bench.records.files import record_text, write_record
+from lra_bench.records.finished import write_finished
 from lra_bench.report.select import load
+from lra_bench.runs.run import write_settings
 from tests.hostile import ESCAPES, LOUD, hostile_files
 from tests.made_records import honest_bench, honest_data, honest_record, honest_run, robustness_record
 
@@ -195,3 +197,25 @@ def test_within_the_limits_json_is_what_it_is(tmp_path):
     with pytest.raises(UserError, match="at most"):
         read_json(tmp_path / "it.json")
     assert not runs_folder().exists()
+
+
+def test_an_edited_result_is_found_by_its_checksum_and_not_imported(type_in, tmp_path, monkeypatch):
+    """The edit contradicts no other number of the record."""
+    record = honest_record(seed=0)
+    run = honest_run(record)
+    write_settings(run)
+    write_finished(run.folder, record)
+    assert "[ok] runs: 1" in type_in("doctor")[1]
+    result = run.folder / "result.json"
+    result.write_text(result.read_text().replace(record.provenance.finished, "2020-01-01T00:00:00Z"))
+    assert "result.json has another SHA-256" in type_in("doctor")[1]
+    type_in("export", tmp_path / "runs.tar.xz")
+    monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "elsewhere"))
+    assert "result.json has another SHA-256" in type_in("import", tmp_path / "runs.tar.xz")[1]
+    assert json.loads(type_in("ls", "runs", "--json")[1]) == []
+
+
+def test_settings_typed_in_any_order_are_one_command():
+    record = honest_record(overrides={"n_layers": 2, "d_model": 64})
+    again = honest_record(overrides={"d_model": 64, "n_layers": 2})
+    assert honest_run(record).command == honest_run(again).command

@@ -7,6 +7,7 @@ name of a task to its Recipe. `models/` has a file of the same name with the lay
 from __future__ import annotations
 
 import importlib
+from abc import abstractmethod
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -33,9 +34,9 @@ class Perturbed(Frozen):
     )
 
     @property
+    @abstractmethod
     def problem(self) -> tuple[int, float | None]:
         """The number of states of a block, and the γ by which its E is solved for."""
-        raise NotImplementedError
 
 
 class Input(NamedTuple):
