@@ -5,7 +5,6 @@ not name their folder.
 """
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -15,12 +14,13 @@ import numpy as np
 import pytest
 
 from lra_bench.commands.ls import tasks
-from lra_bench.data.manifest import FILE, load_manifest
+from lra_bench.data.manifest import load_manifest
 from lra_bench.data.packed import open_split
 from lra_bench.data.prepare import prepare
 from lra_bench.data.raw.splits import torch_permutation
 from lra_bench.data.verify import verify
 from lra_bench.errors import UserError
+from tests.manifests import write_fields
 
 GENUINE = Path(os.environ.get("GENUINE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 IMDB = GENUINE / "imdb" / "aclImdb_v1-reviews.tar.xz"
@@ -135,14 +135,11 @@ def test_a_changed_copy_is_not_called_official(batches, tmp_path):
         (changed / file.name).write_bytes(content)
     folder = prepare("image", source_path=changed, jobs=1, tfds=False)
     assert not load_manifest(folder).official_contents
-    values = json.loads((folder / FILE).read_text())
-    (folder / FILE).write_text(json.dumps({**values, "official_contents": True}))
+    write_fields(folder, official_contents=True)
     with pytest.raises(UserError, match="claims official contents"):
         load_manifest(folder)
-    (folder / FILE).write_text(
-        json.dumps({**values, "official_contents": True, "fingerprint": FINGERPRINTS["image", "s4"]})
-    )
-    with pytest.raises(UserError, match="the fingerprint is not that of the arrays"):
+    write_fields(folder, official_contents=True, fingerprint=FINGERPRINTS["image", "s4"])
+    with pytest.raises(UserError, match="its fingerprint is not that of the examples"):
         verify(folder)
 
 
