@@ -25,10 +25,11 @@ T = TypeVar("T", bound="Frozen")
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
-Role = Literal["eigenvalues", "input", "output", "low_rank", "dt", "skip", "norm", "bias"]
+Role = Literal["eigenvalues", "input", "output", "low_rank", "dt", "skip", "filter", "norm", "bias"]
 """The role of a parameter. For a state space it is the letter in the papers: Λ, B, C, P (rank-one part), Δ (dt) or D.
 
-`norm` is the scale and the bias of a norm. `bias` is the bias of a dense layer between the encoder and the head.
+`filter` is the exponent of a filter over frequencies. `norm` is the scale and the bias of a norm. `bias` is the bias of
+a dense layer between the encoder and the head.
 """
 
 Discretization = Literal["zoh", "bilinear"]
@@ -190,12 +191,23 @@ class Recipe(Frozen):
     groups: dict[Role, Group] = Field(
         description="the optimizer group of each role; roles that are not named are regular"
     )
+    role_lr: dict[Role, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="the peak learning rate of roles that have one of their own, instead of their group's"
+    )
 
     @model_validator(mode="after")
     def _one_kind_of_input(self) -> Recipe:
         if (self.embedding is None) == (self.pixels is None):
             raise ValueError("exactly one of embedding and pixels must be set")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that change numbers, as JSON values. Digests are made of them.
+
+        `role_lr` is left out where it is empty, so that digests are those of versions that did not have it.
+        """
+        fields = self.model_dump(mode="json", exclude=TEXT_FIELDS)
+        return fields if self.role_lr else {key: value for key, value in fields.items() if key != "role_lr"}
 
 
 class DataInfo(Frozen):

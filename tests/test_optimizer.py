@@ -125,6 +125,17 @@ def test_every_parameter_is_in_exactly_one_group(params):
     assert sum(counted.values()) == len(jax.tree.leaves(params))
 
 
+def test_a_role_with_a_rate_of_its_own_keeps_the_decay_of_its_group(params):
+    recipe = s5_recipe(groups=EACH_ROLE, role_lr={"input": 2e-2, "dt": 3e-2}, schedule="constant", weight_decay=0.05)
+    for (name, value), (_, idle), (_, pushed) in zip(
+        leaves(params), moved(params, recipe, 0.0), moved(params, recipe, 2.0), strict=True
+    ):
+        if name in ("B", "log_dt"):
+            rate, decay = {"B": (2e-2, 0.05), "log_dt": (3e-2, 0.0)}[name]
+            np.testing.assert_allclose(idle, -rate * decay * value, rtol=1e-5, atol=1e-12, err_msg=name)
+            np.testing.assert_allclose(pushed - idle, -rate, rtol=1e-4, err_msg=name)
+
+
 def test_groups_follow_roles_in_rate_and_decay(params):
     """Without a gradient only decay moves a parameter, by rate × decay × itself; with one, only the rate counts."""
     recipe = s5_recipe(groups=EACH_ROLE, schedule="constant", lr=3e-3, ssm_lr=1e-3, weight_decay=0.05)

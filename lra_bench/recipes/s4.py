@@ -51,14 +51,15 @@ biases are regular."""
 V3_GROUPS_DT_GLOBAL: dict[Role, Group] = {**V3_GROUPS, "dt": "regular_no_decay"}
 """The optimizer groups of `lr: {dt: null, A: 0.001, B: 0.001}` in the same versions."""
 
-_NO_DECAY: dict[Role, Group] = {"norm": "regular_no_decay", "bias": "regular_no_decay"}
-# configs/config.yaml there has `optimizer_param_grouping`, by which norms and biases of the blocks have no decay.
+NO_DECAY: dict[Role, Group] = {"norm": "regular_no_decay", "bias": "regular_no_decay"}
+"""The optimizer groups of `optimizer_param_grouping` in configs/config.yaml of state-spaces/s4 @ e757cef5: norms and
+biases of the blocks have no decay."""
 
-GROUPS: dict[Role, Group] = {**V3_GROUPS, **_NO_DECAY, "output": "ssm_decay"}
+GROUPS: dict[Role, Group] = {**V3_GROUPS, **NO_DECAY, "output": "ssm_decay"}
 """The optimizer groups of `lr: 0.001` in state-spaces/s4 @ e757cef5. There the single rate is C's too, which has weight
 decay (kernels/ssm.py, `register_params`)."""
 
-GROUPS_DT_GLOBAL: dict[Role, Group] = {**V3_GROUPS_DT_GLOBAL, **_NO_DECAY}
+GROUPS_DT_GLOBAL: dict[Role, Group] = {**V3_GROUPS_DT_GLOBAL, **NO_DECAY}
 """The optimizer groups of `lr: {dt: null, A: 0.001, B: 0.001}` in state-spaces/s4 @ e757cef5. C is regular."""
 
 NOTES = (
@@ -98,8 +99,9 @@ def family_row(
     ssm_lr: float,
     weight_decay: float,
     groups: dict[Role, Group],
+    role_lr: dict[Role, float] | None = None,
 ) -> tuple[str, Recipe]:
-    """A task and a recipe of S4, S4D or S4-PTD: bidirectional, torch's BatchNorm, AdamW, a cosine over `steps`."""
+    """A task and a recipe of the S4 family: bidirectional, torch's BatchNorm, AdamW, a cosine over `steps`."""
     per_epoch = steps_per_epoch(task, batch_size)
     return task, Recipe(
         reference=reference,
@@ -127,6 +129,7 @@ def family_row(
         warmup_epochs=warmup_steps / per_epoch,
         decay_epochs=steps / per_epoch,
         groups=groups,
+        role_lr=role_lr or {},
     )
 
 

@@ -85,7 +85,7 @@ def bench_digest(model: str, task: str, length: int, recipe: Recipe, system: Sys
         "model": model,
         "task": task,
         "length": length,
-        "recipe": recipe.model_dump(mode="json", exclude=TEXT_FIELDS),
+        "recipe": recipe.identity(),
         "precision": system.precision,
         "device_kind": system.device_kind,
         "devices": system.devices,

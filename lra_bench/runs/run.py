@@ -22,7 +22,6 @@ from lra_bench.runs.checksums import checksum_of, damage_of, write_checksums
 from lra_bench.spec import (
     PUBLISHED_PRECISIONS,
     SEEDS,
-    TEXT_FIELDS,
     DataInfo,
     Frozen,
     Name,
@@ -68,7 +67,7 @@ class Run(Frozen):
     def digest(self) -> str:
         """The digest of everything that changes the numbers, except the seed."""
         fields = self.model_dump(mode="json", include={"model", "data", "precision", "code"}, exclude_none=True)
-        return digest_of({**fields, "recipe": self.recipe.model_dump(mode="json", exclude=TEXT_FIELDS)})
+        return digest_of({**fields, "recipe": self.recipe.identity()})
 
     @property
     def name(self) -> str:

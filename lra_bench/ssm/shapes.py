@@ -48,6 +48,9 @@ ModeWeights = Complex[Array, "c H N"]
 Modes = Complex[Array, "H N"]
 """One complex number for each feature and state."""
 
+FeatureExponents = Float[Array, " H"]
+"""One real exponent for each feature."""
+
 SharedModes = Inexact[Array, "... #N"]
 """One number for each state, with or without a leading axis of features: (N,), (1, N) or (H, N)."""
 

@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jax import Array
 
-from lra_bench.spec import Group, Recipe
+from lra_bench.spec import Group, Recipe, Role
 
 Schedule = Callable[[Array], Array]
 """A function from the number of a step, counted from 0, to the factor of the base learning rate."""
@@ -87,12 +87,19 @@ def group_of(variable: nnx.Variable, recipe: Recipe) -> Group:
 
 
 def group_labels(params: nnx.State, recipe: Recipe) -> nnx.State:
-    """The tree of `params` with each parameter replaced by the name of its optimizer group."""
-    return jax.tree.map(lambda v: group_of(v, recipe), params, is_leaf=lambda v: isinstance(v, nnx.Variable))
+    """The tree of `params` with each parameter replaced by the name of its optimizer group, or by its role where that
+    has a learning rate of its own."""
+
+    def label(variable: nnx.Variable) -> Group | Role:
+        role = variable.get_metadata().get("role")
+        return role if role in recipe.role_lr else group_of(variable, recipe)
+
+    return jax.tree.map(label, params, is_leaf=lambda v: isinstance(v, nnx.Variable))
 
 
 def make_optimizer(params: nnx.State, recipe: Recipe, steps_per_epoch: int) -> optax.GradientTransformation:
-    """Make AdamW with a learning rate and a weight decay for each optimizer group.
+    """Make AdamW with a learning rate and a weight decay for each optimizer group, and for each role with a rate of its
+    own, which keeps the decay of its group.
 
     The decay is decoupled and multiplied by the learning rate, as in torch.
     """
@@ -102,10 +109,13 @@ def make_optimizer(params: nnx.State, recipe: Recipe, steps_per_epoch: int) -> o
         b2, eps = recipe.adam_b2, recipe.adam_eps
         return optax.adamw(lambda count: base * multiplier(count), b2=b2, eps=eps, weight_decay=weight_decay)
 
-    groups: dict[Group, optax.GradientTransformation] = {
+    groups: dict[Group | Role, optax.GradientTransformation] = {
         "regular": adamw(recipe.lr, recipe.weight_decay),
         "regular_no_decay": adamw(recipe.lr, 0.0),
         "ssm": adamw(recipe.ssm_lr, 0.0),
         "ssm_decay": adamw(recipe.ssm_lr, recipe.weight_decay),
     }
+    for role, lr in recipe.role_lr.items():
+        decays = recipe.groups.get(role, "regular") in ("regular", "ssm_decay")
+        groups[role] = adamw(lr, recipe.weight_decay if decays else 0.0)
     return optax.partition(groups, group_labels(params, recipe))
