@@ -106,6 +106,16 @@ class Published(Frozen):
         keys = dict.fromkeys(self.sources[key].label for quoted in row.cells.values() for key in quoted.sources)
         return ", ".join(keys)
 
+    def marks_of_recipe(self, model: str, task: str, value: float) -> str:
+        """Return the footnote letters of a recipe's published accuracy in %; `model` as typed on a command line.
+
+        They are those of the quoted cell with this number, and "" where no row of the model has it: then the recipe
+        quotes the repository of its authors.
+        """
+        cells = [row.cells[task] for row in self.rows if row.model == model and task in row.cells]
+        same = [cell.status_mark + cell.marks for cell in cells if cell.value == value]
+        return min(same, key=len, default="")
+
 
 @cache
 def published() -> Published:
