@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
@@ -19,7 +19,7 @@ from jinja2 import Environment, StrictUndefined
 from lra_bench.records.schema import AnyRecord, BenchRecord, Record, RobustnessRecord, Timing
 from lra_bench.registry import cli_name, has_official_contents, task_title
 from lra_bench.report.drawing import Picture, thinned
-from lra_bench.report.page_tables import breakable, is_word, parts, shown
+from lra_bench.report.page_tables import breakable, is_word, parts, shown_tables
 from lra_bench.report.published import published
 from lra_bench.report.select import Loaded, settings_of
 from lra_bench.report.speed import number
@@ -42,12 +42,11 @@ def page(tables: Sequence[Table], loaded: Sequence[Loaded], pictures: Sequence[P
         for name in ("page.html", "page.css", "page_tables.js", "page.js")
     )
     script = "".join(scripts)
-    numbers = {item.id: i for i, item in enumerate(loaded)}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"parts": parts, "is_word": is_word, "breakable": breakable}
     environment.filters["base64"] = lambda text: b64encode(text.encode()).decode()
     return environment.from_string(template).render(
-        tables=[shown(table, numbers) for table in tables],
+        tables=shown_tables(tables, loaded),
         pictures=pictures,
         folded=tables_with("folded"),
         summary=f"Made by lra-bench from {len(loaded)} records, and quoted numbers from papers.",
@@ -62,6 +61,12 @@ def page(tables: Sequence[Table], loaded: Sequence[Loaded], pictures: Sequence[P
 def without_pictures(text: str) -> str:
     """Return the page without its pictures, whose bytes depend on the version of matplotlib."""
     return _PICTURES.sub("", text)
+
+
+def with_links(text: str, files: Mapping[str, str]) -> str:
+    """Return the page with links to files beside it, from their names to the texts of the links."""
+    links = "".join(f'<a href="{name}">{title}</a>' for name, title in files.items())
+    return text.replace("</header>", f'<nav aria-label="Files">{links}</nav></header>', 1)
 
 
 def _hash(text: str) -> str:

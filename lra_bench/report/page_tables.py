@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
+from lra_bench.report.published import FAMILIES, family_place, published
+from lra_bench.report.select import Loaded
 from lra_bench.report.table import Block, Cell, Column, Table
 
 _BREAKS = re.compile(r"(?<=[=/])(?=\S)")
@@ -50,17 +52,30 @@ class ShownTable:
     sorted: int | None
 
 
-def shown(table: Table, numbers: Mapping[str, int]) -> ShownTable:
-    """Return the table as the page shows it at first. `numbers` has the number of each record by its id.
+def shown_tables(tables: Sequence[Table], loaded: Sequence[Loaded]) -> list[ShownTable]:
+    """Return the tables as the page shows them at first. Their cells name a record by its place in `loaded`.
 
     The ids of files that could not be read are dropped.
     """
+    numbers = {item.id: i for i, item in enumerate(loaded)}
+    names = (*FAMILIES, "")  # a model of the user's own has no family
+    places = {model: family_place(model) for model in {item.record.model for item in loaded}}
+    families: dict[str, str] = {row.name: row.family for row in published().rows}
+    families |= {item.id: names[places[item.record.model]] for item in loaded}
+    return [_shown(table, numbers, families) for table in tables]
+
+
+def _shown(table: Table, numbers: Mapping[str, int], families: Mapping[str, str]) -> ShownTable:
+    """Return one table. `families` has the family of each quoted row by its name, and of each record by its id."""
     averages = [i for i, column in enumerate(table.columns) if column.title.startswith("Avg(")]
     blocks = [
         ShownBlock(
             block.title,
             block.quoted,
-            tuple(ShownRow(_numbered(row, numbers), "") for row in _by_average(block, averages)),
+            tuple(
+                ShownRow(_numbered(row, numbers), _family(row, block.quoted, families))
+                for row in _by_average(block, averages)
+            ),
         )
         for block in table.blocks
         if block.rows
@@ -84,6 +99,12 @@ def _by_average(block: Block, averages: Sequence[int]) -> list[tuple[Cell, ...]]
         return [float("inf") if value is None else -value for value in values]
 
     return sorted(block.rows, key=key)
+
+
+def _family(row: Sequence[Cell], quoted: bool, families: Mapping[str, str]) -> str:
+    """Return the family of a row's model: by its name where it is quoted, otherwise by the first of its records."""
+    keys = [row[0].text] if quoted else [run for cell in row for run in cell.runs]
+    return families[keys[0]] if keys and keys[0] in families else ""
 
 
 def _numbered(row: Sequence[Cell], numbers: Mapping[str, int]) -> tuple[Cell, ...]:
