@@ -29,8 +29,12 @@ function headingsOf(table) {
   return [...table.tHead.rows[0].cells];
 }
 
+function titleOf(heading) {
+  return heading.querySelector("button").textContent;
+}
+
 function titlesOf(table) {
-  return headingsOf(table).map((heading) => heading.textContent);
+  return headingsOf(table).map(titleOf);
 }
 
 // Sorting: rows move inside their own block, so quoted rows never mix with measured ones.
@@ -67,7 +71,7 @@ function sortRows(table, sorted) {
 function chooseOrder(heading) {
   const table = heading.closest("table"), numeric = heading.classList.contains("num"), before = heading.getAttribute("aria-sort");
   const direction = before === null ? (numeric ? "descending" : "ascending") : before === "ascending" ? "descending" : "ascending";
-  state.get(table).sorted = [heading.textContent, direction];
+  state.get(table).sorted = [titleOf(heading), direction];
   sortRows(table, state.get(table).sorted);
   writeAddress();
 }
@@ -274,7 +278,8 @@ const tip = document.getElementById("tip");
 function meanings(cell) {
   const notes = [...cell.closest(".section").querySelectorAll(".notes .mark")];
   const letters = [...cell.querySelectorAll("sup")].flatMap((mark) => mark.textContent.split(","));
-  return letters.map((letter) => notes.find((note) => note.firstChild.textContent === letter).textContent);
+  const meaningOf = (letter) => notes.find((note) => note.firstChild.textContent === letter).lastChild.textContent.trim();
+  return letters.map((letter) => `${letter}: ${meaningOf(letter)}`);
 }
 
 function showTip(cell) {
@@ -283,7 +288,7 @@ function showTip(cell) {
   if (lines.length === 0 || document.getElementById("details").open) return;
   tip.replaceChildren(...lines.map((line) => make("p", line)));
   tip.hidden = false;
-  const around = cell.getBoundingClientRect(), box = tip.getBoundingClientRect();
+  const around = stopOf(cell).getBoundingClientRect(), box = tip.getBoundingClientRect();
   const below = around.bottom + 4 + box.height < innerHeight || around.top < box.height;
   tip.style.left = `${Math.max(6, Math.min(around.left, document.documentElement.clientWidth - box.width - 6))}px`;
   tip.style.top = `${below ? around.bottom + 4 : around.top - box.height - 4}px`;
