@@ -14,6 +14,12 @@ import requests
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 
+KEYS = {
+    "Tab": "\ue004", "Enter": "\ue007", "Escape": "\ue00c", "End": "\ue010", "Home": "\ue011",
+    "Left": "\ue012", "Up": "\ue013", "Right": "\ue014", "Down": "\ue015",
+}  # fmt: skip
+"""The keys by name, as w3.org/TR/webdriver2 writes them."""
+
 
 class Browser:
     """One session; logs of the console and of the network are kept by the driver."""
@@ -34,6 +40,10 @@ class Browser:
             "--no-sandbox",
             "--disable-gpu",
             "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
             f"--user-data-dir={profile}",
         ]
         if dark:
@@ -57,8 +67,10 @@ class Browser:
         finally:
             self._stop_driver()
 
-    def open(self, path: Path) -> None:
-        self._send("POST", "/url", {"url": path.resolve().as_uri()})
+    def open(self, path: Path, fragment: str = "") -> None:
+        """Load the page anew, at `#fragment` where there is one."""
+        self._send("POST", "/url", {"url": "about:blank"})  # a changed fragment alone loads nothing
+        self._send("POST", "/url", {"url": path.resolve().as_uri() + (f"#{fragment}" if fragment else "")})
 
     def run(self, script: str, *arguments: object) -> Any:
         """The value of the script's `return`."""
@@ -75,6 +87,16 @@ class Browser:
         found = self._send("POST", "/element", {"using": "css selector", "value": selector})
         element = next(iter(found.values()))
         self._send("POST", f"/element/{element}/value", {"text": text})
+
+    def press(self, *keys: str) -> None:
+        """Press keys of `KEYS` one after the other, wherever the focus is."""
+        strokes = [{"type": kind, "value": KEYS[key]} for key in keys for kind in ("keyDown", "keyUp")]
+        self._send("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": strokes}]})
+
+    def scripts(self, *, run: bool) -> None:
+        """Whether pages that are opened from now on run their scripts."""
+        command = {"cmd": "Emulation.setScriptExecutionDisabled", "params": {"value": not run}}
+        self._send("POST", "/goog/cdp/execute", command)
 
     def width(self, pixels: int, height: int = 900) -> None:
         """Of the page, as a phone or a desktop of that width shows it."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from lra_bench.commands.options import Json, ResultsDir, chosen_results_dir
+from lra_bench.errors import UserError
+from lra_bench.spec import Protocol
 
 SHOWN = 5
 """The most runs that are named where there may be many."""
@@ -30,6 +33,14 @@ def report(
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing, and fail if the tables are out of date.")
     ] = False,
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            "--site",
+            metavar="FOLDER",
+            help="Also write a folder that is ready for static hosting: index.html, a results card, and the tables.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make tables, pictures and a page from the result records alone, and print the tables."""
@@ -39,6 +50,8 @@ def report(
     from lra_bench.report import report as make_report
 
     results = chosen_results_dir(results_dir)
+    if site is not None:
+        prepare_site(site, check)
     made = make_report(
         results,
         out_dir,
@@ -57,8 +70,31 @@ def report(
     else:
         for name in made.files:
             print((out_dir or results) / name)
+    if site is not None:
+        make_site(site, results, made.files, protocol)
     if not check:
         note_runs_elsewhere(results)
+
+
+def prepare_site(site: Path, check: bool) -> None:
+    """Raise UserError, before work begins, where the folder of `--site` cannot be written."""
+    from lra_bench.report.site import refuse_if_not_own
+
+    if check:
+        raise UserError("--check writes nothing. Type it without --site.")
+    refuse_if_not_own(site)
+
+
+def make_site(site: Path, results: Path, files: Mapping[str, str | bytes], protocol: Protocol) -> None:
+    """Write the folder of `--site` and say where it is on stderr."""
+    from lra_bench.progress import print_line
+    from lra_bench.report.card import card
+    from lra_bench.report.select import load
+    from lra_bench.report.site import write_site
+
+    loaded, _ = load(results)
+    write_site(site, files, card(loaded, protocol))
+    print_line(f"{site} is ready for static hosting.")
 
 
 def note_runs_elsewhere(results_dir: Path) -> None:

@@ -69,6 +69,14 @@ class Picture:
     png_dark: bytes
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the SVG in the pixels of a browser, of which four are three points."""
+        found = dict(
+            re.findall(r'\b(width|height)="([\d.]+)pt"', self.svg[: self.svg.index(">", self.svg.index("<svg"))])
+        )
+        return round(float(found["width"]) * 4 / 3), round(float(found["height"]) * 4 / 3)
+
+    @property
     def files(self) -> dict[str, str | bytes]:
         """The content of each file by its name relative to the output folder."""
         return {

@@ -1,62 +1,11 @@
-"use strict";
-// All text goes in by textContent and setAttribute: nothing that stands in a record is ever read as markup.
+// The details of the runs behind a cell, and what the reader does
 const data = JSON.parse(document.getElementById("data").textContent);
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+const dialog = document.getElementById("details");
 
-function make(tag, text, ...children) {
-  const element = document.createElement(tag);
-  if (text) element.textContent = text;
-  element.append(...children);
-  return element;
-}
-
-// Sorting: rows move inside their own block, so quoted rows never mix with measured ones.
-function sortBy(heading) {
-  const table = heading.closest("table");
-  const index = [...heading.parentNode.children].indexOf(heading);
-  const numeric = heading.classList.contains("num");
-  const before = heading.getAttribute("aria-sort");
-  const direction = before === null ? (numeric ? "descending" : "ascending") : before === "ascending" ? "descending" : "ascending";
-  for (const other of heading.parentNode.children) other.removeAttribute("aria-sort");
-  heading.setAttribute("aria-sort", direction);
-  const sign = direction === "ascending" ? 1 : -1;
-  const key = (row) => {
-    const cell = row.children[index];
-    return numeric ? (cell.dataset.value === undefined ? null : Number(cell.dataset.value)) : cell.textContent.trim();
-  };
-  for (const body of table.tBodies) {
-    const rows = [...body.rows].filter((row) => !row.classList.contains("block"));
-    const keyed = rows.map((row) => [key(row), row]);
-    keyed.sort(([a], [b]) => {
-      if (a === null || b === null) return (a === null) - (b === null);
-      return sign * (numeric ? a - b : a.localeCompare(b, "en", { numeric: true }));
-    });
-    body.append(...keyed.map(([, row]) => row));
-  }
-}
-
-function filterRows(input) {
-  const section = input.closest(".section");
-  const wanted = input.value.trim().toLowerCase();
-  let shown = 0, all = 0;
-  for (const body of section.querySelector("table").tBodies) {
-    let here = 0;
-    for (const row of body.rows) {
-      if (row.classList.contains("block")) continue;
-      row.hidden = wanted !== "" && !row.textContent.toLowerCase().includes(wanted);
-      here += !row.hidden;
-      all += 1;
-    }
-    body.querySelector(".block").hidden = here === 0;
-    shown += here;
-  }
-  section.querySelector("output").textContent = wanted === "" ? "" : `${shown} of ${all} rows`;
-}
-
-// Details of the runs behind a cell
 function facts(pairs) {
   const list = document.createElement("dl");
-  for (const [name, value] of pairs) list.append(make("dt", name), make("dd", value));
+  for (const [name, value] of pairs) list.append(make("dt", name), value instanceof Node ? make("dd", "", value) : make("dd", value));
   return list;
 }
 
@@ -68,15 +17,15 @@ function svg(tag, attributes, text) {
 }
 
 const colorOf = (run, runs) => COLORS[runs.indexOf(run) % COLORS.length];
+const hasCurve = (run) => run.curve !== undefined && run.curve.length > 1;
 
 function chart(runs) {
-  const curves = runs.filter((run) => run.curve && run.curve.length > 1);
+  const curves = runs.filter(hasCurve);
   if (curves.length === 0) return document.createDocumentFragment();
   const width = Math.max(280, Math.min(640, innerWidth - 70)), height = 230, left = 44, right = 90, top = 10, bottom = 30;
-  const values = curves.flatMap((run) => run.curve.map((point) => point[1]));
-  const published = curves[0].published;
+  const values = curves.flatMap((run) => run.curve), { published, marks } = curves[0];
   if (published !== null) values.push(published);
-  const last = Math.max(...curves.map((run) => run.curve[run.curve.length - 1][0]));
+  const last = Math.max(...curves.map((run) => data.epochs[run.epochs].at(-1)));
   const low = Math.min(...values), high = Math.max(...values), span = high - low || 1;
   const x = (epoch) => left + (width - left - right) * epoch / last;
   const y = (value) => top + (height - top - bottom) * (high - value) / span;
@@ -89,56 +38,113 @@ function chart(runs) {
   picture.append(svg("text", { x: width - right, y: height - 8, "text-anchor": "end" }, String(last)));
   if (published !== null) {
     picture.append(svg("line", { class: "published", x1: left, x2: width - right, y1: y(published), y2: y(published) }));
-    picture.append(svg("text", { x: width - right + 6, y: y(published) + 4 }, "published"));
+    picture.append(svg("text", { x: width - right + 6, y: y(published) + 4 }, marks ? `published (${marks})` : "published"));
   }
-  curves.forEach((run) => {
-    const points = run.curve.map((point) => `${x(point[0]).toFixed(1)},${y(point[1]).toFixed(1)}`).join(" ");
+  for (const run of curves) {
+    const points = run.curve.map((value, i) => `${x(data.epochs[run.epochs][i]).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
     const line = svg("polyline", { points, stroke: colorOf(run, runs) });
     line.append(svg("title", {}, run.title));
     picture.append(line);
-  });
+  }
   return make("div", "", make("h3", "Validation accuracy (%)"), picture);
+}
+
+function copyButton(text) {
+  const button = Object.assign(make("button", "copy"), { type: "button", className: "copy" });
+  button.addEventListener("click", () => copy(button, text));
+  return button;
+}
+
+function copy(button, text) {
+  navigator.clipboard.writeText(text).then(() => { button.textContent = "copied"; }, () => { button.textContent = "select and copy it"; });
 }
 
 function describe(run, open, color) {
   const key = make("span", "■ ");
   key.style.color = color;
-  const box = make("details", "", make("summary", "", run.curve.length > 1 ? key : "", run.title));
+  const box = make("details", "", make("summary", "", hasCurve(run) ? key : "", run.title));
   box.open = open;
-  if (run.command) {
-    const copy = make("button", "copy");
-    copy.type = "button";
-    copy.className = "copy";
-    copy.addEventListener("click", () => {
-      navigator.clipboard.writeText(run.command).then(() => { copy.textContent = "copied"; }, () => { copy.textContent = "select and copy it"; });
-    });
-    box.append(make("h3", "Command that repeats it"), make("pre", run.command), copy);
+  if (run.command) box.append(make("h3", "Command that repeats it"), make("pre", run.command), copyButton(run.command));
+  for (const [title, labels, values] of run.sections) {
+    box.append(make("h3", title), facts(data.labels[labels].map((label, i) => [label, data.values[values][i]])));
   }
-  for (const [title, pairs] of run.sections) box.append(make("h3", title), facts(pairs));
-  if (run.recipe !== null) box.append(make("h3", "Recipe"), facts(data.recipes[run.recipe]));
   return box;
 }
 
-function showRuns(numbers, title) {
-  const runs = numbers.map((number) => data.runs[number]);
-  document.getElementById("details-title").textContent = title;
-  const body = document.getElementById("details-body");
-  body.replaceChildren(chart(runs), ...runs.map((run, i) => describe(run, i === 0, colorOf(run, runs))));
-  const dialog = document.getElementById("details");
-  dialog.showModal();
-  dialog.scrollTop = 0;
+function quoted(cell) {
+  const link = cell.parentNode.cells[0].dataset.hint ?? "", pairs = [];
+  if (cell.dataset.hint && cell.dataset.hint !== link) pairs.push(["Read in", cell.dataset.hint]);
+  if (link.startsWith("https://")) {
+    pairs.push(["Work", Object.assign(make("a", link), { href: link, rel: "noreferrer" })]);
+  }
+  return pairs.length ? make("div", "", make("h3", "Quoted, not measured here"), facts(pairs)) : "";
 }
 
+function openDetails(cell) {
+  const title = titlesOf(cell.closest("table"))[cell.cellIndex], button = cell.querySelector("[data-runs]");
+  const names = [textOf(cell.parentNode.cells[0]), title, textOf(button)];
+  const runs = button.dataset.runs.split(" ").filter(Boolean).map((number) => data.runs[Number(number)]);
+  const notes = meanings(cell).map((line) => make("p", line));
+  const body = document.getElementById("details-body");
+  document.getElementById("details-title").textContent = [...new Set(names)].join(" · ");
+  body.replaceChildren(
+    make("div", "", ...notes), runs.length ? "" : quoted(cell), chart(runs), ...runs.map((run, i) => describe(run, i === 0, colorOf(run, runs))),
+  );
+  hideTip();
+  dialog.showModal();
+  dialog.scrollTop = 0;
+  place = placeOf(cell);
+  document.getElementById("link").textContent = "Copy link";
+  writeAddress();
+}
+
+// What the reader does
 document.addEventListener("click", (event) => {
-  const dialog = document.getElementById("details");
-  const runs = event.target.closest("[data-runs]");
-  const heading = event.target.closest("thead th");
-  if (runs) {
-    const row = runs.closest("tr"), cell = runs.closest("td");
-    const column = runs.closest("table").tHead.rows[0].children[[...row.children].indexOf(cell)];
-    const names = [row.children[0].textContent.trim(), column.textContent.trim(), runs.textContent.trim()];
-    showRuns(runs.dataset.runs.split(" ").map(Number), [...new Set(names)].join(" · "));
-  } else if (heading) sortBy(heading);
-  else if (event.target === dialog || event.target.id === "close") dialog.close();
+  const target = event.target, cell = target.closest("main th, main td"), anchor = target.closest("a[href^='#']");
+  if (anchor) {
+    event.preventDefault();
+    place = anchor.getAttribute("href").slice(1);
+    writeAddress("pushState");
+    goTo(place);
+  } else if (cell) {
+    moveTo(cell);
+    if (target.closest("[data-runs]")) openDetails(cell);
+    else if (cell.closest("thead")) chooseOrder(cell);
+  } else if (target === dialog || target.id === "close") dialog.close();
+  else if (target.id === "link") copy(target, addressOf(place));
 });
-document.addEventListener("input", (event) => { if (event.target.type === "search") filterRows(event.target); });
+dialog.addEventListener("close", () => {
+  place = "";
+  writeAddress();
+});
+document.addEventListener("input", (event) => { if (event.target.closest(".tools")) changed(event.target); });
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") hideTip();
+  else if (event.target.closest("main table")) move(event);
+});
+for (const kind of ["focusin", "mouseover"]) {
+  document.addEventListener(kind, (event) => {
+    const cell = event.target.closest("main th, main td");
+    if (cell) showTip(cell);
+    else if (!event.target.closest("#tip")) hideTip();
+  });
+}
+document.addEventListener("scroll", hideTip, { capture: true, passive: true });
+addEventListener("hashchange", readAddress);
+
+for (const table of tables) {
+  makeTools(table);
+  table.setAttribute("role", "grid");
+  table.setAttribute("aria-readonly", "true");
+  table.closest(".scroll").removeAttribute("tabindex");
+  for (const button of table.querySelectorAll("button")) {
+    button.disabled = false;
+    button.tabIndex = -1;
+  }
+  for (const cell of table.querySelectorAll("[title]")) {
+    cell.dataset.hint = cell.title;
+    cell.removeAttribute("title");
+  }
+}
+document.querySelector(".script").hidden = false;
+readAddress();

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
@@ -20,11 +19,16 @@ from jinja2 import Environment, StrictUndefined
 from lra_bench.records.schema import AnyRecord, BenchRecord, Record, RobustnessRecord, Timing
 from lra_bench.registry import cli_name, has_official_contents, task_title
 from lra_bench.report.drawing import Picture, thinned
+from lra_bench.report.page_tables import breakable, is_word, parts, shown_tables
+from lra_bench.report.published import published
 from lra_bench.report.select import Loaded, settings_of
 from lra_bench.report.speed import number
-from lra_bench.report.table import ABSENT, Cell, Table, tables_with
+from lra_bench.report.table import ABSENT, MARKS, Table, tables_with
 
 _PICTURES = re.compile(r"<!-- pictures:.*?<!-- end of pictures -->", re.DOTALL)
+
+POINTS = 40
+"""The most points of a curve on the page."""
 
 Facts = list[tuple[str, str]]
 """Labels and values, in the order in which the page shows them."""
@@ -33,14 +37,16 @@ Facts = list[tuple[str, str]]
 def page(tables: Sequence[Table], loaded: Sequence[Loaded], pictures: Sequence[Picture]) -> str:
     """Return the page as HTML; the same records and pictures give the same bytes."""
     package = files("lra_bench.report")
-    template, style, script = (
-        package.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    template, style, *scripts = (
+        package.joinpath(name).read_text(encoding="utf-8")
+        for name in ("page.html", "page.css", "page_tables.js", "page.js")
     )
-    numbers = {item.id: i for i, item in enumerate(loaded)}
+    script = "".join(scripts)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"parts": parts, "is_word": is_word, "breakable": breakable}
     environment.filters["base64"] = lambda text: b64encode(text.encode()).decode()
     return environment.from_string(template).render(
-        tables=[_with_run_numbers(table, numbers) for table in tables],
+        tables=shown_tables(tables, loaded),
         pictures=pictures,
         folded=tables_with("folded"),
         summary=f"Made by lra-bench from {len(loaded)} records, and quoted numbers from papers.",
@@ -57,6 +63,12 @@ def without_pictures(text: str) -> str:
     return _PICTURES.sub("", text)
 
 
+def with_links(text: str, files: Mapping[str, str]) -> str:
+    """Return the page with links to files beside it, from their names to the texts of the links."""
+    links = "".join(f'<a href="{name}">{title}</a>' for name, title in files.items())
+    return text.replace("</header>", f'<nav aria-label="Files">{links}</nav></header>', 1)
+
+
 def _hash(text: str) -> str:
     """Return the hash of a script or style as a content security policy names it."""
     return "sha256-" + b64encode(sha256(text.encode()).digest()).decode()
@@ -70,54 +82,68 @@ def _json(value: object) -> str:
     return text
 
 
-def _with_run_numbers(table: Table, numbers: dict[str, int]) -> Table:
-    """Return the table with numbers for the ids in `Cell.runs`; ids of files that could not be read are dropped."""
+class _Once:
+    """A list in which each value stands once, so that the page says what many records share only once."""
 
-    def numbered(cell: Cell) -> Cell:
-        runs = tuple(str(numbers[run]) for run in cell.runs if run in numbers)
-        return replace(cell, runs=runs) if cell.runs else cell
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
 
-    blocks = [replace(block, rows=tuple(tuple(map(numbered, row)) for row in block.rows)) for block in table.blocks]
-    return replace(table, blocks=tuple(blocks))
+    def place(self, value: object) -> int:
+        """Return the place of the value, which is appended where it is not there yet."""
+        return self._places.setdefault(json.dumps(value), len(self._places))
+
+    @property
+    def values(self) -> list[Any]:
+        """The values in order."""
+        return [json.loads(text) for text in self._places]
 
 
 def _page_data(loaded: Sequence[Loaded]) -> dict[str, Any]:
-    """Return the details of all records in order, and each recipe once.
+    """Return the details of all records in order. Their sections name lists of `labels` and `values` by place.
 
     The script page.js calls the details of a record a run, whatever the kind of the record.
     """
-    recipes: dict[str, int] = {}
+    labels, values, epochs = _Once(), _Once(), _Once()
     runs = []
     for item in loaded:
         record = item.record
-        run: dict[str, Any] = {"id": item.id, "recipe": None, "curve": [], "published": None}
+        run: dict[str, Any] = {"id": item.id, "command": record.provenance.command}
         if isinstance(record, RobustnessRecord):
             run |= _robustness(record)
         else:
-            recipe = json.dumps(_recipe_facts(record))
-            run["recipe"] = recipes.setdefault(recipe, len(recipes))
             run |= _training(record) if isinstance(record, Record) else _bench(record)
-        run["command"] = record.provenance.command
         run["sections"] += [
             ("Device and software", _system(record)),
             ("Provenance", [*_provenance(record), ("File", f"{item.id}.json")]),
         ]
+        if not isinstance(record, RobustnessRecord):
+            run["sections"].append(("Recipe", _recipe_facts(record)))
+        run["sections"] = [
+            (title, labels.place([label for label, _ in facts]), values.place([value for _, value in facts]))
+            for title, facts in run["sections"]
+        ]
+        if isinstance(record, Record):
+            points = thinned(record.curve, POINTS)
+            run["epochs"] = epochs.place([round(point.epoch, 3) for point in points])
+            run["curve"] = [round(100 * point.val_accuracy, 2) for point in points]
         runs.append(run)
-    return {"runs": runs, "recipes": [json.loads(recipe) for recipe in recipes]}
+    return {"runs": runs, "labels": labels.values, "values": values.values, "epochs": epochs.values}
 
 
 def _training(record: Record) -> dict[str, Any]:
-    """Return title, sections and curve of a training record."""
+    """Return title, sections and published number of a training record."""
     accuracy, speed, data = record.accuracy, record.throughput, record.data
     official = has_official_contents(data.task, data.protocol, data.fingerprint)
     chosen = {"val": "best on validation", "test": "best on the test set"}[accuracy.selection]
+    value = record.recipe.published
+    marks = "" if value is None else published().marks_of_recipe(cli_name(record.model), data.task, value)
     result: Facts = [
         ("Status", record.status),
         ("Test accuracy", f"{_percent(accuracy.test)} ({chosen}, epoch {number(accuracy.best_epoch)})"),
         ("Best validation", _percent(accuracy.best_val)),
         ("Last step", f"test {_percent(accuracy.last_test)}, validation {_percent(accuracy.last_val)}"),
         ("Majority class", _percent(accuracy.majority)),
-        ("Published", "not known" if record.recipe.published is None else f"{record.recipe.published:.2f} %"),
+        ("Published", _published(value, marks)),
         ("Parameters", f"{record.parameters:,}"),
         (
             "Training",
@@ -132,12 +158,18 @@ def _training(record: Record) -> dict[str, Any]:
         ("Examples", ", ".join(f"{split} {count:,}" for split, count in data.counts.items())),
         ("Fingerprint", data.fingerprint),
     ]
-    curve = [(_short(point.epoch), _short(100 * point.val_accuracy)) for point in thinned(record.curve, 60)]
     name = f"{cli_name(record.model)}, {task_title(data.task)}, seed {record.seed}: {_percent(accuracy.test)}"
     sections = [("Result", result), ("Data", examples)]
     if record.note:
         sections.append(("Note", [("Note", record.note)]))
-    return {"title": name, "sections": sections, "curve": curve, "published": record.recipe.published}
+    return {"title": name, "sections": sections, "published": value, "marks": marks}
+
+
+def _published(value: float | None, marks: str) -> str:
+    """Return the published number of the recipe, with the meaning of its footnote letters."""
+    if value is None:
+        return "not known"
+    return "; ".join([f"{value:.2f} %", *(f"{mark}: {MARKS[mark]}" for mark in marks)])
 
 
 def _bench(record: BenchRecord) -> dict[str, Any]:
@@ -200,8 +232,3 @@ def _provenance(record: AnyRecord) -> Facts:
 
 def _percent(share: float | None) -> str:
     return ABSENT if share is None else f"{100 * share:.2f} %"
-
-
-def _short(value: float) -> float:
-    """Round to three decimals, which keeps the page's curves small."""
-    return round(value, 3)

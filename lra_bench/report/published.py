@@ -5,16 +5,23 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 from statistics import fmean
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
+from lra_bench.registry import cli_name
 from lra_bench.report.select import LRA
 from lra_bench.report.table import MARKS, Cell
 from lra_bench.spec import Frozen
 
 SCALING = "pathfinder256"
 """The one task beside the six that papers also report, as PathX-256."""
+
+Family = Literal["attention", "convolution", "recurrence", "hybrid", "state space"]
+"""What a model mixes the positions of a sequence with. hybrid: attention with a recurrence or a moving average."""
+
+FAMILIES: tuple[str, ...] = get_args(Family)
+"""The families in the order of the tables' rows."""
 
 FAILED = 50.0
 """The accuracy in % of a failed Path-X in an average, as in the papers that average all six tasks."""
@@ -57,6 +64,7 @@ class QuotedRow(Frozen):
     """The published accuracies of one model by task."""
 
     name: str
+    family: Family
     model: str | None = Field(description="model of lra-bench that the numbers belong to, as typed on a command line")
     year: int = Field(description="the year in which the work that the numbers are of first appeared")
     link: str | None = Field(description="its address, where one is known")
@@ -106,6 +114,16 @@ class Published(Frozen):
         keys = dict.fromkeys(self.sources[key].label for quoted in row.cells.values() for key in quoted.sources)
         return ", ".join(keys)
 
+    def marks_of_recipe(self, model: str, task: str, value: float) -> str:
+        """Return the footnote letters of a recipe's published accuracy in %; `model` as typed on a command line.
+
+        They are those of the quoted cell with this number, and "" where no row of the model has it: then the recipe
+        quotes the repository of its authors.
+        """
+        cells = [row.cells[task] for row in self.rows if row.model == model and task in row.cells]
+        same = [cell.status_mark + cell.marks for cell in cells if cell.value == value]
+        return min(same, key=len, default="")
+
 
 @cache
 def published() -> Published:
@@ -113,3 +131,9 @@ def published() -> Published:
     return Published.model_validate_json(
         files("lra_bench.report").joinpath("published.json").read_text(encoding="utf-8")
     )
+
+
+def family_place(model: str) -> int:
+    """The place among `FAMILIES` of a model by its name in records. One without a row in published.json comes last."""
+    found = (FAMILIES.index(row.family) for row in published().rows if row.model == cli_name(model))
+    return next(found, len(FAMILIES))
