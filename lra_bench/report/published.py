@@ -5,16 +5,23 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 from statistics import fmean
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
+from lra_bench.registry import cli_name
 from lra_bench.report.select import LRA
-from lra_bench.report.table import MARKS, Cell
+from lra_bench.report.table import MARKS, Accuracy, Cell
 from lra_bench.spec import Frozen
 
 SCALING = "pathfinder256"
 """The one task beside the six that papers also report, as PathX-256."""
+
+Family = Literal["attention", "convolution", "recurrence", "hybrid", "state space"]
+"""What a model mixes the positions of a sequence with. hybrid: attention with a recurrence or a moving average."""
+
+FAMILIES: tuple[str, ...] = get_args(Family)
+"""The families in the order of the tables' rows."""
 
 FAILED = 50.0
 """The accuracy in % of a failed Path-X in an average, as in the papers that average all six tasks."""
@@ -45,7 +52,8 @@ class Quoted(Frozen):
         if self.value is None:
             return Cell("✗", marks=marks, hint=hint)
         deviation = "" if self.std is None else f" ({self.std:.2f})"
-        return Cell(f"{self.value:.2f}{deviation}", self.value, marks=marks, hint=hint)
+        accuracy = Accuracy(self.value, self.std)
+        return Cell(f"{self.value:.2f}{deviation}", self.value, marks=marks, hint=hint, accuracy=accuracy)
 
     @property
     def status_mark(self) -> str:
@@ -57,6 +65,7 @@ class QuotedRow(Frozen):
     """The published accuracies of one model by task."""
 
     name: str
+    family: Family
     model: str | None = Field(description="model of lra-bench that the numbers belong to, as typed on a command line")
     year: int = Field(description="the year in which the work that the numbers are of first appeared")
     link: str | None = Field(description="its address, where one is known")
@@ -113,3 +122,9 @@ def published() -> Published:
     return Published.model_validate_json(
         files("lra_bench.report").joinpath("published.json").read_text(encoding="utf-8")
     )
+
+
+def family_place(model: str) -> int:
+    """The place among `FAMILIES` of a model by its name in records. One without a row in published.json comes last."""
+    found = (FAMILIES.index(row.family) for row in published().rows if row.model == cli_name(model))
+    return next(found, len(FAMILIES))
