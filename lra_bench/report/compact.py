@@ -102,7 +102,7 @@ def _default_columns(blocks: Sequence[Block], named: dict[str, int]) -> list[str
     rows = [row for block in measured or blocks for row in block.rows]
     filled = [name for name, i in named.items() if any(row[i].value is not None for row in rows)]
     if not measured:
-        return [name for name in filled if name != SCALING]
+        return [name for name in filled if name not in (SCALING, "avg5")]
     tasks = [name for name in filled if name not in ("avg5", "avg6", *BESIDE)]
     missing = any(row[named[name]].value is None for row in measured[0].rows for name in tasks)
     dropped = set() if missing else {"wins"}

@@ -10,7 +10,10 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
 from lra_bench.plain_text import one_line
+from lra_bench.report.accuracy import DIFFERENCE, SEEDS
 from lra_bench.report.compact import DIFFERENCE_LABEL
+from lra_bench.report.compact import FAILED as COUNTS
+from lra_bench.report.compact import SEEDS as ONE_LINE
 from lra_bench.report.table import ABSENT, Accuracy, Block, Cell, Column, Table, footnotes
 
 _LATEX = {
@@ -34,6 +37,9 @@ LONG_WORD = 12
 
 SHORT_HEAD = 10
 """The letters of the shortest line of a heading that no other word is put on."""
+
+IN_LATEX = {SEEDS: f"{ONE_LINE} {COUNTS}", DIFFERENCE: ""}
+"""The notes on how accuracy cells are written, and what stands for them in LaTeX."""
 
 LONG_NAME = 20
 """The letters of the longest name of a row that does not break in the compact table."""
@@ -86,11 +92,16 @@ def compact_latex(table: Table) -> str:
     names = max(len(row[0].text) for block in table.blocks for row in block.rows)
     first = rf">{{\raggedright\arraybackslash}}p{{{NAME_WIDTH:g}pt}}" if names > LONG_NAME else "l"
     align = first + "r" * (len(table.columns) - 1)
-    heads = [latex_text(column.title) + _marks(column.marks) for column in table.columns]
-    details = [rf"{{\scriptsize {latex_text(column.detail)}}}" if column.detail else "" for column in table.columns]
+    titles = [column.title.partition("(") for column in table.columns]
+    heads = [
+        latex_text(title) + _marks(column.marks) for (title, *_), column in zip(titles, table.columns, strict=True)
+    ]
+    details = [
+        latex_text(column.detail or "".join(rest)) for (_, *rest), column in zip(titles, table.columns, strict=True)
+    ]
     lines = [
         r"\begin{table*}[t]",
-        r"\centering\scriptsize\setlength{\tabcolsep}{1.2pt}",
+        r"\centering\scriptsize\setlength{\tabcolsep}{1.1pt}",
         r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}",
         r"\toprule",
@@ -100,7 +111,13 @@ def compact_latex(table: Table) -> str:
     for block in table.blocks:
         lines += [r"\midrule", _block_heading(block, len(table.columns))]
         lines += [_compact_row(row, block.quoted) for row in block.rows]
-    lines += [r"\bottomrule", r"\end{tabular}}", rf"\caption{{{_caption(table, table.blocks)}}}", r"\end{table*}", ""]
+    lines += [
+        r"\bottomrule",
+        r"\end{tabular}}",
+        rf"\caption{{{_caption(table.title, table.notes, table.footnotes)}}}",
+        r"\end{table*}",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -128,12 +145,15 @@ def _longtable(table: Table, blocks: Sequence[Block]) -> str:
     size, available, turned, widths = _layout(columns, [[_plain(row[i]) for row in rows] for i in kept])
     align = "".join(map(_alignment, columns, widths))
     constant = [f"{table.columns[i].title}: {rows[0][i].text}." for i in same if rows[0][i].text not in ("", ABSENT)]
+    notes = [block.note for block in blocks if block.note] if quoted else table.notes_with(blocks)
+    written = [IN_LATEX.get(note, note) for note in (*notes, *constant)]
+    caption = _caption(table.title + (" (quoted)" if quoted else ""), written, footnotes(blocks))
     head = rf"\toprule {_row(_stacked(column) for column in columns)} \midrule"
     lines = [
         *([r"\begin{landscape}"] if turned else []),
         rf"{{\{size}\setlength{{\tabcolsep}}{{{GAP / 2:g}pt}}\setlength{{\LTcapwidth}}{{{available:g}pt}}",
         rf"\begin{{longtable}}{{@{{}}{align}@{{}}}}",
-        rf"\caption{{{_caption(table, blocks, constant)}}}\\",
+        rf"\caption{{{caption}}}\\",
         rf"{head}\endfirsthead",
         rf"{head}\endhead",
         r"\bottomrule\endfoot",
@@ -195,13 +215,11 @@ def _block_heading(block: Block, columns: int) -> str:
     return rf"\multicolumn{{{columns}}}{{@{{}}l}}{{\emph{{{latex_text(block.title)}}}}} \\*"
 
 
-def _caption(table: Table, blocks: Sequence[Block], more: Sequence[str] = ()) -> str:
-    """Return the title, the notes and the footnotes."""
-    quoted = all(block.quoted for block in blocks)
-    notes = [block.note for block in blocks if block.note] if quoted else table.notes_with(blocks)
-    parts = [latex_text(note) for note in (*notes, *more)]
-    parts += [rf"\textsuperscript{{{mark}}} {latex_text(text)}." for mark, text in footnotes(blocks, table.columns)]
-    return " ".join([f"{latex_text(table.title)}{' (quoted)' if quoted else ''}.", *parts])
+def _caption(title: str, notes: Iterable[str], marks: Iterable[tuple[str, str]]) -> str:
+    """Return the title, the notes that are not empty, and the footnotes."""
+    parts = [latex_text(note) for note in notes if note]
+    parts += [rf"\textsuperscript{{{mark}}} {latex_text(meaning)}." for mark, meaning in marks]
+    return " ".join([f"{latex_text(title)}.", *parts])
 
 
 def _numbers(cell: Cell, accuracy: Accuracy, digits: int) -> str:
@@ -244,4 +262,4 @@ def _breakable(text: str) -> str:
 
 
 def _marks(marks: str) -> str:
-    return rf"\textsuperscript{{{','.join(marks)}}}" if marks else ""
+    return rf"\textsuperscript{{{marks}}}" if marks else ""
