@@ -30,10 +30,10 @@ def test_one_good_seed_of_five_is_not_the_best_model(tmp_path):
     lucky = [train_record("lru", "pathx", 0, 0.97), *(diverged("lru", "pathx", seed) for seed in range(1, 5))]
     steady = [train_record("s5", "pathx", seed, 0.90 + seed / 1000) for seed in range(5)]
     made = table_of(tmp_path, *lucky, *steady)
-    found = accuracy(made, "lru", "Path-X")
+    found = accuracy(made, "LRU", "Path-X")
     assert found.value == pytest.approx((97 + 4 * 50) / 5)
     assert found.text == "59.40 ± 21.02, median 97.00 (1/5)"
-    assert (found.rank, accuracy(made, "s5", "Path-X").rank) == ("second", "best")
+    assert (found.rank, accuracy(made, "S5", "Path-X").rank) == ("second", "best")
 
 
 def test_a_diverged_seed_and_one_at_chance_count_alike(tmp_path):
@@ -44,7 +44,7 @@ def test_a_diverged_seed_and_one_at_chance_count_alike(tmp_path):
         *(train_record("s5", "pathx", seed, 0.96) for seed in range(4)),
         diverged("s5", "pathx", 4),
     )
-    assert accuracy(made, "s4", "Path-X").value == accuracy(made, "s5", "Path-X").value == pytest.approx(86.8)
+    assert accuracy(made, "S4", "Path-X").value == accuracy(made, "S5", "Path-X").value == pytest.approx(86.8)
 
 
 def test_a_bimodal_cell_has_the_interval_of_its_share_and_none_of_its_mean(tmp_path):
@@ -68,13 +68,13 @@ def test_two_models_a_point_apart_on_2000_examples_are_not_told_apart(tmp_path):
     far = [train_record("lru", "listops", seed, 0.50 + seed / 1e4) for seed in range(5)]
     best = [train_record("s5", "listops", seed, 0.62 + seed / 1e4) for seed in range(5)]
     made = table_of(tmp_path, *near, *far, *best)
-    assert {name: "a" in accuracy(made, name, "ListOps").marks for name in ("s5", "s4", "lru")} == {
-        "s5": False, "s4": True, "lru": False,
+    assert {name: "a" in accuracy(made, name, "ListOps").marks for name in ("S5", "S4", "LRU")} == {
+        "S5": False, "S4": True, "LRU": False,
     }  # fmt: skip
 
 
 def test_one_seed_each_is_never_told_apart(tmp_path):
     made = table_of(tmp_path, train_record("s5", test=0.62), train_record("s4", test=0.40))
-    assert "a" in accuracy(made, "s4", "ListOps").marks
+    assert "a" in accuracy(made, "S4", "ListOps").marks
     (row,) = made.table("differences").blocks[0].rows
     assert row[-1].text == "one seed"

@@ -16,7 +16,16 @@ SHOWN = 5
 """The most runs that are named where there may be many."""
 
 
+Part = Literal[
+    "accuracy", "reduced", "cells", "differences", "speed", "robustness", "coverage", "provenance", "left-out"
+]
+
+
 def report(
+    part: Annotated[
+        Part | None,
+        typer.Argument(help="Print these tables in full. By default a compact accuracy table is printed."),
+    ] = None,
     results_dir: ResultsDir = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Write the tables to this folder. By default the results folder.")
@@ -24,6 +33,25 @@ def report(
     protocol: Annotated[
         Literal["s4", "lra"], typer.Option(help="Show the records of this protocol in the tables.")
     ] = "s4",
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--columns",
+            metavar="NAME",
+            help="A column of the compact accuracy table, here and in leaderboard.tex: a task, difference, avg5, avg6, "
+            "wins, parameters or speed. May be repeated.",
+        ),
+    ] = None,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rows",
+            metavar="NAME",
+            help="A row of the compact accuracy table, measured or quoted, by the name it has there, as in --rows "
+            "S5-PTD. May be repeated.",
+        ),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print every main table in full.")] = False,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Do not warn of files that cannot be used; the tables list them.")
     ] = False,
@@ -43,7 +71,7 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make tables, pictures and a page from the result records alone, and print the tables."""
+    """Make tables, pictures and a page from the result records alone, and print a compact accuracy table."""
     from rich.console import Console
 
     from lra_bench.progress import print_line
@@ -58,6 +86,10 @@ def report(
         protocol=protocol,
         pictures=pictures,
         check=check,
+        columns=columns or (),
+        rows=rows or (),
+        part=part,
+        verbose=verbose,
         console=None if as_json or check else Console(),
     )
     if not skip_unreadable:
@@ -68,8 +100,7 @@ def report(
     elif check:
         print(f"The tables in {out_dir or results} are what its records give.")
     else:
-        for name in made.files:
-            print((out_dir or results) / name)
+        print_files(out_dir or results, list(made.files))
     if site is not None:
         make_site(site, results, made.files, protocol)
     if not check:
@@ -95,6 +126,14 @@ def make_site(site: Path, results: Path, files: Mapping[str, str | bytes], proto
     loaded, _ = load(results)
     write_site(site, files, card(loaded, protocol))
     print_line(f"{site} is ready for static hosting.")
+
+
+def print_files(folder: Path, names: list[str]) -> None:
+    """Print the files that were written, with the pictures as one."""
+    pictures = [name for name in names if "/" in name]
+    others = [name for name in names if "/" not in name]
+    figures = [f"{len(pictures)} files in figures/"] if pictures else []
+    print(f"Written to {folder}: {', '.join([*others, *figures])}")
 
 
 def note_runs_elsewhere(results_dir: Path) -> None:

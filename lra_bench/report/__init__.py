@@ -14,18 +14,19 @@ from lra_bench.errors import WorkError
 from lra_bench.paths import write_atomically
 from lra_bench.records.schema import schema
 from lra_bench.report.accuracy import accuracy_table, reduced_table
+from lra_bench.report.compact import compact_table
 from lra_bench.report.drawing import Picture, have_matplotlib
 from lra_bench.report.figures import pictures as draw_pictures
-from lra_bench.report.formats import PACKAGES, latex, markdown, wide_csv
+from lra_bench.report.formats import markdown, wide_csv
 from lra_bench.report.json_file import json_text
+from lra_bench.report.latex import COMPACT_PACKAGES, LONG_PACKAGES, compact_latex, long_latex
 from lra_bench.report.listings import coverage_table, left_out_table, provenance_table, robustness_table
 from lra_bench.report.page import page, without_pictures
-from lra_bench.report.published import published
 from lra_bench.report.seeds import CellStatistics, cell_statistics, cells_table, differences_table
 from lra_bench.report.select import LeftOut, Loaded, SelectedRecords, load, select_records
 from lra_bench.report.speed import throughput_table, training_speed_table
 from lra_bench.report.table import Table, tables_with
-from lra_bench.report.terminal import show
+from lra_bench.report.terminal import print_report
 from lra_bench.spec import Protocol
 
 __all__ = ["Report", "report", "tables_of"]
@@ -37,12 +38,12 @@ GENERATED = "Made by `lra-bench report` from the records in this folder; do not 
 class Report:
     """The report: the tables that have rows, in reading order, and the content of each file by its name.
 
-    `models` are the models that have an accuracy in a table, `refused` the files that could not be taken in.
+    `compact` is the accuracy table of a paper, `refused` the files that could not be taken in.
     """
 
     tables: tuple[Table, ...]
+    compact: Table
     files: dict[str, str | bytes]
-    models: frozenset[str]
     refused: tuple[LeftOut, ...]
 
     def table(self, name: str) -> Table:
@@ -57,40 +58,51 @@ def report(
     protocol: Protocol = "s4",
     pictures: bool = True,
     check: bool = False,
+    columns: Sequence[str] = (),
+    rows: Sequence[str] = (),
     console: Console | None = None,
+    part: str | None = None,
+    verbose: bool = False,
 ) -> Report:
     """Make the report from the records below `results_dir` and write its files into `out_dir`.
 
-    `out_dir` defaults to `results_dir`. With `console` the main tables are printed. There are no pictures where
-    matplotlib is not installed. With `check` nothing is drawn or written.
+    `out_dir` defaults to `results_dir`. `columns` and `rows` are those of the compact table (`compact_table`). With
+    `console` that table is printed, or the tables of `part`, a name in `table.PARTS`, or with `verbose` every main
+    table. There are no pictures where matplotlib is not installed. With `check` nothing is drawn or written.
 
     A file that is no record, or a record that contradicts itself, is listed as left out and stops nothing. Raises
-    UserError where there is no such folder. With `check`, raises WorkError with the names of the files that differ from
-    what the records give.
+    UserError where there is no such folder, and for an unknown column or row. With `check`, raises WorkError with the
+    names of the files that differ from what the records give.
     """
     folder = out_dir or results_dir
     loaded, unreadable = load(results_dir)
     drawing = pictures and not check and have_matplotlib()
-    made = tables_of(loaded, unreadable, protocol=protocol, pictures=drawing)
+    made = tables_of(loaded, unreadable, protocol=protocol, pictures=drawing, columns=columns, rows=rows)
     if check:
         _compare(made.files, folder)
     else:
         for name, content in made.files.items():
             write_atomically(folder / name, content)
     if console is not None:
-        quoted = frozenset(row.name for row in published().rows if row.model in made.models)
-        for table in made.tables:
-            if table.name in tables_with("terminal") and (table.measured or not loaded):
-                show(table, console, models=quoted)
+        print_report(made.tables, made.compact, console, results_dir, part=part, verbose=verbose)
         if pictures and not check and not have_matplotlib():
             console.print("No pictures: matplotlib is not installed; `pip install matplotlib` brings it.", markup=False)
     return made
 
 
 def tables_of(
-    loaded: Sequence[Loaded], unreadable: Sequence[LeftOut] = (), *, protocol: Protocol = "s4", pictures: bool = False
+    loaded: Sequence[Loaded],
+    unreadable: Sequence[LeftOut] = (),
+    *,
+    protocol: Protocol = "s4",
+    pictures: bool = False,
+    columns: Sequence[str] = (),
+    rows: Sequence[str] = (),
 ) -> Report:
-    """Make the report of these records without writing it. `unreadable` files appear in the table left-out."""
+    """Make the report of these records without writing it. `unreadable` files appear in the table left-out.
+
+    Raises UserError for an unknown column or row of the compact table.
+    """
     paper = select_records(loaded, protocol=protocol)
     holdout = select_records(loaded, protocol=protocol, selection="holdout")
     chosen = {"paper": paper, "holdout": holdout} if _differs(paper, holdout) else {"paper": paper}
@@ -111,10 +123,10 @@ def tables_of(
     ]
     tables = tuple(table for table in everything if not table.empty)
     drawn = draw_pictures(paper, loaded) if pictures else []
-    files = _files(tables, loaded, drawn)
+    compact = compact_table(everything[0], columns, rows)
+    files = _files(tables, compact, loaded, drawn)
     files["leaderboard.json"] = json_text(tables, cells, protocol)
-    models = {key.model.replace("_", "-") for found in chosen.values() for key, _ in found.cells}
-    return Report(tables, files, frozenset(models), tuple(unreadable))
+    return Report(tables, compact, files, tuple(unreadable))
 
 
 def _differs(paper: SelectedRecords, holdout: SelectedRecords) -> bool:
@@ -129,16 +141,19 @@ def _in_neither(paper: SelectedRecords, holdout: SelectedRecords) -> list[LeftOu
     return [item for item in paper.left_out if item.id not in shown]
 
 
-def _files(tables: Sequence[Table], loaded: Sequence[Loaded], drawn: Sequence[Picture]) -> dict[str, str | bytes]:
+def _files(
+    tables: Sequence[Table], compact: Table, loaded: Sequence[Loaded], drawn: Sequence[Picture]
+) -> dict[str, str | bytes]:
     """Return the content of each file by its name relative to the output folder, without leaderboard.json."""
     accuracy = next(table for table in tables if table.name == "accuracy-paper")
-    in_latex = [latex(table) for table in tables if table.name in tables_with("latex")]
+    long = [long_latex(table) for table in tables if table.name in tables_with("latex")]
     files: dict[str, str | bytes] = {
         "README.md": _readme(loaded),
         "schema.json": json.dumps(schema(), indent=1, ensure_ascii=False) + "\n",
         "leaderboard.md": f"# Leaderboard\n\n{GENERATED}\n\n" + "\n".join(markdown(table) for table in tables),
         "leaderboard.csv": wide_csv(accuracy),
-        "leaderboard.tex": "\n".join([f"% {GENERATED}\n{PACKAGES}", *in_latex]),
+        "leaderboard.tex": "\n".join([f"% {GENERATED}", COMPACT_PACKAGES, compact_latex(compact)]),
+        "appendix.tex": "\n".join([f"% {GENERATED}", LONG_PACKAGES, *long]),
         "report.html": page(tables, loaded, drawn),
     }
     files |= {f"{table.name}.csv": wide_csv(table) for table in tables if table.name in tables_with("csv")}
@@ -157,7 +172,9 @@ def _readme(loaded: Sequence[Loaded]) -> str:
         "Everything else here is made from these records:\n\n"
         "| file | what it is |\n| :--- | :--- |\n"
         "| [leaderboard.md](leaderboard.md) | every table, with what was left out and why |\n"
-        "| leaderboard.tex, leaderboard.csv and the other .csv | the same tables for papers and spreadsheets |\n"
+        "| leaderboard.tex | the accuracy table of a paper: measured rows and some quoted ones, 5.5 inches wide |\n"
+        "| appendix.tex | the tables in full, breaking across pages |\n"
+        "| leaderboard.csv and the other .csv | the tables for spreadsheets |\n"
         "| leaderboard.json | every cell in full precision, for programs |\n"
         "| report.html | one page that sorts, filters and shows the runs behind each number; opens from the file |\n"
         "| figures/ | the pictures: SVG follows light and dark mode, PNG comes in both |\n\n"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import fmean, median
 
 from lra_bench.registry import has_official_contents, task_title
-from lra_bench.report.published import SCALING, QuotedRow, published
+from lra_bench.report.published import FAMILIES, SCALING, QuotedRow, family_place, published
 from lra_bench.report.seeds import CellStatistics, like_the_best
 from lra_bench.report.select import (
     HEADINGS,
@@ -17,12 +17,22 @@ from lra_bench.report.select import (
     Section,
     SelectedRecords,
     SelectionProtocol,
+    row_key,
     row_label,
     selected_on_test,
     threshold,
 )
+from lra_bench.report.standing import (
+    SpeedPlace,
+    length_of,
+    parameters_cell,
+    row_order,
+    speed_cell,
+    speed_place,
+    win_rates,
+)
 from lra_bench.report.statistics import summarize
-from lra_bench.report.table import ABSENT, Block, Cell, Column, Rank, Table, ranks
+from lra_bench.report.table import ABSENT, Accuracy, Block, Cell, Column, Rank, Table, ranks, signed
 from lra_bench.spec import DataInfo
 
 FIVE = LRA[:5]
@@ -45,6 +55,12 @@ SEEDS = (
     "did, the median of those that solved the task stands beside the mean."
 )
 RANKS = "Best bold, second underlined, among the rows measured here with published recipes."
+DIFFERENCE = "Δ: the mean minus the published number of the recipe, in points."
+ORDER = (
+    f"Rows by family ({', '.join(FAMILIES)}), then by Avg(6), Avg(5) and wins: the share of comparisons with the "
+    "other rows measured here with published recipes, on each of the six tasks that both have, in which the row's mean "
+    "is the higher one (Borda count); it is there also where cells are missing."
+)
 QUOTED = "Quoted rows were not measured here; a standard deviation in brackets is the paper's. They are not ranked."
 
 
@@ -56,19 +72,22 @@ def accuracy_table(chosen: SelectedRecords, cells: Sequence[CellStatistics]) -> 
     sections: tuple[Section, ...] = ("published", "settings")
     tasks = list(dict.fromkeys([*LRA, SCALING, *chosen.tasks(sections)]))
     measured = _rows(chosen, "published", tasks, like_the_best(cells))
-    ranked = _ranked(measured)
+    place = _speed_place(chosen)
     return Table(
         f"accuracy-{chosen.selection}",
         "Accuracy" if chosen.selection == "paper" else "Accuracy, holdout protocol",
         (
             Column("Model", numeric=False),
-            *(Column(task_title(task)) for task in tasks),
-            Column("Avg(5)"),
-            Column("Avg(6)"),
+            *(Column(task_title(task), name=task, detail=length_of(chosen, task)) for task in tasks),
+            Column("Avg(5)", name="avg5"),
+            Column("Avg(6)", name="avg6"),
+            Column("Wins", name="wins", detail="%"),
+            Column("Params", name="parameters", detail="million"),
+            Column("Ex/s", name="speed", detail=task_title(place.task) if place else ""),
             Column("Source", numeric=False, quoted_only=True),
         ),
         (
-            Block("Measured here, published recipes", tuple(ranked)),
+            Block("Measured here, published recipes", tuple(_ranked(measured, len(tasks) + 3))),
             Block("Measured here, other settings (not ranked)", tuple(_rows(chosen, "settings", tasks))),
             Block("Quoted from papers, not measured here (not ranked)", _quoted_rows(tasks), True, QUOTED),
         ),
@@ -77,7 +96,10 @@ def accuracy_table(chosen: SelectedRecords, cells: Sequence[CellStatistics]) -> 
             SEEDS,
             _thresholds(chosen, tasks, sections),
             AVERAGES,
+            DIFFERENCE,
+            ORDER,
             RANKS,
+            *([place.note] if place else []),
             *_displaced(chosen, ["full"]),
         ),
     )
@@ -111,7 +133,8 @@ def reduced_table(chosen: SelectedRecords) -> Table:
 def accuracy_cell(runs: Sequence[Entry]) -> Cell:
     """Return the cell "mean ± standard deviation (solved/seeds)" in %, with ✗ where no seed solved the task.
 
-    A seed that failed counts as the majority class. Where some did, the median of the others follows the mean.
+    A seed that failed counts as the majority class. Where some did, the median of the others follows the mean. The
+    difference to the published number is the note of runs of a published recipe.
     """
     solved = [100 * run.counted for run in runs if run.solved]
     found = summarize([100 * run.counted for run in runs])
@@ -120,7 +143,16 @@ def accuracy_cell(runs: Sequence[Entry]) -> Cell:
         text += f", median {median(solved):.2f}"
     text += f" ({len(solved)}/{len(runs)})"
     marks, ids = "".join(sorted(_marks(runs))), tuple(run.id for run in runs)
-    return Cell(text if solved else f"✗ {text}", found.mean, marks=marks, runs=ids)
+    published = runs[0].record.recipe.published if row_key(runs[0].record).section == "published" else None
+    difference = None if published is None else found.mean - published
+    return Cell(
+        text if solved else f"✗ {text}",
+        found.mean,
+        marks=marks,
+        runs=ids,
+        note="" if difference is None else f"Δ {signed(difference, 2)}",
+        accuracy=Accuracy(found.mean, found.std if solved else None, len(solved), len(runs), difference),
+    )
 
 
 def average(chosen: SelectedRecords, key: RowKey, tasks: Sequence[str]) -> float | None:
@@ -139,7 +171,10 @@ def _rows(
 ) -> list[tuple[Cell, ...]]:
     """Return the measured rows of a section, unranked. The cells `like_best` get the mark a."""
     rows = []
-    for key in chosen.rows(section):
+    keys, place = chosen.rows(section), _speed_place(chosen)
+    wins = win_rates(chosen, keys) if section == "published" else {}
+    averages = {key: (average(chosen, key, LRA), average(chosen, key, FIVE), wins.get(key)) for key in keys}
+    for key in sorted(keys, key=lambda key: (row_order(family_place(key.model), averages[key]), key)):
         cells = [
             accuracy_cell(chosen.cells[key, task]) if (key, task) in chosen.cells else Cell(ABSENT) for task in tasks
         ]
@@ -147,9 +182,31 @@ def _rows(
             replace(cell, marks=f"a{cell.marks}") if (key, task) in like_best else cell
             for task, cell in zip(tasks, cells, strict=True)
         ]
-        averages = [_average_cell(average(chosen, key, group)) for group in (FIVE, LRA)]
-        rows.append((Cell(row_label(key)), *cells, *averages, Cell(_source(chosen, key))))
+        of_five, of_six = _measured_average(averages[key][1], cells[:5]), _measured_average(averages[key][0], cells[:6])
+        beside = (
+            _average_cell(wins.get(key), 1),
+            parameters_cell(chosen, key, place),
+            speed_cell(chosen, key, place),
+            Cell(_source(chosen, key)),
+        )
+        rows.append((Cell(row_label(key)), *cells, of_five, of_six, *beside))
     return rows
+
+
+def _speed_place(chosen: SelectedRecords) -> SpeedPlace | None:
+    """Return the place of the column of speed; rows of published recipes decide where there are any."""
+    return speed_place(chosen, chosen.rows("published") or chosen.rows("settings"))
+
+
+def _measured_average(value: float | None, cells: Sequence[Cell]) -> Cell:
+    """Return the average of these cells, with its difference to that of the published numbers where each has one."""
+    if value is None:
+        return Cell(ABSENT)
+    differences = [cell.accuracy.difference if cell.accuracy else None for cell in cells]
+    known = [found for found in differences if found is not None]
+    difference = fmean(known) if len(known) == len(cells) else None
+    note = "" if difference is None else f"Δ {signed(difference, 2)}"
+    return Cell(f"{value:.2f}", value, note=note, accuracy=Accuracy(value, difference=difference))
 
 
 def _reduced_rows(chosen: SelectedRecords, tasks: Sequence[str]) -> list[tuple[Cell, ...]]:
@@ -163,34 +220,47 @@ def _reduced_rows(chosen: SelectedRecords, tasks: Sequence[str]) -> list[tuple[C
     return rows
 
 
-def _average_cell(value: float | None) -> Cell:
-    return Cell(ABSENT) if value is None else Cell(f"{value:.2f}", value)
+def _average_cell(value: float | None, digits: int = 2) -> Cell:
+    return Cell(ABSENT) if value is None else Cell(f"{value:.{digits}f}", value)
 
 
 def _quoted_rows(tasks: Sequence[str]) -> tuple[tuple[Cell, ...], ...]:
     """Return the rows of published numbers."""
     book = published()
     rows = []
-    for row in book.rows:
+    for row in sorted(book.rows, key=_quoted_order):
         cells = [row.cells[task].cell(book.sources) if task in row.cells else Cell(ABSENT) for task in tasks]
         averages = [_quoted_average(row, group) for group in (FIVE, LRA)]
         name = Cell(row.name, note=str(row.year), hint=row.link or "")
-        rows.append((name, *cells, *averages, Cell(book.labels(row), note=row.note)))
+        beside = [Cell(ABSENT)] * 3
+        rows.append((name, *cells, *averages, *beside, Cell(book.labels(row), note=row.note)))
     return tuple(rows)
+
+
+def _quoted_order(row: QuotedRow) -> tuple[float, ...]:
+    """Return the sorting key of a row of published numbers."""
+    return row_order(FAMILIES.index(row.family), [row.average_of(LRA), row.average_of(FIVE)])
 
 
 def _quoted_average(row: QuotedRow, tasks: tuple[str, ...]) -> Cell:
     """Return the mean of a row of published numbers, with the marks of all that are in it."""
-    found = _average_cell(row.average_of(tasks))
-    return found if found.value is None else replace(found, marks=row.marks_of(tasks))
+    value = row.average_of(tasks)
+    return (
+        Cell(ABSENT)
+        if value is None
+        else Cell(f"{value:.2f}", value, marks=row.marks_of(tasks), accuracy=Accuracy(value))
+    )
 
 
-def _ranked(rows: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
-    """Return the same rows with best and second marked in each numeric column; a failed cell has no rank."""
+def _ranked(rows: Sequence[tuple[Cell, ...]], last: int) -> list[tuple[Cell, ...]]:
+    """Return the rows with best and second marked in each column up to the last one; a failed cell has no rank."""
     if not rows:
         return []
     columns = []
-    for column in zip(*rows, strict=True):
+    for i, column in enumerate(zip(*rows, strict=True)):
+        if i > last:
+            columns.append(list(column))
+            continue
         values = [None if cell.text.startswith("✗") else cell.value for cell in column]
         columns.append([_with_rank(cell, rank) for cell, rank in zip(column, ranks(values), strict=True)])
     return list(zip(*columns, strict=True))

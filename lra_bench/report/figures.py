@@ -10,7 +10,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from lra_bench.records.schema import RobustnessRecord
-from lra_bench.registry import cli_name, task_title
+from lra_bench.registry import model_title, task_title
 from lra_bench.report.drawing import (
     COLUMN,
     FEATURED,
@@ -235,7 +235,7 @@ def _noise(loaded: Sequence[Loaded]) -> Noise:
     labels = precision_labels((record.model, record.system.precision) for record in records)
     found: Noise = defaultdict(lambda: defaultdict(list))
     for record in records:
-        name = plain(labeled(cli_name(record.model), labels[record.model, record.system.precision]))
+        name = plain(labeled(model_title(record.model), labels[record.model, record.system.precision]))
         for amplitude in sorted({point.amplitude for point in record.points}):
             found[record.data.task, amplitude][name].append(record)
     return {place: dict(models) for place, models in sorted(found.items())}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from lra_bench.records.schema import Record, RobustnessRecord
-from lra_bench.registry import cli_name, task_title
+from lra_bench.registry import model_title, task_title
 from lra_bench.report.select import (
     HEADINGS,
     LeftOut,
@@ -145,7 +145,7 @@ def robustness_table(loaded: Iterable[Loaded]) -> Table:
 
 def _robustness_name(record: RobustnessRecord) -> tuple[str, str]:
     """Return the model's name, and the digest where its recipe was changed."""
-    return cli_name(record.model), "" if record.published_recipe else record.digest
+    return model_title(record.model), "" if record.published_recipe else record.digest
 
 
 def _robustness_row(

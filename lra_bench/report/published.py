@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from lra_bench.registry import cli_name
 from lra_bench.report.select import LRA
-from lra_bench.report.table import MARKS, Cell
+from lra_bench.report.table import MARKS, Accuracy, Cell
 from lra_bench.spec import Frozen
 
 SCALING = "pathfinder256"
@@ -52,7 +52,8 @@ class Quoted(Frozen):
         if self.value is None:
             return Cell("✗", marks=marks, hint=hint)
         deviation = "" if self.std is None else f" ({self.std:.2f})"
-        return Cell(f"{self.value:.2f}{deviation}", self.value, marks=marks, hint=hint)
+        accuracy = Accuracy(self.value, self.std)
+        return Cell(f"{self.value:.2f}{deviation}", self.value, marks=marks, hint=hint, accuracy=accuracy)
 
     @property
     def status_mark(self) -> str:

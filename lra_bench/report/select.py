@@ -19,7 +19,7 @@ from lra_bench.plain_text import one_line
 from lra_bench.records.files import load_any, record_files
 from lra_bench.records.proof import copies
 from lra_bench.records.schema import AnyRecord, Record
-from lra_bench.registry import cli_name, has_official_contents, task_module, task_names
+from lra_bench.registry import has_official_contents, model_title, task_module, task_names
 from lra_bench.spec import PUBLISHED_PRECISIONS, DataInfo, Precision, Protocol, Source
 
 T = TypeVar("T", bound=Hashable)
@@ -264,8 +264,8 @@ def row_key(record: Record) -> RowKey:
 
 
 def row_label(key: RowKey) -> str:
-    """Return the row's name in tables, such as `s5 [epochs=1]`."""
-    return labeled(cli_name(key.model), key.settings)
+    """Return the row's name in tables, such as `S5 [epochs=1]`."""
+    return labeled(model_title(key.model), key.settings)
 
 
 def labeled(name: str, settings: str) -> str:

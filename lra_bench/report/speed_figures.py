@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from lra_bench.records.schema import BenchRecord
-from lra_bench.registry import cli_name, task_title
+from lra_bench.registry import model_title, task_title
 from lra_bench.report.drawing import (
     COLUMN,
     HIDDEN,
@@ -173,7 +173,7 @@ def lines_of(loaded: Sequence[Loaded]) -> dict[str, list[BenchRecord]]:
     several = len({record.task for record in records}) > 1
     found: dict[str, list[BenchRecord]] = defaultdict(list)
     for record in records:
-        name = labeled(cli_name(record.model), labels[record.model, record.system.precision])
+        name = labeled(model_title(record.model), labels[record.model, record.system.precision])
         found[plain(f"{name}, {task_title(record.task)}" if several else name)].append(record)
     return found
 

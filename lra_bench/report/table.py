@@ -26,6 +26,19 @@ USES: dict[str, tuple[Use, ...]] = {
 }
 """The uses of each table by its name. leaderboard.md and the page show all tables."""
 
+PARTS: dict[str, tuple[str, ...]] = {
+    "accuracy": ("accuracy-paper", "accuracy-holdout"),
+    "reduced": ("reduced",),
+    "cells": ("cells",),
+    "differences": ("differences",),
+    "speed": ("throughput", "training-speed"),
+    "robustness": ("robustness",),
+    "coverage": ("coverage",),
+    "provenance": ("provenance",),
+    "left-out": ("left-out",),
+}
+"""The tables that `lra-bench report PART` prints, by the name of the part."""
+
 MARKS = {
     "a": "cannot be told apart from the best of its column at 95 %, over seeds and test examples; one seed never can",
     "g": "generated here with the task's own generator; not the official files",
@@ -47,12 +60,45 @@ ABSENT = "–"
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """The numbers of an accuracy cell in %, for formats that write them in their own way.
+
+    `std` is None for a single seed, and where no seed solved the task. `solved` of the `seeds` solved it. `difference`
+    is the mean minus the published number of the recipe, None where there is none.
+    """
+
+    mean: float
+    std: float | None = None
+    solved: int = 1
+    seeds: int = 1
+    difference: float | None = None
+
+    def parts(self, digits: int) -> tuple[str, str, str]:
+        """Return mean, deviation and "k/n" with so many decimals; the latter two are "" where they say nothing.
+
+        A deviation below 1 has no leading zero, one of 10 or more has a decimal less, and k/n is given only where
+        k < n. The mean is ✗ where k = 0.
+        """
+        if self.solved == 0:
+            return "✗", "", f"0/{self.seeds}"
+        deviation = ""
+        if self.std is not None:
+            deviation = f"{self.std:.{digits - (self.std >= 9.95)}f}".removeprefix("0")
+        return f"{self.mean:.{digits}f}", deviation, f"{self.solved}/{self.seeds}" if self.solved < self.seeds else ""
+
+    def short(self, digits: int = 1) -> str:
+        """Return the numbers as plain text, such as `62.1±.2` or `86.8±20.5 4/5`."""
+        mean, deviation, count = self.parts(digits)
+        return mean + (f"±{deviation}" if deviation else "") + (f" {count}" if count else "")
+
+
+@dataclass(frozen=True)
 class Cell:
     """One cell of a table.
 
     The column sorts by `value`. `marks` are letters of `MARKS`, and `runs` the ids of the records behind the cell.
     `note` follows the text in brackets in Markdown, CSV, JSON and HTML, but not in LaTeX or on a terminal. The page
-    shows `hint` while the pointer is on the cell.
+    shows `hint` while the pointer is on the cell. `accuracy` has the numbers of an accuracy cell, where it has any.
     """
 
     text: str
@@ -62,6 +108,7 @@ class Cell:
     runs: tuple[str, ...] = ()
     note: str = ""
     hint: str = ""
+    accuracy: Accuracy | None = None
 
     @property
     def long(self) -> str:
@@ -71,11 +118,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table. LaTeX omits a `quoted_only` column where it shows measured rows."""
+    """One column of a table, with its name after `--columns` and what stands under its title, such as a length.
+
+    `marks` are letters of `MARKS` that every measured cell of the column has, in place of the same in each cell. LaTeX
+    omits a `quoted_only` column where it shows measured rows.
+    """
 
     title: str
     numeric: bool = True
     quoted_only: bool = False
+    name: str = ""
+    detail: str = ""
+    marks: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,8 +159,8 @@ class Table:
 
     @property
     def footnotes(self) -> list[tuple[str, str]]:
-        """The footnote letters of all blocks with their meaning, in alphabetical order."""
-        return footnotes(self.blocks)
+        """The footnote letters of the headings and of all blocks with their meaning, in alphabetical order."""
+        return footnotes(self.blocks, self.columns)
 
     @property
     def measured(self) -> bool:
@@ -128,9 +182,15 @@ def tables_with(use: Use) -> list[str]:
     return [name for name, uses in USES.items() if use in uses]
 
 
-def footnotes(blocks: Iterable[Block]) -> list[tuple[str, str]]:
-    """Return the footnote letters in these blocks with their meaning, in alphabetical order."""
-    used = {mark for block in blocks for mark in block.marks}
+def signed(value: float, digits: int) -> str:
+    """Return a difference with its sign, which is absent where it rounds to zero."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def footnotes(blocks: Iterable[Block], columns: Iterable[Column] = ()) -> list[tuple[str, str]]:
+    """Return the footnote letters in these blocks and headings with their meaning, in alphabetical order."""
+    used = {mark for block in blocks for mark in block.marks} | {mark for column in columns for mark in column.marks}
     return [(mark, MARKS[mark]) for mark in sorted(used)]
 
 
