@@ -26,6 +26,9 @@ from lra_bench.runs.standing import note_failure
 from lra_bench.spec import Frozen, Positive, Precision
 from lra_bench.sweeps.cells import command_words, deliver, standing_of
 
+PROGRAM = (sys.executable, "-m", "lra_bench")
+"""The program that trains a run."""
+
 LOG = "train.log"
 """The file in a run's folder that holds what its process printed."""
 
@@ -127,7 +130,7 @@ def _started(cell: PlannedRun, words: Sequence[str], variables: Mapping[str, str
     cell.run.folder.mkdir(parents=True, exist_ok=True)
     with (cell.run.folder / LOG).open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lra_bench", *words],
+            [*PROGRAM, *words],
             env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
             stdout=log,
