@@ -56,10 +56,8 @@ def test_the_documented_snippet_agrees_with_the_commands(tmp_path, monkeypatch, 
     assert (scored.test_accuracy, scored.recorded_test_accuracy) == (record.accuracy.test,) * 2
     name = f"{record.digest}-s0"
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "lra_bench.training.evaluate.score_best",
-            lambda *_: ((0.0, 0.0), (0.0, scored.test_accuracy), scored_history()),
-        )
+        again = (0.0, 0.0), (0.0, scored.test_accuracy), History(best_val=0.0, best_epoch=0.2)
+        patch.setattr("lra_bench.training.evaluate.score_best", lambda *_: again)
         for file in (tmp_path / "p.csv", tmp_path / "new" / "p.jsonl"):
             evaluate_command(name, predictions=file)
     with (tmp_path / "p.csv").open(newline="") as opened:
