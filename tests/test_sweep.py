@@ -286,10 +286,11 @@ def test_slurm_where_it_is_not_is_one_sentence(monkeypatch):
 @pytest.mark.timeout(1800)
 def test_a_killed_sweep_goes_on_where_it_was(home, data, tmp_path):
     """Killed with its run, then ended by a signal, then typed again: every cell is done once."""
-    settings = [word for key, value in {**SMALL, "epochs": 3.0}.items() for word in ("--set", f"{key}={value}")]
+    long = {**SMALL, "epochs": 3.0, "decay_epochs": 3.0}
+    settings = [word for key, value in long.items() for word in ("--set", f"{key}={value}")]
     command = [sys.executable, "-m", "lra_bench", "sweep", "--model", "s5", "--task", "listops", *settings]
     command += ["--seed", "0", "--seed", "1", "--precision", "float32"]
-    folders = [cell.run.folder for cell in cells(data, epochs=3.0)]
+    folders = [cell.run.folder for cell in cells(data, **long)]
     for end in (signal.SIGKILL, signal.SIGTERM):
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             while not any((folder / "metrics.jsonl").exists() for folder in folders):

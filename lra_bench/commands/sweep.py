@@ -166,9 +166,9 @@ def submit_cells(
         raise UserError(f"--sbatch takes KEY=VALUE, as in --sbatch gpus=1; got {wrong[0]!r}.")
     standings = [standing_of(cell) for cell in cells]
     for each in standings:
-        if each.state == "done":
+        if each.ended:
             deliver(each.cell, results_dir)
-    left = [each.cell for each in standings if each.state in ("stopped", "missing", "failed") and not each.ended]
+    left = [each.cell for each in standings if not each.ended and each.state != "running"]
     if not left:
         print("Every run is done or training.")
         return

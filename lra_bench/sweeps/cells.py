@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from lra_bench.errors import UserError
+from lra_bench.progress import print_line
 from lra_bench.records.curves import read_curve
 from lra_bench.records.files import write_record
 from lra_bench.records.finished import is_finished, load_finished
@@ -101,8 +102,11 @@ def _curve(folder: Path) -> list[CurvePoint]:
 
 
 def deliver(cell: PlannedRun, results_dir: Path) -> None:
-    """Write the record of a finished run into the folder of results. Raises as `load_finished` and `write_record`."""
-    write_record(results_dir, load_finished(cell.run.folder))
+    """Write the record of a finished run into the folder of results; where that cannot be, say why."""
+    try:
+        write_record(results_dir, load_finished(cell.run.folder))
+    except UserError as error:
+        print_line(f"{cell.run.name}: {error}")
 
 
 def command_words(cell: PlannedRun, results_dir: Path | None, options: Sequence[str]) -> list[str]:

@@ -89,14 +89,14 @@ def train_locally(
     options: further words of each `train`. `show` is called about twice a second. What ends this, such as a signal,
     lets each run save itself first. Raises WorkError, with the reasons, where a run fails; the others are trained.
     """
-    waiting, running, failed = deque(cells), dict[int, _Process](), 0
+    waiting, running = deque(cells), dict[int, _Process]()
     try:
         while waiting or running:
             for slot, variables in enumerate(slots):
                 if slot in running:
                     if running[slot].process.poll() is None:
                         continue
-                    failed += not _ended(running.pop(slot))
+                    _tell_end(running.pop(slot))
                 cell = _next(waiting, results_dir)
                 if cell is not None:
                     running[slot] = _started(cell, command_words(cell, results_dir, options), variables)
@@ -105,6 +105,7 @@ def train_locally(
                 time.sleep(PAUSE)
     finally:
         _stop([each.process for each in running.values()])
+    failed = sum(standing_of(cell).state == "failed" for cell in cells)
     if failed:
         raise WorkError(f"{failed} of {len(cells)} runs failed. The same with --status says why.")
 
@@ -114,10 +115,7 @@ def _next(waiting: deque[PlannedRun], results_dir: Path) -> PlannedRun | None:
     while waiting:
         cell = waiting.popleft()
         if is_finished(cell.run.folder):
-            if standing_of(cell).state == "done":
-                deliver(cell, results_dir)
-            else:
-                print_line(f"{cell.run.name}: {standing_of(cell).why}")
+            deliver(cell, results_dir)
         elif cell.run.folder.exists() and is_training(cell.run.folder):
             print_line(f"{cell.run.name} is left to the other process that trains it.")
         else:
@@ -141,8 +139,8 @@ def _started(cell: PlannedRun, words: Sequence[str], variables: Mapping[str, str
     return _Process(cell, process)
 
 
-def _ended(ended: _Process) -> bool:
-    """Say how a process ended, and return whether its run is done, or left to another process."""
+def _tell_end(ended: _Process) -> None:
+    """Say how a process ended, and note why its run failed where the run could not."""
     cell, code = ended.cell, ended.process.returncode
     standing = standing_of(cell)
     if code and standing.state in ("stopped", "missing"):
@@ -152,7 +150,6 @@ def _ended(ended: _Process) -> bool:
         print_line(f"{cell.run.name} is done: test accuracy {standing.accuracy:.2%}.")
     else:
         print_line(f"{cell.run.name} {standing.state}: {standing.why or f'exit code {code}'}")
-    return standing.state in ("done", "running")
 
 
 def _reason(log: Path, code: int) -> str:
