@@ -25,7 +25,7 @@ BEGIN, END = "<!-- tree: made by docs/generate.py -->", "<!-- end of tree -->"
 FOLDERS = {
     "benchmarks": "our code beside the published code; the kit for rented accelerators",
     "docs": "architecture, how to add a model or a task, references, measurements, commands",
-    "examples": "a layer of your own, in a file of yours",
+    "examples": "a layer of your own, in a file of yours; a search over settings with Optuna",
     "results": "result records, and the tables made from them",
     "tests": "a file per module, contracts over every model and task, golden numbers",
 }

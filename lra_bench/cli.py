@@ -27,6 +27,7 @@ from lra_bench.commands import (
     report,
     rm,
     show,
+    sweep,
     train,
     validate,
 )
@@ -44,6 +45,7 @@ app = typer.Typer(
 app.command()(quickstart.quickstart)
 app.command()(prepare.prepare)
 app.command()(train.train)
+app.command()(sweep.sweep)
 app.command()(evaluate.evaluate)
 app.command()(bench.bench)
 app.command()(report.report)

@@ -74,6 +74,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
+LOOK_SECONDS = 0.2
+"""The seconds that a lock is tried for. Who only looks whether a run is training holds its lock for much less."""
+
+
 @contextmanager
 def locked(path: Path, on_busy: Callable[[], None]) -> Iterator[None]:
     """Hold the lock file `path` during the context. The operating system releases it when the process dies.
@@ -84,7 +88,7 @@ def locked(path: Path, on_busy: Callable[[], None]) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
-        _acquire(lock, seconds=0)
+        _acquire(lock, seconds=LOOK_SECONDS)
     except Timeout:
         on_busy()
         _acquire(lock, seconds=-1)

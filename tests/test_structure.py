@@ -35,6 +35,7 @@ ORDER = [
     "records",
     "runs.transfer",
     "report",
+    "sweeps",
     "machine",
     "kernels",
     "ssm",
@@ -42,12 +43,13 @@ ORDER = [
     "training",
     "bench",
     "commands",
+    "api",
     "cli",
 ]
 """Rooms from the bottom up. A module imports its own room and those before it in this list, never one after it.
 `docs/architecture.md` explains them."""
 
-JAX_FREE = [*ORDER[: ORDER.index("machine")], "commands", "cli"]
+JAX_FREE = [*ORDER[: ORDER.index("machine")], "commands", "api", "cli"]
 """What must start fast: no module here imports JAX when it is imported itself."""
 
 

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lra_bench.commands.options import Json
-from lra_bench.errors import WorkError
+from lra_bench.errors import UserError, WorkError
+
+if TYPE_CHECKING:
+    from lra_bench.records.schema import Record
+    from lra_bench.runs.run import Run
+
+FORMATS = (".csv", ".jsonl")
+"""The endings of a file of predictions."""
 
 
 def evaluate(
     run: Annotated[
         str, typer.Argument(help="A run's folder or name, or the start of its digest. `lra-bench ls runs` lists runs.")
     ],
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the predictions on the test split into this .csv or .jsonl file: row, label, prediction, "
+            "logits."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Score a run's best checkpoint again. It must reproduce the recorded accuracy."""
@@ -22,6 +37,8 @@ def evaluate(
     from lra_bench.records.finished import is_finished, load_finished
     from lra_bench.runs.run import find_run, load_run
 
+    if predictions is not None:
+        refuse_other_format(predictions)
     folder = find_run(run)
     described = load_run(folder)
     record = load_finished(folder) if is_finished(folder) else None
@@ -29,6 +46,8 @@ def evaluate(
     from lra_bench.training.evaluate import score_best
 
     val, test, history = score_best(described, folder, record)
+    if predictions is not None:
+        write_predictions(described, folder, record, predictions)
     recorded = record.accuracy.test if record else None
     findings = {
         "run": described.name,
@@ -49,3 +68,20 @@ def evaluate(
     n = described.data.counts["test"]
     if recorded is not None and round(recorded * n) != round(test[1] * n):
         raise WorkError(f"{described.name} scores {test[1]:.4%} on the test split, its record says {recorded:.4%}.")
+
+
+def refuse_other_format(file: Path) -> None:
+    """Check, before the work, that predictions can be written to `file`. Raises UserError where they cannot."""
+    if file.suffix not in FORMATS:
+        raise UserError(f"--predictions takes a .csv or a .jsonl file; got {file}.")
+    if file.is_dir():
+        raise UserError(f"--predictions takes a file; {file} is a folder.")
+
+
+def write_predictions(run: Run, folder: Path, record: Record | None, file: Path) -> None:
+    """Write what the best checkpoint says of every test example."""
+    from lra_bench.paths import write_atomically
+    from lra_bench.training.predict import predictions_text, trained_model
+
+    model, packed = trained_model(run, folder, record)
+    write_atomically(file, predictions_text(model.predict(packed["test"]), file.suffix))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 def train(
     model: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="The model, as in --model s5-ptd, `all`, or a layer of your own as package.module:Class. May be "
             "repeated: each is trained. `lra-bench ls models` lists the models."
         ),
-    ],
+    ] = None,
     task: Annotated[
         list[str] | None,
         typer.Option(help="The task. May be repeated. Without it, or with `all`, every prepared task."),
@@ -48,6 +48,12 @@ def train(
         list[int] | None, typer.Option(min=0, help="The seed of the run. May be repeated. [default: 0]")
     ] = None,
     settings: Settings = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A TOML file with these options by name, as for `sweep`. What is typed replaces what it says."
+        ),
+    ] = None,
     protocol: Annotated[Literal["s4", "lra"] | None, typer.Option(help=PROTOCOL_HELP)] = None,
     size: Annotated[
         str | None, typer.Option(help="Train on the prepared set of this size: full, tiny, or a number of examples.")
@@ -82,24 +88,29 @@ def train(
     from lra_bench.paths import temporary_cache
     from lra_bench.runs.plan import plan_runs
     from lra_bench.spec import parse_overrides
+    from lra_bench.sweeps.config import sweep_of
 
     results = chosen_results_dir(results_dir)
+    typed: dict[str, Any] = {"model": model, "task": task, "seed": seed, "set": parse_overrides(settings or [])}
+    typed["set"] = {key: [value] for key, value in typed["set"].items()}
+    typed |= {"protocol": protocol, "size": size, "data": data, "precision": precision}
+    asked = sweep_of(config, typed)
     with temporary_cache() if dry_run else nullcontext():
         planned = plan_runs(
-            model,
-            tasks=task or [],
-            seeds=seed or [0],
-            overrides=parse_overrides(settings or []),
-            protocol=protocol,
-            size=size,
-            data=data,
-            precision=chosen_precision(precision),
+            asked.model,
+            tasks=asked.task,
+            seeds=asked.seed,
+            overrides=asked.one_combination(config),
+            protocol=asked.protocol,
+            size=asked.size,
+            data=asked.data,
+            precision=chosen_precision(asked.precision),
             smoke=smoke,
             dry_run=dry_run,
         )
         refuse_if_not_shared_out(planned)
         print_plan(planned, results, estimates(planned, dry_run, data_on, remat))
-    if not (size or data or smoke):
+    if not (asked.size or asked.data or smoke):
         note_reduced_data(planned)
     if not dry_run:
         train_all(planned, results, time_limit, data_on, remat)

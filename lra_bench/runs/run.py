@@ -318,7 +318,7 @@ def run_locked(folder: Path, on_busy: Callable[[], None]) -> Iterator[None]:
     What an import that was killed left is mended first: the run that it had moved aside is put back, unless the new one
     is in its place. `on_busy` is called if another process holds the lock; see `paths.locked`.
     """
-    with locked(folder.with_name(f".{folder.name}.lock"), on_busy):
+    with locked(_lock_of(folder), on_busy):
         aside = aside_of(folder)
         shutil.rmtree(_discarded(aside), ignore_errors=True)
         if aside.exists() and (folder / "run.json").exists():
@@ -327,6 +327,19 @@ def run_locked(folder: Path, on_busy: Callable[[], None]) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
             aside.rename(folder)
         yield
+
+
+def is_training(folder: Path) -> bool:
+    """Whether a process holds the lock of the run in `folder`, which is there."""
+    try:
+        with locked(_lock_of(folder), _leave):
+            return False
+    except _Busy:
+        return True
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def discard(aside: Path) -> None:

@@ -25,7 +25,7 @@ def score_best(run: Run, folder: Path, record: Record | None) -> tuple[Score, Sc
     history = best_history(run, checkpoints, record)
     assert history.best_step is not None
     with out_of_memory_in_words(run):
-        setup, state = set_up(run, _data_folder(run))
+        setup, state = set_up(run, prepared_folder(run))
         params, stats = checkpoints.restore_best(history.best_step, state)
         checkpoints.close()
         return setup.evaluate(params, stats, "val"), setup.evaluate(params, stats, "test"), history
@@ -50,7 +50,7 @@ def best_history(run: Run, checkpoints: Checkpoints, record: Record | None) -> H
     raise UserError(f"{run.name} has not come to its first evaluation yet. Train it on: {run.command}")
 
 
-def _data_folder(run: Run) -> Path:
+def prepared_folder(run: Run) -> Path:
     """The folder of the prepared set whose fingerprint the run recorded. Raises UserError where there is none."""
     for folder, manifest in prepared_sets(run.data.task):
         if manifest.fingerprint == run.data.fingerprint:

@@ -17,6 +17,7 @@ from lra_bench.recipes import Perturbed
 from lra_bench.records.finished import is_finished, load_finished
 from lra_bench.records.schema import CurvePoint, Record
 from lra_bench.runs.run import Run, write_settings
+from lra_bench.runs.standing import PositionWriter, failure_noted
 from lra_bench.spec import Placement, Recipe, validated
 from lra_bench.ssm.ptd import solved_here
 from lra_bench.training.checkpoint import Checkpoints
@@ -65,7 +66,7 @@ def train(
     Raises Interrupted (a signal) or OutOfTime (`deadline`, on the clock of `time.monotonic`) after saving, WorkError
     when the loss stops being finite, the device's memory does not suffice, or another process trains the same run.
     """
-    with only_process_of(run), out_of_memory_in_words(run), StopRequest(deadline) as stop:
+    with only_process_of(run), failure_noted(run.folder), out_of_memory_in_words(run), StopRequest(deadline) as stop:
         if is_finished(run.folder):
             return write_result(load_finished(run.folder), run, results_dir)
 
@@ -101,6 +102,7 @@ def train(
 
         # ---------------------------------------------------------------- train
         dispatch, saver, scored = DispatchSize(), Saver(checkpoints), False
+        position = PositionWriter(run.folder)
         step, total, per_epoch = int(state.step), setup.total_steps, setup.steps_per_epoch
         with Progress(f"{run.data.task} {run.model} seed {run.seed}", total=total, unit="steps") as progress:
             progress.at(step, total)
@@ -126,6 +128,7 @@ def train(
                     rate = n * run.recipe.batch_size / seconds
                     progress.note = f"loss {loss:.3f}, accuracy {correct:.1%}, {rate:,.0f} examples/s"
                     progress.advance(n)
+                    position.at(step, seconds / n)
                     if (stop.wanted or saver.due_in_epoch) and step < epoch_end:
                         saver.save(step, state, history)
                         stop.raise_if_wanted(run)

@@ -1,0 +1,92 @@
+"""How far a run is and why it failed, in two files of its folder: written by training, read by who watches it.
+
+Neither is part of the run. They are lost without harm, and a run that is begun again starts without a failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lra_bench.errors import Interrupted, OutOfTime, UserError
+from lra_bench.json_files import read_json
+from lra_bench.paths import write_atomically
+from lra_bench.plain_text import one_line
+from lra_bench.spec import Amount, Count, Frozen
+
+POSITION = "position.json"
+"""The file of the step that a run has come to."""
+
+FAILURE = "failure.txt"
+"""The file of the reason why a run ended without a record."""
+
+POSITION_SECONDS = 5.0
+"""The least time between two writes of the position."""
+
+LONGEST_FAILURE = 2_000
+"""The most characters of a failure."""
+
+
+class Position(Frozen):
+    """The steps taken in a run, and the seconds that one of the last ones took."""
+
+    step: Count
+    seconds_per_step: Amount
+
+
+class PositionWriter:
+    """It writes the position of a run that trains, at most every few seconds."""
+
+    def __init__(self, folder: Path):
+        """Take the folder of the run. The first call of `at` writes."""
+        self._path = folder / POSITION
+        self._written = -POSITION_SECONDS
+
+    def at(self, step: int, seconds_per_step: float) -> None:
+        """Note that the run has come to `step`. A disk that refuses the file stops no training."""
+        now = time.monotonic()
+        if now - self._written >= POSITION_SECONDS:
+            self._written = now
+            with contextlib.suppress(OSError):
+                position = Position(step=step, seconds_per_step=seconds_per_step)
+                write_atomically(self._path, position.model_dump_json() + "\n")
+
+
+def read_position(folder: Path) -> Position | None:
+    """The position of the run in `folder`; None where there is none, or none that can be read."""
+    try:
+        return Position.model_validate(read_json(folder / POSITION))
+    except (UserError, ValidationError):
+        return None
+
+
+@contextlib.contextmanager
+def failure_noted(folder: Path) -> Iterator[None]:
+    """Write down what ends the context with an error, other than a signal or the end of the time."""
+    (folder / FAILURE).unlink(missing_ok=True)
+    try:
+        yield
+    except (Interrupted, OutOfTime):
+        raise
+    except Exception as error:
+        note_failure(folder, str(error) or type(error).__name__)
+        raise
+
+
+def note_failure(folder: Path, why: str) -> None:
+    """Write down why the run in `folder` failed. A disk that refuses the file raises nothing."""
+    with contextlib.suppress(OSError):
+        write_atomically(folder / FAILURE, one_line(why)[:LONGEST_FAILURE] + "\n")
+
+
+def failure_of(folder: Path) -> str | None:
+    """Why the run in `folder` failed when it was last trained; None where it did not, or where nobody knows."""
+    try:
+        text = (folder / FAILURE).read_bytes()[: 4 * LONGEST_FAILURE].decode("utf-8", errors="replace")
+    except OSError:
+        return None
+    return one_line(text).strip() or None
