@@ -219,7 +219,10 @@ def test_reported_accuracy_is_of_the_best_epochs_checkpoint(data, tmp_path, monk
     history = checkpoints.history()
     params, stats = checkpoints.restore_best(history.best_step, state)
     assert setup.evaluate(params, stats, "val")[1] == record.accuracy.best_val
-    assert setup.evaluate(params, stats, "test") == (record.accuracy.test_loss, record.accuracy.test)
+    score = setup.evaluate(params, stats, "test")
+    assert (score.loss, score.accuracy) == (record.accuracy.test_loss, record.accuracy.test)
+    kept = np.load(run.folder / "test_correct.npy")
+    np.testing.assert_array_equal(np.unpackbits(kept, count=len(score.correct)).astype(bool), score.correct)
     values = [point.val_accuracy for point in record.curve]
     assert record.accuracy.best_val == max(values)
     assert record.accuracy.best_epoch == record.curve[values.index(max(values))].epoch == history.best_epoch
@@ -236,8 +239,10 @@ def test_evaluation_counts_every_example_once(data, tmp_path):
     logits = [score(state.params, state.stats, one)[0] for one in ones]
     few = PackedSplit(*(np.asarray(column)[:40] for column in test.examples))
     setup.data["test"] = ResidentPipeline(few, stream_key(0, 1), setup.mesh)
-    correct = (np.argmax(np.stack(logits), axis=-1) == np.asarray(few.labels)).mean()
-    assert setup.evaluate(state.params, state.stats, "test")[1] == correct
+    correct = np.argmax(np.stack(logits), axis=-1) == np.asarray(few.labels)
+    score = setup.evaluate(state.params, state.stats, "test")
+    assert score.accuracy == correct.mean()
+    np.testing.assert_array_equal(score.correct, correct)
 
 
 @pytest.mark.slow
@@ -281,7 +286,8 @@ def test_validation_that_is_not_finite_is_divergence_and_keeps_the_last_good_che
 
     def overflows_in_epoch_2(setup, params, stats, split):
         scored.append(split)
-        return (float("nan"), 0.5) if len(scored) == 2 else evaluate(setup, params, stats, split)
+        score = evaluate(setup, params, stats, split)
+        return score._replace(loss=float("nan")) if len(scored) == 2 else score
 
     monkeypatch.setattr(training_setup.TrainingSetup, "evaluate", overflows_in_epoch_2)
     said = r"the validation loss after step 100 was not finite.* The last good checkpoint is in .*/checkpoints\."

@@ -188,7 +188,7 @@ def measure_forward(case: BenchCase, pipeline: InputPipeline) -> list[Measuremen
             while n:
                 here = min(n, whole)
                 counted = replicate(jnp.asarray(here * case.batch_size, jnp.int32), case.mesh)
-                totals = program(params, stats, totals, EvalRows(rows.examples, counted))
+                totals, _ = program(params, stats, totals, EvalRows(rows.examples, counted))
                 n -= here
             jax.block_until_ready(totals)
 

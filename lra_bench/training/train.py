@@ -134,8 +134,8 @@ def train(
                 if not scored:
                     progress.log("compiling the evaluation…")
                     scored = True
-                val_loss, val_accuracy = setup.evaluate(state.params, state.stats, "val")
-                if not np.isfinite([loss, val_loss]).all():
+                val = setup.evaluate(state.params, state.stats, "val")
+                if not np.isfinite([loss, val.loss]).all():
                     which = "validation loss" if np.isfinite(loss) else "mean loss of the epoch"
                     note = f"the {which} after step {step} was not finite{advice}"
                     return write_result(record("diverged", note=note), run, results_dir)
@@ -144,8 +144,8 @@ def train(
                     step=step,
                     train_loss=loss,
                     train_accuracy=correct,
-                    val_loss=val_loss,
-                    val_accuracy=val_accuracy,
+                    val_loss=val.loss,
+                    val_accuracy=val.accuracy,
                 )
                 history = history.after_epoch(point)
                 state = state._replace(totals=replicate(Totals.zero(), setup.mesh))
@@ -162,7 +162,7 @@ def train(
         assert history.best_step is not None, "the last step ends an epoch, and each epoch is evaluated"
         test = setup.evaluate(*checkpoints.restore_best(history.best_step, state), "test")
         checkpoints.close()
-        written = write_result(record("completed", test, last_test), run, results_dir)
+        written = write_result(record("completed", test, last_test), run, results_dir, test.correct)
         stop.raise_if_signaled(f"{run.name} had just ended, and its record is written.")
         return written
 
