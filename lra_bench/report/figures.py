@@ -10,7 +10,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from lra_bench.records.schema import RobustnessRecord
-from lra_bench.registry import cli_name, task_title
+from lra_bench.registry import cli_name, published_mark, task_title
 from lra_bench.report.drawing import (
     COLUMN,
     FEATURED,
@@ -38,6 +38,7 @@ from lra_bench.report.select import (
 )
 from lra_bench.report.speed_figures import accuracy_speed_pictures, lines_of, scaling_pictures
 from lra_bench.report.statistics import mean_interval
+from lra_bench.spec import with_meaning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,12 +60,14 @@ def pictures(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Picture]
     if cells:
         found += accuracy_speed_pictures(cells, tasks, loaded, best)
         draw = partial(_draw_seeds, cells=cells, tasks=tasks, featured=best)
-        found.append(render("seeds", "Every seed", SEEDS, draw))
+        found.append(render("seeds", "Every seed", SEEDS + _marks_of(cells), draw))
         if any(runs[0].record.recipe.published is not None for runs in cells.values()):
             draw = partial(_draw_differences, cells=cells, tasks=tasks, featured=best)
-            found.append(render("published", "Difference to the published number", DIFFERENCES, draw))
+            found.append(
+                render("published", "Difference to the published number", DIFFERENCES + _marks_of(cells), draw)
+            )
         draw = partial(_draw_curves, cells=cells, tasks=tasks, featured=best)
-        found.append(render("curves", "Learning curves", CURVES, draw))
+        found.append(render("curves", "Learning curves", CURVES + _marks_of(cells), draw))
     found += scaling_pictures(loaded, best)
     if noise:
         draw = partial(_draw_robustness, series=noise, featured=best)
@@ -98,6 +101,28 @@ def _featured(cells: Cells, others: Sequence[str]) -> list[str]:
         merit[model].append(fmean(run.counted for run in runs))
     ranked = sorted(merit, key=lambda model: (-len(merit[model]), -fmean(merit[model]), model))
     return list(dict.fromkeys([*ranked, *sorted(others)]))[:FEATURED]
+
+
+# The marks of published numbers
+
+
+def _mark_of(runs: Sequence[Entry]) -> str:
+    """Return the footnote letter of the published number of a cell's recipe; "" where it was read in its source."""
+    record = runs[0].record
+    return "" if record.recipe.published is None else published_mark(record.model, record.data.task)
+
+
+def _marks_of(cells: Cells) -> str:
+    """Return the end of a caption that explains the footnote letters of the published numbers of these cells."""
+    marks = sorted({_mark_of(runs) for runs in cells.values()} - {""})
+    return f" Published numbers: {'; '.join(map(with_meaning, marks))}." if marks else ""
+
+
+def _letter(ax: Axes, mark: str, x: float, y: float) -> None:
+    """Write the footnote letter of a published number, if it has one, to the upper right of a point."""
+    if mark:
+        place = {"xytext": (2.5, 1.5), "textcoords": "offset points"}
+        ax.annotate(mark, (x, y), **place, fontsize=5.5, color=LIGHT.ink, zorder=5)
 
 
 # The picture "seeds"
@@ -142,6 +167,7 @@ def _draw_cell(ax: Axes, y: int, runs: Sequence[Entry], style: Style, edge: floa
     published = runs[0].record.recipe.published
     if published is not None:
         ax.scatter(published, y, s=20, marker="D", facecolor="none", edgecolor=LIGHT.ink, linewidth=0.7, zorder=2)
+        _letter(ax, _mark_of(runs), published, y)
 
 
 def _note_at_left(ax: Axes, y: float, text: str) -> None:
@@ -174,6 +200,7 @@ def _draw_differences(cells: Cells, tasks: Sequence[str], featured: Sequence[str
             ax.errorbar(
                 middle - published, y, xerr=error, fmt=style.marker, color=style.color, markersize=4, elinewidth=0.9
             )
+            _letter(ax, _mark_of(runs), middle - published, y)
         low, high = ax.get_xlim()
         ax.set_xlim(max(low, FARTHEST), min(high, -FARTHEST))
         ax.set_title(task_title(task))
@@ -221,6 +248,7 @@ def _draw_curve(ax: Axes, model: str, runs: Sequence[Entry], style: Style) -> No
     published = runs[0].record.recipe.published
     if style.featured and published is not None:
         ax.axhline(published, color=style.color, linewidth=0.7, linestyle=":", zorder=1)
+        _letter(ax, _mark_of(runs), max(epochs), published)
 
 
 # The picture "robustness"
