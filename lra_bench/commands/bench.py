@@ -250,15 +250,15 @@ def print_data_difference(console: Console, record: BenchRecord) -> None:
 
 def draw(plot: Path, records: list[BenchRecord]) -> None:
     """Draw time and memory of the training step against length into a file."""
-    from lra_bench.report.drawing import write_picture
+    from lra_bench.report.drawing import render, write_picture
     from lra_bench.report.select import Loaded
-    from lra_bench.report.speed_figures import lines_of, scaling_pictures
+    from lra_bench.report.speed_figures import lines_of, scaling_drawings
 
     # The report draws published networks only. Here the user asked for the changed ones, so they pass as published.
     asked_for = {"overrides": {}, "remat": False}
     loaded = [Loaded(record.digest, record.model_copy(update=asked_for)) for record in records]
-    pictures = scaling_pictures(loaded, list(lines_of(loaded)), fewest=2)
-    if not pictures:
+    drawings = scaling_drawings(loaded, list(lines_of(loaded)), fewest=2)
+    if not drawings:
         print("No picture: it needs one recipe at two lengths or more.", file=sys.stderr)
         return
-    write_picture(pictures[0], plot)
+    write_picture(render(drawings[0]), plot)

@@ -28,7 +28,7 @@ def report(
         bool, typer.Option("--pictures/--no-pictures", help="Draw the figures. This needs the extra `plots`.")
     ] = True,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing, and fail if the tables are out of date.")
+        bool, typer.Option("--check", help="Write nothing, and fail if the tables or the figures are out of date.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -53,7 +53,7 @@ def report(
     if as_json:
         print(made.files["leaderboard.json"], end="")
     elif check:
-        print(f"The tables in {out_dir or results} are what its records give.")
+        print(f"The files in {out_dir or results} are what its records give.")
     else:
         for name in made.files:
             print((out_dir or results) / name)

@@ -18,6 +18,7 @@ from lra_bench.report.drawing import (
     LIGHT,
     PAGE,
     Cells,
+    Drawing,
     Picture,
     Style,
     legend,
@@ -36,7 +37,8 @@ from lra_bench.report.select import (
     precision_labels,
     row_label,
 )
-from lra_bench.report.speed_figures import accuracy_speed_pictures, lines_of, scaling_pictures
+from lra_bench.report.speed_figures import accuracy_speed_drawings, lines_of, scaling_drawings
+from lra_bench.report.stamp import stamp_of
 from lra_bench.report.statistics import mean_interval
 from lra_bench.spec import with_meaning
 
@@ -50,7 +52,13 @@ FARTHEST = -15.0
 
 
 def pictures(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Picture]:
-    """Draw every picture that there are records for. Needs matplotlib."""
+    """Draw every picture that there are records for, with its stamp. Needs matplotlib."""
+    stamp = stamp_of(chosen, loaded)
+    return [render(drawing, stamp) for drawing in drawings(chosen, loaded)]
+
+
+def drawings(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Drawing]:
+    """Return every picture that there are records for, before it is drawn."""
     published = [(place, runs) for place, runs in chosen.cells.items() if place[0].section == "published"]
     cells: Cells = {(plain(row_label(key)), task): runs for (key, task), runs in published}
     tasks = [task for task in chosen.tasks(("published",)) if any(place == task for _, place in cells)]
@@ -58,20 +66,20 @@ def pictures(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Picture]
     best = _featured(cells, [*lines_of(loaded), *(model for models in noise.values() for model in models)])
     found = []
     if cells:
-        found += accuracy_speed_pictures(cells, tasks, loaded, best)
+        found += accuracy_speed_drawings(cells, tasks, loaded, best)
         draw = partial(_draw_seeds, cells=cells, tasks=tasks, featured=best)
-        found.append(render("seeds", "Every seed", SEEDS + _marks_of(cells), draw))
+        found.append(Drawing("seeds", "Every seed", SEEDS + _marks_of(cells), draw))
         if any(runs[0].record.recipe.published is not None for runs in cells.values()):
             draw = partial(_draw_differences, cells=cells, tasks=tasks, featured=best)
             found.append(
-                render("published", "Difference to the published number", DIFFERENCES + _marks_of(cells), draw)
+                Drawing("published", "Difference to the published number", DIFFERENCES + _marks_of(cells), draw)
             )
         draw = partial(_draw_curves, cells=cells, tasks=tasks, featured=best)
-        found.append(render("curves", "Learning curves", CURVES + _marks_of(cells), draw))
-    found += scaling_pictures(loaded, best)
+        found.append(Drawing("curves", "Learning curves", CURVES + _marks_of(cells), draw))
+    found += scaling_drawings(loaded, best)
     if noise:
         draw = partial(_draw_robustness, series=noise, featured=best)
-        found.append(render("robustness", "Robustness to Fourier-mode noise", ROBUSTNESS, draw))
+        found.append(Drawing("robustness", "Robustness to Fourier-mode noise", ROBUSTNESS, draw))
     return found
 
 
