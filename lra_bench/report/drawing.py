@@ -74,7 +74,7 @@ class Picture:
     @property
     def files(self) -> dict[str, str | bytes]:
         """The content of each file by its name relative to the output folder."""
-        contents = (self.svg, self.png, self.png_dark)
+        contents: tuple[str | bytes, ...] = (self.svg, self.png, self.png_dark)
         return {f"figures/{self.name}{ending}": content for ending, content in zip(ENDINGS, contents, strict=True)}
 
 

@@ -126,11 +126,11 @@ def _marks_of(cells: Cells) -> str:
     return f" Published numbers: {'; '.join(map(with_meaning, marks))}." if marks else ""
 
 
-def _letter(ax: Axes, mark: str, x: float, y: float) -> None:
+def _letter(ax: Axes, mark: str, x: float, y: float, color: str = LIGHT.ink) -> None:
     """Write the footnote letter of a published number, if it has one, to the upper right of a point."""
     if mark:
-        place = {"xytext": (2.5, 1.5), "textcoords": "offset points"}
-        ax.annotate(mark, (x, y), **place, fontsize=5.5, color=LIGHT.ink, zorder=5)
+        offset = (2.5, 1.5)
+        ax.annotate(mark, (x, y), offset, textcoords="offset points", fontsize=5.5, color=color, zorder=5)
 
 
 # The picture "seeds"
@@ -256,7 +256,7 @@ def _draw_curve(ax: Axes, model: str, runs: Sequence[Entry], style: Style) -> No
     published = runs[0].record.recipe.published
     if style.featured and published is not None:
         ax.axhline(published, color=style.color, linewidth=0.7, linestyle=":", zorder=1)
-        _letter(ax, _mark_of(runs), max(epochs), published)
+        _letter(ax, _mark_of(runs), max(epochs), published, style.color)
 
 
 # The picture "robustness"
