@@ -21,7 +21,7 @@ from lra_bench.errors import Interrupted, UserError, WorkError
 from lra_bench.records.files import load_record
 from lra_bench.runs.run import load_run, make_run, write_settings
 from lra_bench.training import setup as training_setup
-from lra_bench.training import train
+from lra_bench.training import tracking, train
 from lra_bench.training.checkpoint import Checkpoints, saved_steps
 from lra_bench.training.input_pipeline import ResidentPipeline
 from lra_bench.training.setup import set_up
@@ -60,6 +60,8 @@ def test_resumed_run_equals_uninterrupted(data, tmp_path, monkeypatch, stops):
 
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "resumed"))
     monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
+    told = []
+    monkeypatch.setitem(tracking.OPEN, "wandb", lambda *_: tracking.Tracker(lambda *v: told.append(v), list, 0))
     for at in stops:
         with monkeypatch.context() as patch:
             stop_at_step(patch, at)
@@ -68,7 +70,8 @@ def test_resumed_run_equals_uninterrupted(data, tmp_path, monkeypatch, stops):
             assert caught.value.signum == signal.SIGTERM
             assert "The same command continues: lra-bench train" in str(caught.value)
             assert not (tmp_path / "results-resumed").exists()
-    resumed = train.train(run, data, tmp_path / "results-resumed")
+    resumed = train.train(run, data, tmp_path / "results-resumed", trackers=["wandb"])
+    assert told == [(tracking.values_of(point), point.step) for point in resumed.curve]
     resumed_state, _ = final_state(run, data)
     assert numbers(resumed) == numbers(whole)
     assert (run.folder / "metrics.jsonl").read_text() == whole_metrics

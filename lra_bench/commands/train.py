@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lra_bench.runs.run import Run
     from lra_bench.spec import Placement
     from lra_bench.training.estimate import Estimate
+    from lra_bench.training.tracking import TrackerName
 
 
 def train(
@@ -76,14 +77,28 @@ def train(
         typer.Option(help="Keep the examples on the device, or on the host and send them in buffers."),
     ] = "auto",
     remat: Remat = False,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="Write the learning curve for TensorBoard too, into `tensorboard` in the run's folder.",
+        ),
+    ] = False,
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="Send the learning curve and the settings to Weights & Biases too.")
+    ] = False,
     results_dir: ResultsDir = None,
 ) -> None:
     """Train a model to its published recipe and write a result record. When interrupted, type the same to continue."""
     from lra_bench.paths import temporary_cache
     from lra_bench.runs.plan import plan_runs
     from lra_bench.spec import parse_overrides
+    from lra_bench.training.tracking import refuse_if_missing
 
     results = chosen_results_dir(results_dir)
+    asked: dict[TrackerName, bool] = {"tensorboard": tensorboard, "wandb": wandb}
+    trackers = [name for name, chosen in asked.items() if chosen]
+    refuse_if_missing(trackers)
     with temporary_cache() if dry_run else nullcontext():
         planned = plan_runs(
             model,
@@ -102,7 +117,7 @@ def train(
     if not (size or data or smoke):
         note_reduced_data(planned)
     if not dry_run:
-        train_all(planned, results, time_limit, data_on, remat)
+        train_all(planned, results, time_limit, data_on, remat, trackers)
 
 
 def refuse_if_not_shared_out(planned: Sequence[PlannedRun]) -> None:
@@ -222,6 +237,7 @@ def train_all(
     minutes: float | None = None,
     placement: Placement = "auto",
     remat: bool = False,
+    trackers: Sequence[TrackerName] = (),
 ) -> None:
     """Train each run and print its result, with the record's file as the last line. After `minutes`, save and stop.
 
@@ -238,7 +254,8 @@ def train_all(
             raise OutOfTime(f"the time limit is reached after {number} of {len(planned)} runs. The same continues.")
         assert item.data_folder is not None, "only a dry run has no data"
         try:
-            print_result(train_run(item.run, item.data_folder, results_dir, deadline, placement, remat), results_dir)
+            record = train_run(item.run, item.data_folder, results_dir, deadline, placement, remat, trackers)
+            print_result(record, results_dir)
         except (UserError, WorkError) as error:
             if len(planned) == 1:
                 raise

@@ -4,6 +4,7 @@ bit."""
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,7 @@ from lra_bench.training.saving import Saver
 from lra_bench.training.setup import set_up
 from lra_bench.training.state import Totals, stream_key
 from lra_bench.training.stopping import StopRequest, only_process_of, out_of_memory_in_words
+from lra_bench.training.tracking import TrackerName, Tracking
 
 DISPATCH_SECONDS = 2.0
 """How long the steps of one dispatch take about: so long do Ctrl-C and the progress bar wait."""
@@ -56,16 +58,23 @@ def train(
     deadline: float | None = None,
     placement: Placement = "auto",
     remat: bool = False,
+    trackers: Sequence[TrackerName] = (),
 ) -> Record:
     """Train, choose the best checkpoint on validation, test it once, write the record. A finished run returns at once.
 
     remat: save memory for time (`models/remat.py`). The mathematics are the same and the roundings are not, so it is
     no part of what names the run.
+    trackers: where the learning curve is sent as well (`training/tracking.py`).
 
     Raises Interrupted (a signal) or OutOfTime (`deadline`, on the clock of `time.monotonic`) after saving, WorkError
     when the loss stops being finite, the device's memory does not suffice, or another process trains the same run.
     """
-    with only_process_of(run), out_of_memory_in_words(run), StopRequest(deadline) as stop:
+    with (
+        only_process_of(run),
+        out_of_memory_in_words(run),
+        StopRequest(deadline) as stop,
+        Tracking(run, trackers) as log,
+    ):
         if is_finished(run.folder):
             return write_result(load_finished(run.folder), run, results_dir)
 
@@ -97,6 +106,7 @@ def train(
             refuse_other_perturbation(run)
         history = history.on(devices_of(run, remat), setup.programs.cost.compile_seconds)
         history.write_metrics(run)  # an epoch after the checkpoint will be repeated: its line goes now
+        log.update(history.curve)
         stop.raise_if_signaled(f"nothing was trained yet. Type the same again: {run.command}")
 
         # ---------------------------------------------------------------- train
@@ -152,6 +162,7 @@ def train(
                 if history.last_is_best:
                     saver.keep_best(step, state)
                 history.write_metrics(run)
+                log.update(history.curve)
                 progress.log(history.describe_epoch())
                 if stop.wanted or saver.due_after_epoch or step == total:
                     saver.save(step, state, history)
