@@ -15,7 +15,7 @@ from typing import Protocol, cast
 
 from lra_bench.datasource import DataSource
 from lra_bench.errors import UserError
-from lra_bench.spec import Frozen, Recipe, Task, unknown
+from lra_bench.spec import STATUS_MARKS, Frozen, PublishedStatus, Recipe, Task, unknown
 
 ENTRY_POINTS = "lra_bench.models"
 """The entry point group in which an installed package names its layers: `my-layer = "my_package.my_module:MyLayer"`."""
@@ -37,6 +37,8 @@ class RecipeModule(Protocol):
     PAPER: str
     Config: type[Frozen]
     RECIPES: dict[str, Recipe]
+    PUBLISHED_STATUS: dict[str, PublishedStatus]
+    """The status of each task's published accuracy that was not read in its own source. Most modules leave it out."""
 
 
 def _modules_of(package: str) -> list[str]:
@@ -108,6 +110,17 @@ def recipes_of(task: str) -> dict[str, Recipe]:
         return recipes
     changes = {"published": None, "notes": f"{task_title(source)}'s recipe on another task"}
     return {model: recipe.model_copy(update=changes) for model, recipe in recipes.items()}
+
+
+def published_mark(model: str, task: str) -> str:
+    """The footnote letter of the published accuracy of a model's recipe for a task, a key of `spec.STATUS_MEANINGS`.
+
+    It is "" where the number was read in its own source, and for a model that is not lra-bench's own.
+    """
+    if model not in model_names():
+        return ""
+    statuses: dict[str, PublishedStatus] = getattr(recipe_module(model), "PUBLISHED_STATUS", {})
+    return STATUS_MARKS[statuses[task]] if task in statuses else ""
 
 
 def installed_layers() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The bench command: what it records, how it compares, and one sentence for each kind of bad input."""
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -10,6 +11,8 @@ import pytest
 from lra_bench import cli
 from lra_bench.bench import case, timing
 from lra_bench.bench import run as bench_run
+from lra_bench.bench.apart import in_own_process, memory_left_free
+from lra_bench.bench.case import Measured
 from lra_bench.bench.plan import BenchRequest, default_batch, parse_lengths
 from lra_bench.bench.ratios import earlier_speeds, ratios
 from lra_bench.bench.run import run_bench
@@ -98,7 +101,7 @@ def test_a_measured_cell_is_not_measured_again_unless_asked(measured, monkeypatc
 
     def again(cell, on_measured):
         calls.append(cell)
-        return [Measurement.model_validate(measurement(0.01, 2, 32))]
+        return [Measured(Measurement.model_validate(measurement(0.01, 2, 32)), 1)]
 
     monkeypatch.setattr(bench_run, "measure_case", again)
     want = {"lengths": "32", "overrides": {**SMALL, "bidirectional": False}}
@@ -112,6 +115,39 @@ def test_a_measured_cell_is_not_measured_again_unless_asked(measured, monkeypatc
     assert [load_any(path).length for path in changed] == [32]
     for path, text in kept.items():
         path.write_text(text)
+
+
+@pytest.mark.parametrize("free", [True, False], ids=["in processes of their own", "here, where the GPU serves one"])
+def test_on_a_gpu_several_shapes_are_measured_apart(tmp_path, monkeypatch, free):
+    apart, here = [], []
+
+    def measured(request, planned, best, on_measured):
+        here.append(planned[0].data.length)
+        return bench_run.make_record(planned[0], False, 1, [], ""), timing.Roofline(1.0, 1.0)
+
+    def in_own_process(function, request, number, best):
+        apart.append((number, best))
+        return function(request, number, best) if free else None
+
+    monkeypatch.setattr(bench_run, "measure_one", measured)
+    monkeypatch.setattr(bench_run, "in_own_process", in_own_process)
+    monkeypatch.setattr(bench_run.jax, "default_backend", lambda: "gpu")
+    output = run(tmp_path, lengths="32,64")
+    assert apart == [(0, None), (1, timing.Roofline(1.0, 1.0))]
+    assert here == [record["length"] for record in output["records"]] == [32, 64]
+    run(tmp_path, lengths="32", again=True)
+    assert len(apart) == 2, "a single shape needs no other process"
+
+
+def test_a_process_of_its_own_gives_its_value_or_says_that_it_ended():
+    assert in_own_process(os.getpid) != os.getpid()
+    with pytest.raises(FileNotFoundError):
+        in_own_process(os.stat, "missing")
+    with pytest.raises(WorkError, match="ended in the middle"):
+        in_own_process(os._exit, 1)
+    with memory_left_free():
+        assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert "XLA_PYTHON_CLIENT_PREALLOCATE" not in os.environ
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from lra_bench.data.manifest import load_manifest
 from lra_bench.data.prepare import prepare
 from lra_bench.errors import UserError, WorkError
 from lra_bench.records.files import load_record
-from lra_bench.records.finished import write_finished
+from lra_bench.records.finished import load_correct, write_finished
 from lra_bench.records.schema import Record
 from lra_bench.runs.run import make_run
 from lra_bench.training import train
@@ -30,9 +30,18 @@ def test_recorded_accuracy_is_reproduced_or_its_absence_told(tmp_path, monkeypat
     found = json.loads(capsys.readouterr().out)
     assert (found["test_accuracy"], found["recorded_test_accuracy"]) == (record.accuracy.test,) * 2
     assert found["val_accuracy"] == record.accuracy.best_val
+    kept = run.folder / "test_correct.npy"
+    assert load_correct(run.folder, record).sum() == round(500 * record.accuracy.test)
 
     once = set_up(run, data)
     monkeypatch.setattr("lra_bench.training.evaluate.set_up", lambda *_: once)
+    sound, sums = kept.read_bytes(), (run.folder / "SHA256SUMS").read_text()
+    for damage in (kept.unlink, lambda: kept.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))):
+        damage()
+        evaluate(run.name)
+        assert kept.read_bytes() == sound
+        assert sorted((run.folder / "SHA256SUMS").read_text().splitlines()) == sorted(sums.splitlines())
+    capsys.readouterr()
     values = load_record(result).model_dump(mode="json")
     values["accuracy"]["test"] += 1 / 500
     write_finished(run.folder, Record.model_validate(values))

@@ -136,6 +136,9 @@ def test_streamed_run_equals_resident_run_bit_for_bit_also_resumed(data, tmp_pat
         monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / placement))
         found[placement] = story(train.train(run, data, tmp_path / f"results-{placement}", placement=placement))
     assert found["host"] == found["device"]
+    kept = [path.read_bytes() for path in tmp_path.glob("*/runs/*/*/*/test_correct.npy")]
+    assert len(kept) == 2
+    assert kept[0] == kept[1]
 
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "resumed"))
     monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)

@@ -64,6 +64,9 @@ def test_two_devices_give_the_result_of_one(tmp_path, monkeypatch):
     mine = Checkpoints(run.folder / "checkpoints").restore_last(fresh)
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "two"))
     others = Checkpoints(run.folder / "checkpoints").restore_last(fresh)
+    kept = [np.unpackbits(np.load(place), count=500) for place in tmp_path.glob("*/runs/*/*/*/test_correct.npy")]
+    assert len(kept) == 2
+    assert (kept[0] == kept[1]).mean() > 0.99, "in the order of the split, but for ties that round otherwise"
     leaves = [jax.tree.leaves((saved[0].params, saved[0].stats)) for saved in (mine, others)]
     start = jax.tree.leaves((fresh.params, fresh.stats))
     for a, b, before in zip(*leaves, start, strict=True):

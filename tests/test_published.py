@@ -1,10 +1,17 @@
 """The published accuracies of the recipes and of published.json: both are quoted by hand, so they must agree."""
 
 import pytest
+from matplotlib.text import Text
 
-from lra_bench.registry import cli_name, model_names, recipe_module
+from lra_bench.commands.show import describe, described_lines, descriptions_of
+from lra_bench.recipes.s5_ptd import RECIPES
+from lra_bench.records.validate import _plausible
+from lra_bench.registry import cli_name, model_names, published_mark, recipe_module
+from lra_bench.report import figures
 from lra_bench.report.published import published
-from lra_bench.report.select import LRA
+from lra_bench.report.select import LRA, Entry
+from lra_bench.report.table import MARKS
+from tests.made_records import train_record
 
 ROWS = {
     "lru": "LRU",
@@ -70,6 +77,34 @@ def test_recipes_and_quoted_cells_agree():
     }
     assert different == {place: (recipe, quoted) for place, (recipe, quoted, _) in DIFFERENT.items()}
     assert len(compared) == 6 * len(ROWS) - len(ABSENT)
+
+
+def test_a_recipes_number_has_the_mark_of_its_quoted_cell():
+    for model, task, accuracy, quoted in cells():
+        read_elsewhere = accuracy is None or (model, task) in DIFFERENT
+        assert published_mark(model, task) == ("" if read_elsewhere else quoted.status_mark)
+    assert published_mark("my_layer:MyLayer", "listops") == published_mark("s5_ptd", "pathfinder64") == ""
+
+
+def test_a_number_that_was_not_read_is_marked_where_it_is_shown(unproved):
+    warned = [why for _, why in _plausible(train_record("s5_ptd", test=0.9, recipe=RECIPES["listops"]))]
+    assert "published 62.75 % (n, not verified: no source was read for this number); expected" in warned[0]
+    assert describe("s5-ptd")["marks"]["image"] == "s, secondary: read in another work than the model's own paper"
+    assert "marks" not in describe("s5")
+    for name in ("s5-ptd/listops", "s5/listops"):
+        lines = described_lines(describe(name), "", descriptions_of(name, describe(name)))
+        (line,) = [line for line in lines if line.startswith("published: ")]
+        assert ("# n, not verified" in line) == (name == "s5-ptd/listops")
+
+
+def test_figures_mark_a_published_number_that_was_not_read():
+    record = train_record("s5_ptd", recipe=RECIPES["listops"])
+    for cell, letters in ((Entry("a", record), ["n"]), (Entry("b", train_record()), [])):
+        cells = {("model", "listops"): [cell]}
+        for draw in (figures._draw_seeds, figures._draw_differences, figures._draw_curves):
+            texts = [text.get_text() for text in draw(cells, ["listops"], ["model"]).findobj(Text)]
+            assert [text for text in texts if text in MARKS] == letters
+        assert figures._marks_of(cells).count("not verified") == len(letters)
 
 
 def test_recipes_without_a_published_accuracy_are_known():

@@ -8,9 +8,13 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from lra_bench.errors import WorkError
+from lra_bench.records.files import write_record
+from lra_bench.report import report
 from lra_bench.report.drawing import COLORS, DARK, FEATURED, LIGHT, Picture, darken, panels, styles, thinned
 from lra_bench.report.figures import pictures
 from lra_bench.report.select import Loaded, select_records
+from lra_bench.report.stamp import stamp_of
 from tests.made_records import bench_record, robustness_record, train_record
 
 pytestmark = pytest.mark.usefixtures("unproved")
@@ -59,6 +63,46 @@ def test_the_same_records_give_the_same_bytes(drawn):
     for picture in drawn.values():
         assert b"matplotlib" not in picture.png.lower()
         assert "dc:date" not in picture.svg
+
+
+def test_each_file_has_the_stamp_of_what_it_is_drawn_from(drawn):
+    records = some_records()
+    stamp = stamp_of(select_records(records), records)
+    assert stamp == stamp_of(select_records(records[::-1]), records[::-1])
+    for picture in drawn.values():
+        for content in picture.files.values():
+            assert stamp.encode() in (content if isinstance(content, bytes) else content.encode())
+        assert Image.open(io.BytesIO(picture.png)).info["Comment"] == stamp
+    assert stamp != stamp_of(select_records(records), records[:-1])
+
+
+def test_check_finds_figures_that_are_out_of_date_and_draws_none(tmp_path, monkeypatch):
+    def quickly(drawing, stamp):
+        return Picture(drawing.name, drawing.title, "", f"<svg>{stamp}</svg>", stamp.encode(), stamp.encode())
+
+    monkeypatch.setattr("lra_bench.report.figures.render", quickly)
+    results, out = tmp_path / "results", tmp_path / "out"
+    for seed in (0, 1):
+        write_record(results, train_record("s5", seed=seed))
+    report(results, out)
+
+    def never(*_):
+        raise AssertionError("a check must not draw")
+
+    monkeypatch.setattr("lra_bench.report.figures.render", never)
+    report(results, out, check=True)
+    (out / "figures" / "old.svg").write_text("<svg/>")
+    (out / "figures" / "seeds.png").unlink()
+    with pytest.raises(WorkError, match=r"seeds\.png is missing; figures/old\.svg has no records\."):
+        report(results, out, check=True)
+    write_record(results, train_record("s5", seed=2))
+    report(results, out, pictures=False)
+    with pytest.raises(WorkError, match=r"give: figures/accuracy.*svg was drawn from other records or by other code"):
+        report(results, out, check=True)
+    report(results, out, check=True, pictures=False)
+    for path in (out / "figures").iterdir():
+        path.unlink()
+    report(results, out, check=True)
 
 
 def test_light_and_dark(drawn):

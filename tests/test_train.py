@@ -21,7 +21,7 @@ from lra_bench.errors import Interrupted, UserError, WorkError
 from lra_bench.records.files import load_record
 from lra_bench.runs.run import load_run, make_run, write_settings
 from lra_bench.training import setup as training_setup
-from lra_bench.training import train
+from lra_bench.training import tracking, train
 from lra_bench.training.checkpoint import Checkpoints, saved_steps
 from lra_bench.training.input_pipeline import ResidentPipeline
 from lra_bench.training.setup import set_up
@@ -60,6 +60,8 @@ def test_resumed_run_equals_uninterrupted(data, tmp_path, monkeypatch, stops):
 
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "resumed"))
     monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
+    told = []
+    monkeypatch.setitem(tracking.OPEN, "wandb", lambda *_: tracking.Tracker(lambda *v: told.append(v), list, 0))
     for at in stops:
         with monkeypatch.context() as patch:
             stop_at_step(patch, at)
@@ -68,7 +70,8 @@ def test_resumed_run_equals_uninterrupted(data, tmp_path, monkeypatch, stops):
             assert caught.value.signum == signal.SIGTERM
             assert "The same command continues: lra-bench train" in str(caught.value)
             assert not (tmp_path / "results-resumed").exists()
-    resumed = train.train(run, data, tmp_path / "results-resumed")
+    resumed = train.train(run, data, tmp_path / "results-resumed", trackers=["wandb"])
+    assert told == [(tracking.values_of(point), point.step) for point in resumed.curve]
     resumed_state, _ = final_state(run, data)
     assert numbers(resumed) == numbers(whole)
     assert (run.folder / "metrics.jsonl").read_text() == whole_metrics
@@ -219,7 +222,10 @@ def test_reported_accuracy_is_of_the_best_epochs_checkpoint(data, tmp_path, monk
     history = checkpoints.history()
     params, stats = checkpoints.restore_best(history.best_step, state)
     assert setup.evaluate(params, stats, "val")[1] == record.accuracy.best_val
-    assert setup.evaluate(params, stats, "test") == (record.accuracy.test_loss, record.accuracy.test)
+    score = setup.evaluate(params, stats, "test")
+    assert (score.loss, score.accuracy) == (record.accuracy.test_loss, record.accuracy.test)
+    kept = np.load(run.folder / "test_correct.npy")
+    np.testing.assert_array_equal(np.unpackbits(kept, count=len(score.correct)).astype(bool), score.correct)
     values = [point.val_accuracy for point in record.curve]
     assert record.accuracy.best_val == max(values)
     assert record.accuracy.best_epoch == record.curve[values.index(max(values))].epoch == history.best_epoch
@@ -236,8 +242,10 @@ def test_evaluation_counts_every_example_once(data, tmp_path):
     logits = [score(state.params, state.stats, one)[0] for one in ones]
     few = PackedSplit(*(np.asarray(column)[:40] for column in test.examples))
     setup.data["test"] = ResidentPipeline(few, stream_key(0, 1), setup.mesh)
-    correct = (np.argmax(np.stack(logits), axis=-1) == np.asarray(few.labels)).mean()
-    assert setup.evaluate(state.params, state.stats, "test")[1] == correct
+    correct = np.argmax(np.stack(logits), axis=-1) == np.asarray(few.labels)
+    score = setup.evaluate(state.params, state.stats, "test")
+    assert score.accuracy == correct.mean()
+    np.testing.assert_array_equal(score.correct, correct)
 
 
 @pytest.mark.slow
@@ -281,7 +289,8 @@ def test_validation_that_is_not_finite_is_divergence_and_keeps_the_last_good_che
 
     def overflows_in_epoch_2(setup, params, stats, split):
         scored.append(split)
-        return (float("nan"), 0.5) if len(scored) == 2 else evaluate(setup, params, stats, split)
+        score = evaluate(setup, params, stats, split)
+        return score._replace(loss=float("nan")) if len(scored) == 2 else score
 
     monkeypatch.setattr(training_setup.TrainingSetup, "evaluate", overflows_in_epoch_2)
     said = r"the validation loss after step 100 was not finite.* The last good checkpoint is in .*/checkpoints\."

@@ -12,6 +12,7 @@ from lra_bench.commands.import_ import import_
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.prepare import prepare
 from lra_bench.errors import OutOfTime, UserError
+from lra_bench.records.finished import load_correct, load_finished
 from lra_bench.runs.run import load_run, make_run
 from lra_bench.runs.transfer import export_runs, import_runs
 from lra_bench.training import setup, train
@@ -70,6 +71,7 @@ def test_finished_runs_travel_without_their_resume_state_and_are_not_overwritten
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "other"))
     import_runs(tmp_path / "runs.tar.xz")
     assert sorted(path.name for path in (run.folder / "checkpoints").iterdir()) == ["best"]
+    assert load_correct(run.folder, load_finished(run.folder)).size == 500
     (run.folder / "result.json").write_text("mine")
     import_(tmp_path / "runs.tar.xz")
     assert "Nothing new" in capsys.readouterr().err

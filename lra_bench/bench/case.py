@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,27 +91,41 @@ class BenchCase(NetworkCase):
     """A case to measure."""
 
     settings: TimingSettings
-    roofline: Roofline
 
 
-def measure_case(case: BenchCase, on_measured: Callable[[], None]) -> list[Measurement]:
+class Measured(NamedTuple):
+    """A measurement, still without its share of the roofline, and the bytes that any program must move for it."""
+
+    measurement: Measurement
+    moved: int
+
+    def beside(self, roofline: Roofline) -> Measurement:
+        """The measurement with the share of the least time that the device can take."""
+        found = self.measurement
+        fraction = roofline.seconds(found.flops or 0.0, self.moved) / found.seconds.median
+        return found.model_copy(update={"roofline_fraction": fraction})
+
+
+def measure_case(case: BenchCase, on_measured: Callable[[], None]) -> list[Measured]:
     """Make every measurement of a case. `on_measured` is called after each kind of call.
+
+    The call that needs most memory comes last, so that the device's count of its peak rises with each of them.
 
     Raises DoesNotFit where a program needs more memory than is free.
     """
     pipelines = case.pipelines()
-    found = measure_training(case, pipelines)
+    recurrent = measure_recurrent(case)
     on_measured()
-    found += measure_forward(case, pipelines["synthetic"])
+    forward = measure_forward(case, pipelines["synthetic"])
     on_measured()
-    found += measure_recurrent(case)
+    training = measure_training(case, pipelines)
     on_measured()
-    return found
+    return [*training, *forward, *recurrent]
 
 
 def measure_training(
     case: BenchCase, pipelines: Mapping[Literal["synthetic", "data"], InputPipeline]
-) -> list[Measurement]:
+) -> list[Measured]:
     """Measure the training step as `train` runs it, many to a dispatch, on synthetic and real data in turn."""
     contenders: dict[str, Calls] = {}
     costs: dict[str, Cost] = {}
@@ -170,7 +184,7 @@ def training_calls(case: NetworkCase, program: TrainProgram, state: TrainState, 
     return calls
 
 
-def measure_forward(case: BenchCase, pipeline: InputPipeline) -> list[Measurement]:
+def measure_forward(case: BenchCase, pipeline: InputPipeline) -> list[Measured]:
     """Measure the forward pass as evaluation runs it: logits, loss and the number of correct answers."""
     network, params, stats = case.network
     params, stats = replicate((params, stats), case.mesh)
@@ -188,7 +202,7 @@ def measure_forward(case: BenchCase, pipeline: InputPipeline) -> list[Measuremen
             while n:
                 here = min(n, whole)
                 counted = replicate(jnp.asarray(here * case.batch_size, jnp.int32), case.mesh)
-                totals = program(params, stats, totals, EvalRows(rows.examples, counted))
+                totals, _ = program(params, stats, totals, EvalRows(rows.examples, counted))
                 n -= here
             jax.block_until_ready(totals)
 
@@ -197,7 +211,7 @@ def measure_forward(case: BenchCase, pipeline: InputPipeline) -> list[Measuremen
     return [measurement(case, "forward", "synthetic", timing, cost, peak, moved, case.batch_size)]
 
 
-def measure_recurrent(case: BenchCase) -> list[Measurement]:
+def measure_recurrent(case: BenchCase) -> list[Measured]:
     """Measure one step of the recurrence for every example of the batch. A network without a step gives nothing."""
     network, params, stats = case.network
     rows = case.batch_size * case.shape.documents
@@ -247,15 +261,15 @@ def measurement(
     peak: PeakMemory,
     moved: int,
     examples: int | None,
-) -> Measurement:
-    """Put a measurement together as a record has it.
+) -> Measured:
+    """Put a measurement together as a record has it, but for its share of the roofline.
 
     moved: the bytes of parameters, states and inputs that any program must read or write.
     examples: the number in one call; None for the recurrent step, which takes no whole example.
     """
     per_device = 1 / (timing.median * jax.device_count())
     tokens = case.batch_size * case.shape.documents * (case.shape.length if examples else 1)
-    return Measurement(
+    found = Measurement(
         call=call,
         input=source,
         seconds=timing,
@@ -264,9 +278,10 @@ def measurement(
         compile_seconds=cost.compile_seconds,
         flops=cost.flops or None,
         bytes_accessed=cost.bytes_accessed or None,
-        roofline_fraction=case.roofline.seconds(cost.flops, moved) / timing.median,
+        roofline_fraction=None,
         **peak.fields(cost),
     )
+    return Measured(found, moved)
 
 
 def copied(tree: Any) -> Any:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 
+from lra_bench.bench.apart import in_own_process
 from lra_bench.bench.case import BenchCase, DoesNotFit, measure_case
 from lra_bench.bench.plan import BenchRequest, PlannedCase, plan
 from lra_bench.bench.ratios import Earlier, Ratio, earlier_speeds, ratios
 from lra_bench.bench.timing import SMOKE_TIMING, Roofline, TimingSettings, measure_roofline
 from lra_bench.errors import UserError, WorkError
-from lra_bench.machine.environment import start_jax
+from lra_bench.machine.environment import NoDevice, start_jax
 from lra_bench.machine.system import describe_provenance, describe_system
 from lra_bench.paths import write_atomically
 from lra_bench.progress import Progress
@@ -63,8 +65,11 @@ def run_bench(request: BenchRequest, against: str | None, results_dir: Path) -> 
 
 
 def measure_all(request: BenchRequest, planned: list[PlannedCase], earlier: Earlier, results_dir: Path) -> BenchOutcome:
-    """Measure the planned shapes one after another. A shape with a record is measured again only with `again`."""
-    settings = SMOKE_TIMING if request.smoke else TimingSettings()
+    """Measure the planned shapes one after another. A shape with a record is measured again only with `again`.
+
+    Several shapes on a GPU are measured in a process each (`bench/apart.py`).
+    """
+    apart = len(planned) > 1 and jax.default_backend() == "gpu"
     records: list[BenchRecord] = []
     skipped: list[Skipped] = []
     roofline: Roofline | None = None
@@ -80,11 +85,11 @@ def measure_all(request: BenchRequest, planned: list[PlannedCase], earlier: Earl
                 records.append(measured_before(path))
                 progress.log(f"{name}: measured before, {path}; --again measures anew")
             else:
-                roofline = measure_roofline(request.precision, settings).or_better(roofline)
                 try:
-                    case = BenchCase(run, shape, data, request.remat, settings, roofline)
-                    measured = measure_case(case, lambda: progress.advance(1))
-                    record = make_record(run, request.remat, case.parameters, measured, describe_roofline(roofline))
+                    found = in_own_process(measure_planned, request, i, roofline) if apart else None
+                    if found is None:
+                        found = measure_one(request, (run, shape, data), roofline, lambda: progress.advance(1))
+                    record, roofline = found
                     write_atomically(path, record_text(record))  # a measurement may be replaced by a newer one
                     records.append(record)
                 except DoesNotFit as error:
@@ -92,6 +97,37 @@ def measure_all(request: BenchRequest, planned: list[PlannedCase], earlier: Earl
                     progress.log(f"{name}: skipped, {error}; try --batch with less")
             progress.at(KINDS_OF_CALL * (i + 1), KINDS_OF_CALL * len(planned))
     return BenchOutcome(records, skipped, ratios(records, earlier))
+
+
+def measure_one(
+    request: BenchRequest, planned: PlannedCase, best: Roofline | None, on_measured: Callable[[], None]
+) -> tuple[BenchRecord, Roofline]:
+    """Measure one shape: its record, and the device's limits, which are those of `best` where that was better.
+
+    The limits are measured last, because the device counts their memory as well. Raises DoesNotFit.
+    """
+    settings = SMOKE_TIMING if request.smoke else TimingSettings()
+    run, shape, data = planned
+    case = BenchCase(run, shape, data, request.remat, settings)
+    measured = measure_case(case, on_measured)
+    roofline = measure_roofline(request.precision, settings).or_better(best)
+    beside = [item.beside(roofline) for item in measured]
+    return make_record(run, request.remat, case.parameters, beside, describe_roofline(roofline)), roofline
+
+
+def measure_planned(request: BenchRequest, number: int, best: Roofline | None) -> tuple[BenchRecord, Roofline] | None:
+    """Measure the shape of this number in a new process, which plans the request again; None where it gets no GPU.
+
+    A GPU may be set to serve one process only. Raises DoesNotFit.
+    """
+    try:
+        start_jax()
+    except NoDevice:
+        return None
+    if jax.default_backend() != "gpu":
+        return None
+    jax.config.update("jax_enable_compilation_cache", False)
+    return measure_one(request, plan(request)[number], best, lambda: None)
 
 
 def measured_before(path: Path) -> BenchRecord:
@@ -134,6 +170,6 @@ def command_of(run: Run, remat: bool) -> str:
 def describe_roofline(roofline: Roofline) -> str:
     """The device's limits, as a record's note."""
     return (
-        f"Best rates of the device in this process: products {roofline.flops_per_second / 1e9:,.0f} GFLOP/s, "
+        f"Best rates of the device measured beside: products {roofline.flops_per_second / 1e9:,.0f} GFLOP/s, "
         f"copies {roofline.bytes_per_second / 1e9:,.0f} GB/s."
     )

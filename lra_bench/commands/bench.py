@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 LEGEND = (
     "Shape: batch × length. *: the compiler's estimate. Roofline: share of the least time that this device can take, "
-    "by the best rates measured in this process."
+    "by the best rates measured beside."
 )
 
 
@@ -90,6 +91,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure throughput, memory and compile time on fixed shapes, and write result records."""
+    from lra_bench.bench.apart import memory_left_free
     from lra_bench.spec import parse_overrides
 
     measures_only = {"--against": against, "--plot": plot, "--data": data, "--again": again}
@@ -98,7 +100,9 @@ def bench(
         from lra_bench.report.drawing import refuse_if_not_drawable
 
         refuse_if_not_drawable(plot)
-    chosen = chosen_precision(precision, device_is_here=target is None)  # before anything else imports JAX
+    several = target is None and not profile and may_be_several(model, task, lengths)
+    with memory_left_free() if several else nullcontext():
+        chosen = chosen_precision(precision, device_is_here=target is None)  # before anything else imports JAX
     from lra_bench.bench.plan import BenchRequest
 
     request = BenchRequest(
@@ -120,6 +124,12 @@ def bench(
         show_profiles(request, top, as_json)
     else:
         measure(request, against, plot, chosen_results_dir(results_dir), as_json)
+
+
+def may_be_several(model: list[str] | None, task: list[str] | None, lengths: str | None) -> bool:
+    """Whether options ask for more than one shape."""
+    names = [*(model or ["s5"]), *(task or ["all"])]
+    return len(names) > 2 or "all" in names or "," in (lengths or "")
 
 
 def measure(request: BenchRequest, against: str | None, plot: Path | None, results_dir: Path, as_json: bool) -> None:
@@ -250,15 +260,15 @@ def print_data_difference(console: Console, record: BenchRecord) -> None:
 
 def draw(plot: Path, records: list[BenchRecord]) -> None:
     """Draw time and memory of the training step against length into a file."""
-    from lra_bench.report.drawing import write_picture
+    from lra_bench.report.drawing import render, write_picture
     from lra_bench.report.select import Loaded
-    from lra_bench.report.speed_figures import lines_of, scaling_pictures
+    from lra_bench.report.speed_figures import lines_of, scaling_drawings
 
     # The report draws published networks only. Here the user asked for the changed ones, so they pass as published.
     asked_for = {"overrides": {}, "remat": False}
     loaded = [Loaded(record.digest, record.model_copy(update=asked_for)) for record in records]
-    pictures = scaling_pictures(loaded, list(lines_of(loaded)), fewest=2)
-    if not pictures:
+    drawings = scaling_drawings(loaded, list(lines_of(loaded)), fewest=2)
+    if not drawings:
         print("No picture: it needs one recipe at two lengths or more.", file=sys.stderr)
         return
-    write_picture(pictures[0], plot)
+    write_picture(render(drawings[0]), plot)

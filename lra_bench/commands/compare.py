@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lra_bench.commands.options import Json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lra_bench.runs.run import Run
 
 RUN = "A run's folder or name."
 
@@ -17,7 +25,11 @@ def compare(
     second: Annotated[str, typer.Argument(help=RUN, metavar="B")],
     as_json: Json = False,
 ) -> None:
-    """Show two runs side by side: settings that differ, curves, test accuracy, speed and memory."""
+    """Show two runs side by side: settings that differ, curves, test accuracy, speed and memory.
+
+    Finished runs with the same test set are tested on it example by example (McNemar). Where both have other seeds on
+    this machine, an interval of the difference of their means is shown as well.
+    """
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
@@ -26,8 +38,9 @@ def compare(
     described = [describe(name) for name in (first, second)]
     rows = {name: [one[name] for one in described] for name in described[0]}
     rows |= {name: values for name, values in settings_of_both(first, second).items() if values[0] != values[1]}
+    paired, why_not = paired_tests(first, second)
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps({**rows, **({"paired": paired} if paired else {})}, indent=1))
         return
     table = Table(box=SIMPLE)
     for title in ("", "A", "B"):
@@ -35,6 +48,8 @@ def compare(
     for name, values in rows.items():
         table.add_row(Text(name), *(Text(written(value)) for value in values))
     Console().print(table)
+    for line in [why_not] if paired is None else sentences_of(paired):
+        print(line)
 
 
 def written(value: Any) -> str:
@@ -85,6 +100,74 @@ def settings_of_both(first: str, second: str) -> dict[str, list[Any]]:
         found.append(flat({**fields, "recipe": run.recipe.identity()}))
     names = dict.fromkeys([*found[0], *found[1]])
     return {name: [one.get(name) for one in found] for name in names}
+
+
+def paired_tests(first: str, second: str) -> tuple[dict[str, Any] | None, str]:
+    """Test two runs on the test examples they share; or None, and a sentence that says why this is not possible.
+
+    Raises UserError where the file of a run's correct examples is damaged.
+    """
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from lra_bench.records.finished import is_finished, load_correct, load_finished
+    from lra_bench.report.paired import mcnemar, paired_bootstrap
+    from lra_bench.runs.run import find_run, load_run
+
+    folders = [find_run(name) for name in (first, second)]
+    runs = [load_run(folder) for folder in folders]
+    if runs[0].data.fingerprint != runs[1].data.fingerprint:
+        return None, "No paired test: the runs have different test sets."
+    correct = []
+    for folder, run in zip(folders, runs, strict=True):
+        found = load_correct(folder, load_finished(folder)) if is_finished(folder) else None
+        if found is None:
+            return None, (
+                f"No paired test: {run.name} does not keep which test examples are right. "
+                f"`lra-bench evaluate {folder.name}` writes it once the run has ended."
+            )
+        correct.append(found)
+    tested: dict[str, Any] = asdict(mcnemar(*correct))
+    seeds = [all_seeds(folder, run) for folder, run in zip(folders, runs, strict=True)]
+    if runs[0].digest != runs[1].digest and min(map(len, seeds)) > 1:
+        a, b = (np.stack(list(found.values())) for found in seeds)
+        interval = paired_bootstrap(a, b)
+        tested["seeds"] = [list(found) for found in seeds]
+        tested["difference"] = float(a.mean() - b.mean())
+        tested["interval"] = [interval.low, interval.high]
+    return tested, ""
+
+
+def all_seeds(folder: Path, run: Run) -> dict[int, NDArray[np.bool_]]:
+    """The correct test examples of the finished runs that differ from a run in the seed only, by seed, with its own."""
+    from lra_bench.records.finished import is_finished, load_correct, load_finished
+    from lra_bench.runs.run import all_runs
+
+    folders = [each for each in all_runs() if each.name.startswith(f"{run.digest}-s") and is_finished(each)]
+    found = {}
+    for each in (folder, *folders):
+        record = load_finished(each)
+        correct = load_correct(each, record)
+        if correct is not None:
+            found[record.seed] = correct
+    return dict(sorted(found.items()))
+
+
+def sentences_of(paired: dict[str, Any]) -> list[str]:
+    """What paired tests say, as lines for people."""
+    lines = [
+        f"Test examples that only A classifies correctly: {paired['only_a']:,}, only B: {paired['only_b']:,} "
+        f"(McNemar's χ² {paired['statistic']:.2f}, exact p {paired['p']:.2g})."
+    ]
+    if "interval" in paired:
+        seeds = "; ".join(f"{name}: {', '.join(map(str, of))}" for name, of in zip("AB", paired["seeds"], strict=True))
+        low, high = paired["interval"]
+        lines.append(
+            f"Mean test accuracy of A minus that of B over seeds ({seeds}): {100 * paired['difference']:+.2f} points, "
+            f"95 % interval {100 * low:+.2f} to {100 * high:+.2f} (paired bootstrap over examples and seeds)."
+        )
+    return lines
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -32,9 +32,13 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score a run's best checkpoint again. It must reproduce the recorded accuracy."""
+    """Score a run's best checkpoint again. It must reproduce the recorded accuracy.
+
+    Which test examples are right is kept with a finished run that does not keep it yet, for `lra-bench compare`.
+    """
     from lra_bench.machine.environment import start_jax
-    from lra_bench.records.finished import is_finished, load_finished
+    from lra_bench.progress import print_line
+    from lra_bench.records.finished import CORRECT, is_finished, keep_correct, load_finished
     from lra_bench.runs.run import find_run, load_run
 
     if predictions is not None:
@@ -52,8 +56,8 @@ def evaluate(
     findings = {
         "run": described.name,
         "epoch": history.best_epoch,
-        "val_accuracy": val[1],
-        "test_accuracy": test[1],
+        "val_accuracy": val.accuracy,
+        "test_accuracy": test.accuracy,
         "recorded_test_accuracy": recorded,
     }
     if as_json:
@@ -62,12 +66,18 @@ def evaluate(
         unrecorded = f"not recorded: the run {record.status}" if record else "not recorded yet: the run is unfinished"
         comparison = unrecorded if recorded is None else f"recorded {recorded:.2%}"
         print(
-            f"{described.name}, epoch {history.best_epoch:g}: validation {val[1]:.2%}, test {test[1]:.2%} "
+            f"{described.name}, epoch {history.best_epoch:g}: validation {val.accuracy:.2%}, test {test.accuracy:.2%} "
             f"({comparison})"
         )
     n = described.data.counts["test"]
-    if recorded is not None and round(recorded * n) != round(test[1] * n):
-        raise WorkError(f"{described.name} scores {test[1]:.4%} on the test split, its record says {recorded:.4%}.")
+    if record is None or recorded is None:
+        return
+    if round(recorded * n) != round(test.accuracy * n):
+        raise WorkError(
+            f"{described.name} scores {test.accuracy:.4%} on the test split, its record says {recorded:.4%}."
+        )
+    if keep_correct(folder, record, test.correct):
+        print_line(f"Which test examples are right is now kept in {folder / CORRECT}.")
 
 
 def refuse_other_format(file: Path) -> None:

@@ -94,8 +94,8 @@ def models() -> list[Row]:
 
 
 def recipes() -> list[Row]:
-    """List every recipe with its sizes and its published accuracy."""
-    from lra_bench.registry import cli_name, recipes_of, task_names
+    """List every recipe with its sizes and its published accuracy, whose mark `show RECIPE` explains."""
+    from lra_bench.registry import cli_name, published_mark, recipes_of, task_names
 
     return [
         {
@@ -105,6 +105,7 @@ def recipes() -> list[Row]:
             "batch": recipe.batch_size,
             "epochs": round(recipe.epochs, 2),
             "published %": recipe.published,
+            "mark": published_mark(model, task) or None,
         }
         for task in task_names()
         for model, recipe in recipes_of(task).items()

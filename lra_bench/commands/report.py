@@ -59,7 +59,7 @@ def report(
         bool, typer.Option("--pictures/--no-pictures", help="Draw the figures. This needs the extra `plots`.")
     ] = True,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing, and fail if the tables are out of date.")
+        bool, typer.Option("--check", help="Write nothing, and fail if the tables or the figures are out of date.")
     ] = False,
     site: Annotated[
         Path | None,
@@ -98,7 +98,7 @@ def report(
     if as_json:
         print(made.files["leaderboard.json"], end="")
     elif check:
-        print(f"The tables in {out_dir or results} are what its records give.")
+        print(f"The files in {out_dir or results} are what its records give.")
     else:
         print_files(out_dir or results, list(made.files))
     if site is not None:

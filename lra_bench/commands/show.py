@@ -97,15 +97,21 @@ def describe_task(name: str) -> dict[str, Any]:
 
 def describe_model(name: str) -> dict[str, Any]:
     """Describe a model, with its paper and its published accuracy on each task."""
-    from lra_bench.registry import canonical_model, model_title, recipe_module, task_names
+    from lra_bench.registry import canonical_model, model_title, published_mark, recipe_module, task_names
+    from lra_bench.spec import with_meaning
 
-    module = recipe_module(canonical_model(name))
+    model = canonical_model(name)
+    module = recipe_module(model)
     found = {task: module.RECIPES.get(task) for task in task_names()}
+    marks = {task: published_mark(model, task) for task in found}
     return {
         "model": name,
         "title": model_title(canonical_model(name)),
         "paper": module.PAPER,
         "published %": {task: recipe and recipe.published for task, recipe in found.items()},
+        **(
+            {"marks": {task: with_meaning(mark) for task, mark in marks.items() if mark}} if any(marks.values()) else {}
+        ),
     }
 
 
@@ -136,17 +142,29 @@ def descriptions_of(name: str, values: dict[str, Any]) -> Descriptions:
     """The descriptions of what `describe` returned for a name: of a task, a recipe, a run or a record."""
     from lra_bench.records.schema import BenchRecord, Record, RobustnessRecord
     from lra_bench.runs.run import Run
-    from lra_bench.spec import Frozen, Recipe, Task
+    from lra_bench.spec import Frozen, Task
 
     kinds: dict[object, type[Frozen]] = {"train": Record, "bench": BenchRecord, "robustness": RobustnessRecord}
     if "reference" in values:
-        return field_descriptions(Recipe) | layer_descriptions(name.partition("/")[0])
+        model, _, task = name.partition("/")
+        return recipe_descriptions(model, task)
     if "splits" in values:
         return field_descriptions(Task)
     if "model" not in values or ("data" not in values and "recipe" not in values):
         return {}
     found = field_descriptions(kinds[values["kind"]] if "kind" in values else Run)
-    return {**found, "recipe": field_descriptions(Recipe) | layer_descriptions(values["model"])}
+    task = values["data"]["task"] if "data" in values else values["task"]
+    return {**found, "recipe": recipe_descriptions(values["model"], task)}
+
+
+def recipe_descriptions(model: str, task: str) -> Descriptions:
+    """The descriptions of the fields of a recipe, with the mark of a published accuracy that was not read."""
+    from lra_bench.registry import published_mark
+    from lra_bench.spec import Recipe, with_meaning
+
+    found = field_descriptions(Recipe) | layer_descriptions(model)
+    mark = published_mark(model.replace("-", "_").lower(), task)
+    return {**found, "published": f"{with_meaning(mark)}; {found['published']}"} if mark else found
 
 
 def layer_descriptions(model: str) -> Descriptions:

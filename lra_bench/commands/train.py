@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lra_bench.runs.run import Run
     from lra_bench.spec import Placement
     from lra_bench.training.estimate import Estimate
+    from lra_bench.training.tracking import TrackerName
 
 
 def train(
@@ -82,6 +83,16 @@ def train(
         typer.Option(help="Keep the examples on the device, or on the host and send them in buffers."),
     ] = "auto",
     remat: Remat = False,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="Write the learning curve for TensorBoard too, into `tensorboard` in the run's folder.",
+        ),
+    ] = False,
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="Send the learning curve and the settings to Weights & Biases too.")
+    ] = False,
     results_dir: ResultsDir = None,
 ) -> None:
     """Train a model to its published recipe and write a result record. When interrupted, type the same to continue."""
@@ -89,8 +100,12 @@ def train(
     from lra_bench.runs.plan import plan_runs
     from lra_bench.spec import parse_overrides
     from lra_bench.sweeps.config import sweep_of
+    from lra_bench.training.tracking import refuse_if_missing
 
     results = chosen_results_dir(results_dir)
+    wanted: dict[TrackerName, bool] = {"tensorboard": tensorboard, "wandb": wandb}
+    trackers = [name for name, chosen in wanted.items() if chosen]
+    refuse_if_missing(trackers)
     typed: dict[str, Any] = {"model": model, "task": task, "seed": seed, "set": parse_overrides(settings or [])}
     typed["set"] = {key: [value] for key, value in typed["set"].items()}
     typed |= {"protocol": protocol, "size": size, "data": data, "precision": precision}
@@ -113,7 +128,7 @@ def train(
     if not (asked.size or asked.data or smoke):
         note_reduced_data(planned)
     if not dry_run:
-        train_all(planned, results, time_limit, data_on, remat)
+        train_all(planned, results, time_limit, data_on, remat, trackers)
 
 
 def refuse_if_not_shared_out(planned: Sequence[PlannedRun]) -> None:
@@ -233,6 +248,7 @@ def train_all(
     minutes: float | None = None,
     placement: Placement = "auto",
     remat: bool = False,
+    trackers: Sequence[TrackerName] = (),
 ) -> None:
     """Train each run and print its result, with the record's file as the last line. After `minutes`, save and stop.
 
@@ -249,7 +265,8 @@ def train_all(
             raise OutOfTime(f"the time limit is reached after {number} of {len(planned)} runs. The same continues.")
         assert item.data_folder is not None, "only a dry run has no data"
         try:
-            print_result(train_run(item.run, item.data_folder, results_dir, deadline, placement, remat), results_dir)
+            record = train_run(item.run, item.data_folder, results_dir, deadline, placement, remat, trackers)
+            print_result(record, results_dir)
         except (UserError, WorkError) as error:
             if len(planned) == 1:
                 raise

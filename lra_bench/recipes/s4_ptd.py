@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from lra_bench.recipes import CHOSEN_ON_TEST, PATHX_SEEDS, Perturbed, notes, s4
-from lra_bench.spec import Group, Recipe, Role
+from lra_bench.spec import Group, PublishedStatus, Recipe, Role
 
 TITLE = "S4-PTD"
 PAPER = "Yu et al. 2024 (arXiv 2310.01698)"
@@ -112,3 +112,12 @@ RECIPES: dict[str, Recipe] = dict([
         steps=1_250_000, warmup_steps=200_000, lr=1e-3, weight_decay=0.03, groups=s4.V3_GROUPS, note=PATHX_SEEDS),
 ])
 # fmt: on
+
+PUBLISHED_STATUS: dict[str, PublishedStatus] = {
+    "listops": "memory",
+    "text": "secondary",
+    "retrieval": "secondary",
+    "image": "memory",
+    "pathfinder": "memory",
+    "pathx": "secondary",
+}

@@ -1,8 +1,14 @@
-"""The record in the folder of a finished run: `result.json`, with the checksums of it and of the run's settings."""
+"""The files of a finished run: its record `result.json`, one bit per test example, and the checksums of both and of the
+run's settings."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lra_bench.errors import UserError
 from lra_bench.paths import write_atomically
@@ -14,20 +20,33 @@ from lra_bench.runs.run import SETTINGS
 RECORD = "result.json"
 """The name of the record in the folder of a run. Its presence means that the run has ended."""
 
+CORRECT = "test_correct.npy"
+"""The name of the file with one bit per test example: whether the best checkpoint classified it correctly.
+
+It holds `numpy.packbits` of them in the order of the test split: uint8, (⌈n/8⌉,).
+"""
+
 
 def is_finished(folder: Path) -> bool:
     """Whether the run of this folder has ended."""
     return (folder / RECORD).exists()
 
 
-def write_finished(folder: Path, record: Record) -> None:
+def write_finished(folder: Path, record: Record, correct: NDArray[np.bool_] | None = None) -> None:
     """Write the record of a run that has ended into its folder, with the checksums.
 
-    They come first, so that there is never a record that does not fit them, whenever the process is killed.
+    correct: which test examples were classified correctly, (test examples,); None for a run that was not tested.
+
+    The checksums come first and the record last, so that there is never a record that does not fit them, whenever the
+    process is killed.
     """
     text = record_text(record)
-    write_checksums(folder, checksums_of(folder, [SETTINGS]) | {RECORD: checksum_of(text)})
-    write_atomically(folder / RECORD, text)
+    packed = {} if correct is None else {CORRECT: _packed(correct)}
+    contents: dict[str, str | bytes] = {**packed, RECORD: text}
+    sums = checksums_of(folder, [SETTINGS]) | {name: checksum_of(content) for name, content in contents.items()}
+    write_checksums(folder, sums)
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
 
 
 def load_finished(folder: Path) -> Record:
@@ -40,3 +59,46 @@ def load_finished(folder: Path) -> Record:
             "the run's last checkpoint again, and writes the record anew."
         )
     return load_record(folder / RECORD)
+
+
+def keep_correct(folder: Path, record: Record, correct: NDArray[np.bool_]) -> bool:
+    """Write which test examples a finished run classified correctly, (test examples,), beside its record.
+
+    Returns False, and leaves all as it is, where the run keeps them already.
+    """
+    with contextlib.suppress(UserError):
+        if load_correct(folder, record) is not None:
+            return False
+    packed = _packed(correct)
+    write_checksums(folder, checksums_of(folder, [SETTINGS, RECORD]) | {CORRECT: checksum_of(packed)})
+    write_atomically(folder / CORRECT, packed)
+    return True
+
+
+def load_correct(folder: Path, record: Record) -> NDArray[np.bool_] | None:
+    """Read which test examples a finished run classified correctly, (test examples,), in the order of the split.
+
+    None where the run does not keep them. Raises UserError where the file is damaged or contradicts the record.
+    """
+    path, n = folder / CORRECT, record.data.counts["test"]
+    if record.accuracy.test is None or not path.is_file():
+        return None
+    damage = damage_of(folder, [CORRECT])
+    if damage is None:
+        try:
+            packed = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        except (ValueError, EOFError):
+            packed = np.zeros(0)
+        if packed.dtype == np.uint8 and packed.shape == (-(-n // 8),):
+            correct = np.unpackbits(packed, count=n).astype(bool)
+            if int(correct.sum()) == round(record.accuracy.test * n):
+                return correct
+        damage = f"{CORRECT} does not give the accuracy of {RECORD}"
+    raise UserError(f"{folder} is damaged: {damage}. `lra-bench evaluate {folder.name}` writes {CORRECT} anew.")
+
+
+def _packed(correct: NDArray[np.bool_]) -> bytes:
+    """The content of the file that keeps these bits."""
+    content = io.BytesIO()
+    np.save(content, np.packbits(correct))
+    return content.getvalue()

@@ -20,8 +20,8 @@ from lra_bench.json_files import read_json
 from lra_bench.records.files import path_of, record_files, unproved
 from lra_bench.records.proof import contradictions, copies, run_of
 from lra_bench.records.schema import AnyRecord, BenchRecord, Record
-from lra_bench.registry import task_module, task_names
-from lra_bench.spec import TEXT_FIELDS
+from lra_bench.registry import published_mark, task_module, task_names
+from lra_bench.spec import TEXT_FIELDS, with_meaning
 
 Severity = Literal["error", "warning"]
 """`error`: the record cannot be trusted or shared as it is. `warning`: somebody should look at it."""
@@ -163,7 +163,9 @@ def _plausible(record: Record) -> Iterator[tuple[Severity, str]]:
     difference = test - published / 100
     if abs(difference) > allowed:
         word = "too good" if difference > 0 else "too bad"
-        yield "warning", f"{word}: {test:.2%}, published {published:.2f} %; expected within {100 * allowed:.1f} points"
+        mark = published_mark(record.model, record.data.task)
+        number = f"{published:.2f} %" + (f" ({with_meaning(mark)})" if mark else "")
+        yield "warning", f"{word}: {test:.2%}, published {number}; expected within {100 * allowed:.1f} points"
     early = [point for point in record.curve if point.epoch <= 0.05 * record.recipe.epochs]
     if any(point.val_accuracy >= published / 100 for point in early):
         yield "warning", "too fast: at the published accuracy within the first twentieth of the training"

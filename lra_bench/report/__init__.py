@@ -16,6 +16,7 @@ from lra_bench.records.schema import schema
 from lra_bench.report.accuracy import accuracy_table, reduced_table
 from lra_bench.report.compact import compact_table
 from lra_bench.report.drawing import Picture, have_matplotlib
+from lra_bench.report.figures import drawings
 from lra_bench.report.figures import pictures as draw_pictures
 from lra_bench.report.formats import markdown, wide_csv
 from lra_bench.report.json_file import json_text
@@ -25,6 +26,7 @@ from lra_bench.report.page import page, without_pictures
 from lra_bench.report.seeds import CellStatistics, cell_statistics, cells_table, differences_table
 from lra_bench.report.select import LeftOut, Loaded, SelectedRecords, load, select_records
 from lra_bench.report.speed import throughput_table, training_speed_table
+from lra_bench.report.stamp import outdated, stamp_of
 from lra_bench.report.table import Table, tables_with
 from lra_bench.report.terminal import print_report
 from lra_bench.spec import Protocol
@@ -68,7 +70,8 @@ def report(
 
     `out_dir` defaults to `results_dir`. `columns` and `rows` are those of the compact table (`compact_table`). With
     `console` that table is printed, or the tables of `part`, a name in `table.PARTS`, or with `verbose` every main
-    table. There are no pictures where matplotlib is not installed. With `check` nothing is drawn or written.
+    table. There are no pictures where matplotlib is not installed. With `check` nothing is drawn or written;
+    figures are compared by their stamps (`report/stamp.py`).
 
     A file that is no record, or a record that contradicts itself, is listed as left out and stops nothing. Raises
     UserError where there is no such folder, and for an unknown column or row. With `check`, raises WorkError with the
@@ -79,7 +82,7 @@ def report(
     drawing = pictures and not check and have_matplotlib()
     made = tables_of(loaded, unreadable, protocol=protocol, pictures=drawing, columns=columns, rows=rows)
     if check:
-        _compare(made.files, folder)
+        _compare(made.files, folder, _outdated_figures(loaded, protocol, folder) if pictures else [])
     else:
         for name, content in made.files.items():
             write_atomically(folder / name, content)
@@ -183,10 +186,17 @@ def _readme(loaded: Sequence[Loaded]) -> str:
     )
 
 
-def _compare(files: dict[str, str | bytes], folder: Path) -> None:
+def _outdated_figures(loaded: Sequence[Loaded], protocol: Protocol, folder: Path) -> list[str]:
+    """Return what is wrong with the figures in `folder`, by the stamps in them."""
+    chosen = select_records(loaded, protocol=protocol)
+    return outdated(drawings(chosen, loaded), stamp_of(chosen, loaded), folder)
+
+
+def _compare(files: dict[str, str | bytes], folder: Path, wrong_figures: list[str]) -> None:
     """Compare the files in `folder` with `files`.
 
-    Raises WorkError with the names of those that differ, are missing, or belong to a table without rows.
+    Raises WorkError with the names of those that differ, are missing, or belong to a table without rows, and with what
+    is wrong with the figures.
     """
     wrong = []
     for name, content in files.items():
@@ -202,7 +212,8 @@ def _compare(files: dict[str, str | bytes], folder: Path) -> None:
             wrong.append(f"{name} differs")
     without_rows = [f"{name}.csv" for name in tables_with("csv") if f"{name}.csv" not in files]
     wrong += [f"{name} has no records" for name in without_rows if (folder / name).exists()]
+    wrong += wrong_figures
     if wrong:
         raise WorkError(
-            f"The tables in {folder} are not what its records give: {'; '.join(wrong)}. Run `lra-bench report`."
+            f"The files in {folder} are not what its records give: {'; '.join(wrong)}. Run `lra-bench report`."
         )

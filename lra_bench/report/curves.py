@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lra_bench.records.schema import CurvePoint
-from lra_bench.report.drawing import COLORS, PAGE, Picture, legend, panels, plain, render
+from lra_bench.report.drawing import COLORS, PAGE, Drawing, Picture, legend, panels, plain, render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,7 +79,7 @@ def csv_of(curves: Curves) -> str:
 
 def picture_of(curves: Curves) -> Picture:
     """Draw loss and accuracy against the epoch in a panel each: training dashed, validation solid, a color per run."""
-    return render("curves", "Learning curves", "", partial(_draw, curves))
+    return render(Drawing("curves", "Learning curves", "", partial(_draw, curves)))
 
 
 def _draw(curves: Curves) -> Figure:

@@ -53,6 +53,9 @@ class Theme:
     paper: str
 
 
+ENDINGS = (".svg", ".png", "-dark.png")
+"""The ends of the names of a picture's files."""
+
 LIGHT = Theme("#1b1f24", "#7a828c", "#ffffff")
 DARK = Theme("#e6e9ee", "#98a2ad", "#12161c")
 
@@ -79,11 +82,18 @@ class Picture:
     @property
     def files(self) -> dict[str, str | bytes]:
         """The content of each file by its name relative to the output folder."""
-        return {
-            f"figures/{self.name}.svg": self.svg,
-            f"figures/{self.name}.png": self.png,
-            f"figures/{self.name}-dark.png": self.png_dark,
-        }
+        contents: tuple[str | bytes, ...] = (self.svg, self.png, self.png_dark)
+        return {f"figures/{self.name}{ending}": content for ending, content in zip(ENDINGS, contents, strict=True)}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture that is not drawn yet."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[], Figure]
 
 
 @dataclass(frozen=True)
@@ -191,15 +201,15 @@ def thinned(points: Sequence[T], most: int = 60) -> list[T]:
     return list(points[len(points) - 1 :: -step])[::-1] if points else []
 
 
-def render(name: str, title: str, caption: str, draw: Callable[[], Figure]) -> Picture:
-    """Return the picture that `draw` makes, in every format.
+def render(drawing: Drawing, stamp: str = "") -> Picture:
+    """Return the picture in every format, with a `stamp` in the metadata of each file.
 
     The same input gives the same bytes with the same version of matplotlib: the files have fixed ids and no dates.
     """
     import matplotlib
 
     settings: dict[Any, Any] = {
-        "svg.hashsalt": name,
+        "svg.hashsalt": drawing.name,
         "font.family": "DejaVu Sans",
         "font.size": 7.5,
         "text.hinting": "none",
@@ -210,13 +220,13 @@ def render(name: str, title: str, caption: str, draw: Callable[[], Figure]) -> P
         **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor"), LIGHT.ink),
     }
     with matplotlib.rc_context(settings):
-        made = draw()
+        made = drawing.draw()
         made.draw_without_rendering()
         made.draw_without_rendering()  # the first pass measures long tick labels, the second makes room for them
         made.set_layout_engine("none")  # keeps the same layout for all three files
-        svg, png = _svg(made, title), _png(made)
+        svg, png = _svg(made, drawing.title, stamp), _png(made, stamp)
         darken(made)
-        return Picture(name, title, caption, svg, png, _png(made))
+        return Picture(drawing.name, drawing.title, drawing.caption, svg, png, _png(made, stamp))
 
 
 def darken(made: Figure) -> None:
@@ -247,22 +257,23 @@ def darken(made: Figure) -> None:
             artist.set_edgecolor([turned(color) for color in artist.get_edgecolor()])
 
 
-def _png(made: Figure) -> bytes:
-    """Return the figure as PNG without a version stamp."""
+def _png(made: Figure, stamp: str) -> bytes:
+    """Return the figure as PNG without the version of matplotlib."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     out = io.BytesIO()
     # Unlike savefig, this draws once: the layout is fixed already.
-    FigureCanvasAgg(made).print_png(out, metadata={"Software": None})
+    FigureCanvasAgg(made).print_png(out, metadata={"Software": None, "Comment": stamp or None})
     return out.getvalue()
 
 
-def _svg(made: Figure, title: str) -> str:
+def _svg(made: Figure, title: str, stamp: str) -> str:
     """Return the figure as SVG whose theme colors change in dark mode."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     out = io.StringIO()
-    FigureCanvasSVG(made).print_svg(out, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    FigureCanvasSVG(made).print_svg(out, metadata={**metadata, "Identifier": stamp or None})
     made.set_dpi(PNG_DPI)  # it was changed for the SVG
     rules = "".join(
         f'[style*="{kind}: {light}"]{{{kind}:{dark} !important}}'

@@ -10,7 +10,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from lra_bench.records.schema import RobustnessRecord
-from lra_bench.registry import model_title, task_title
+from lra_bench.registry import model_title, published_mark, task_title
 from lra_bench.report.drawing import (
     COLUMN,
     FEATURED,
@@ -18,6 +18,7 @@ from lra_bench.report.drawing import (
     LIGHT,
     PAGE,
     Cells,
+    Drawing,
     Picture,
     Style,
     legend,
@@ -36,8 +37,10 @@ from lra_bench.report.select import (
     precision_labels,
     row_label,
 )
-from lra_bench.report.speed_figures import accuracy_speed_pictures, lines_of, scaling_pictures
+from lra_bench.report.speed_figures import accuracy_speed_drawings, lines_of, scaling_drawings
+from lra_bench.report.stamp import stamp_of
 from lra_bench.report.statistics import mean_interval
+from lra_bench.spec import with_meaning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +52,13 @@ FARTHEST = -15.0
 
 
 def pictures(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Picture]:
-    """Draw every picture that there are records for. Needs matplotlib."""
+    """Draw every picture that there are records for, with its stamp. Needs matplotlib."""
+    stamp = stamp_of(chosen, loaded)
+    return [render(drawing, stamp) for drawing in drawings(chosen, loaded)]
+
+
+def drawings(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Drawing]:
+    """Return every picture that there are records for, before it is drawn."""
     published = [(place, runs) for place, runs in chosen.cells.items() if place[0].section == "published"]
     cells: Cells = {(plain(row_label(key)), task): runs for (key, task), runs in published}
     tasks = [task for task in chosen.tasks(("published",)) if any(place == task for _, place in cells)]
@@ -57,18 +66,20 @@ def pictures(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Picture]
     best = _featured(cells, [*lines_of(loaded), *(model for models in noise.values() for model in models)])
     found = []
     if cells:
-        found += accuracy_speed_pictures(cells, tasks, loaded, best)
+        found += accuracy_speed_drawings(cells, tasks, loaded, best)
         draw = partial(_draw_seeds, cells=cells, tasks=tasks, featured=best)
-        found.append(render("seeds", "Every seed", SEEDS, draw))
+        found.append(Drawing("seeds", "Every seed", SEEDS + _marks_of(cells), draw))
         if any(runs[0].record.recipe.published is not None for runs in cells.values()):
             draw = partial(_draw_differences, cells=cells, tasks=tasks, featured=best)
-            found.append(render("published", "Difference to the published number", DIFFERENCES, draw))
+            found.append(
+                Drawing("published", "Difference to the published number", DIFFERENCES + _marks_of(cells), draw)
+            )
         draw = partial(_draw_curves, cells=cells, tasks=tasks, featured=best)
-        found.append(render("curves", "Learning curves", CURVES, draw))
-    found += scaling_pictures(loaded, best)
+        found.append(Drawing("curves", "Learning curves", CURVES + _marks_of(cells), draw))
+    found += scaling_drawings(loaded, best)
     if noise:
         draw = partial(_draw_robustness, series=noise, featured=best)
-        found.append(render("robustness", "Robustness to Fourier-mode noise", ROBUSTNESS, draw))
+        found.append(Drawing("robustness", "Robustness to Fourier-mode noise", ROBUSTNESS, draw))
     return found
 
 
@@ -98,6 +109,28 @@ def _featured(cells: Cells, others: Sequence[str]) -> list[str]:
         merit[model].append(fmean(run.counted for run in runs))
     ranked = sorted(merit, key=lambda model: (-len(merit[model]), -fmean(merit[model]), model))
     return list(dict.fromkeys([*ranked, *sorted(others)]))[:FEATURED]
+
+
+# The marks of published numbers
+
+
+def _mark_of(runs: Sequence[Entry]) -> str:
+    """Return the footnote letter of the published number of a cell's recipe; "" where it was read in its source."""
+    record = runs[0].record
+    return "" if record.recipe.published is None else published_mark(record.model, record.data.task)
+
+
+def _marks_of(cells: Cells) -> str:
+    """Return the end of a caption that explains the footnote letters of the published numbers of these cells."""
+    marks = sorted({_mark_of(runs) for runs in cells.values()} - {""})
+    return f" Published numbers: {'; '.join(map(with_meaning, marks))}." if marks else ""
+
+
+def _letter(ax: Axes, mark: str, x: float, y: float, color: str = LIGHT.ink) -> None:
+    """Write the footnote letter of a published number, if it has one, to the upper right of a point."""
+    if mark:
+        offset = (2.5, 1.5)
+        ax.annotate(mark, (x, y), offset, textcoords="offset points", fontsize=5.5, color=color, zorder=5)
 
 
 # The picture "seeds"
@@ -142,6 +175,7 @@ def _draw_cell(ax: Axes, y: int, runs: Sequence[Entry], style: Style, edge: floa
     published = runs[0].record.recipe.published
     if published is not None:
         ax.scatter(published, y, s=20, marker="D", facecolor="none", edgecolor=LIGHT.ink, linewidth=0.7, zorder=2)
+        _letter(ax, _mark_of(runs), published, y)
 
 
 def _note_at_left(ax: Axes, y: float, text: str) -> None:
@@ -174,6 +208,7 @@ def _draw_differences(cells: Cells, tasks: Sequence[str], featured: Sequence[str
             ax.errorbar(
                 middle - published, y, xerr=error, fmt=style.marker, color=style.color, markersize=4, elinewidth=0.9
             )
+            _letter(ax, _mark_of(runs), middle - published, y)
         low, high = ax.get_xlim()
         ax.set_xlim(max(low, FARTHEST), min(high, -FARTHEST))
         ax.set_title(task_title(task))
@@ -221,6 +256,7 @@ def _draw_curve(ax: Axes, model: str, runs: Sequence[Entry], style: Style) -> No
     published = runs[0].record.recipe.published
     if style.featured and published is not None:
         ax.axhline(published, color=style.color, linewidth=0.7, linestyle=":", zorder=1)
+        _letter(ax, _mark_of(runs), max(epochs), published, style.color)
 
 
 # The picture "robustness"

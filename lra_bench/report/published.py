@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from lra_bench.registry import cli_name
 from lra_bench.report.select import LRA
 from lra_bench.report.table import MARKS, Accuracy, Cell
-from lra_bench.spec import Frozen
+from lra_bench.spec import STATUS_MARKS, Frozen, PublishedStatus
 
 SCALING = "pathfinder256"
 """The one task beside the six that papers also report, as PathX-256."""
@@ -40,7 +40,7 @@ class Quoted(Frozen):
     value: float | None = Field(gt=0, lt=100, description="accuracy in %; None where the paper says the model failed")
     std: float | None = Field(description="standard deviation in points, where the paper gives one")
     sources: list[str] = Field(min_length=1, description="keys of the sources that give the number")
-    status: Literal["read", "secondary", "memory"] = Field(
+    status: PublishedStatus = Field(
         description="read in the sources; read in another work than the model's own paper; or read nowhere"
     )
     marks: str = Field(description="footnote letters of table.MARKS beside the one of the status")
@@ -58,7 +58,7 @@ class Quoted(Frozen):
     @property
     def status_mark(self) -> str:
         """The footnote letter of the status; "" where the number was read in its own source."""
-        return {"read": "", "secondary": "s", "memory": "n"}[self.status]
+        return STATUS_MARKS[self.status]
 
 
 class QuotedRow(Frozen):

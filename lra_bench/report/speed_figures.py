@@ -20,13 +20,12 @@ from lra_bench.report.drawing import (
     LINES,
     PAGE,
     Cells,
-    Picture,
+    Drawing,
     legend,
     length_axis,
     log_axis,
     panels,
     plain,
-    render,
     styles,
 )
 from lra_bench.report.select import Entry, Loaded, labeled, precision_labels
@@ -65,10 +64,10 @@ class Point:
     fastest: float
 
 
-def accuracy_speed_pictures(
+def accuracy_speed_drawings(
     cells: Cells, tasks: Sequence[str], loaded: Sequence[Loaded], featured: Sequence[str]
-) -> list[Picture]:
-    """Draw one picture per device kind of test accuracy against training throughput, with a panel per task."""
+) -> list[Drawing]:
+    """Return one picture per device kind of test accuracy against training throughput, with a panel per task."""
     kinds = sorted({run.record.system.device_kind for runs in cells.values() for run in runs})
     found = []
     for i, kind in enumerate(kinds):
@@ -84,7 +83,7 @@ def accuracy_speed_pictures(
             "of different device kinds are never compared."
         )
         draw = partial(_draw_speed, points=points, featured=featured)
-        found.append(render(name, f"Accuracy against throughput, {plain(kind)}", caption, draw))
+        found.append(Drawing(name, f"Accuracy against throughput, {plain(kind)}", caption, draw))
     return found
 
 
@@ -182,13 +181,13 @@ Series = dict[tuple[str, str], dict[int, tuple[float, float | None]]]
 """The milliseconds and the MiB per example at each length, by line and device kind."""
 
 
-def scaling_pictures(loaded: Sequence[Loaded], featured: Sequence[str], fewest: int = FEWEST_LENGTHS) -> list[Picture]:
-    """Draw one picture of time and memory against length, or none where no recipe was measured at so many lengths."""
+def scaling_drawings(loaded: Sequence[Loaded], featured: Sequence[str], fewest: int = FEWEST_LENGTHS) -> list[Drawing]:
+    """Return one picture of time and memory against length, or none where no recipe was measured at so many lengths."""
     series = {line: points for line, points in _scaling(loaded).items() if len(points) >= fewest}
     if not series:
         return []
     draw = partial(_draw_scaling, series=series, featured=featured)
-    return [render("scaling", "Time and memory against length", SCALING, draw)]
+    return [Drawing("scaling", "Time and memory against length", SCALING, draw)]
 
 
 def _scaling(loaded: Sequence[Loaded]) -> Series:

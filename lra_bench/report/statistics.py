@@ -15,7 +15,7 @@ import numpy as np
 CONFIDENCE = 0.95
 """The confidence level of all intervals."""
 
-IntervalKind = Literal["Wilson", "t"]
+IntervalKind = Literal["Wilson", "t", "bootstrap"]
 """The method that an interval comes from."""
 
 
@@ -35,7 +35,7 @@ class Interval:
     """An interval at 95 % and the method it comes from.
 
     Wilson is that of a share, such as the accuracy of one run on its test set. t is that of the mean of several runs,
-    over the choice of the seed and of the test set.
+    over the choice of the seed and of the test set. The bootstrap is that of a difference (`report/paired.py`).
     """
 
     kind: IntervalKind

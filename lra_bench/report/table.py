@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from lra_bench.spec import STATUS_MEANINGS
+
 Rank = Literal["", "best", "second"]
 
 Use = Literal["terminal", "latex", "csv", "folded"]
@@ -48,8 +50,7 @@ MARKS = {
     "t": "the checkpoint was chosen on the test set, as the published protocol of this task does",
     "d": "some seeds diverged: they count as the majority class",
     "e": "memory as the compiler estimates it, not as the device measured it",
-    "s": "secondary: read in another work than the model's own paper",
-    "n": "not verified: no source was read for this number",
+    **STATUS_MEANINGS,
     "c": "color images, not the grayscale ones of the benchmark",
     "v": "reported as validation accuracy",
 }

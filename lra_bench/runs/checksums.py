@@ -25,9 +25,9 @@ def files_below(folder: Path) -> list[str]:
     return sorted(path.as_posix() for path in paths if path.name != SUMS and not path.name.startswith("."))
 
 
-def checksum_of(text: str) -> str:
-    """The SHA-256 of a text as UTF-8, as hex digits."""
-    return hashlib.sha256(text.encode()).hexdigest()
+def checksum_of(content: str | bytes) -> str:
+    """The SHA-256 of bytes, or of a text as UTF-8, as hex digits."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
 def checksums_of(folder: Path, names: Iterable[str]) -> dict[str, str]:

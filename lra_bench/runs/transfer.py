@@ -22,12 +22,12 @@ from typing import IO
 from lra_bench.errors import UserError, WorkError
 from lra_bench.paths import locked, runs_folder, write_atomically
 from lra_bench.progress import print_line, warn
-from lra_bench.records.finished import is_finished, load_finished
+from lra_bench.records.finished import CORRECT, is_finished, load_finished
 from lra_bench.records.proof import run_of
 from lra_bench.runs.checksums import SUMS
 from lra_bench.runs.run import Run, all_runs, aside_of, discard, find_run, load_run, run_locked
 
-KEPT = ("run.json", SUMS, "result.json", "metrics.jsonl")
+KEPT = ("run.json", SUMS, CORRECT, "result.json", "metrics.jsonl")
 """The files of a run that are packed beside its checkpoints."""
 
 ENDINGS = (".tar.xz", ".txz")

@@ -16,7 +16,7 @@ from lra_bench.training.stopping import out_of_memory_in_words
 
 
 def score_best(run: Run, folder: Path, record: Record | None) -> tuple[Score, Score, History]:
-    """Loss and accuracy of the best checkpoint on validation and on test, and the history that names it.
+    """The scores of the best checkpoint on validation and on test, and the history that names it.
 
     `record` is that of the run if it has ended. Raises UserError where there is no checkpoint, or where the run's data
     is not prepared here, and WorkError where the best checkpoint cannot be read.

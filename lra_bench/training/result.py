@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
+import numpy as np
+from numpy.typing import NDArray
 
 from lra_bench.errors import WorkError
 from lra_bench.machine.memory import peak_memory
@@ -19,8 +21,13 @@ from lra_bench.runs.run import Run
 from lra_bench.training.checkpoint import saved_steps
 from lra_bench.training.history import History
 
-Score = tuple[float, float]
-"""Mean loss and accuracy over a split."""
+
+class Score(NamedTuple):
+    """Mean loss and accuracy over a split, and which of its examples, in their order, are classified correctly."""
+
+    loss: float
+    accuracy: float
+    correct: NDArray[np.bool_]
 
 
 def accuracies(run: Run, history: History, majority: float, test: Score | None, last_test: Score | None) -> Accuracies:
@@ -29,10 +36,10 @@ def accuracies(run: Run, history: History, majority: float, test: Score | None, 
         selection="test" if run.data.validation_is_test else "val",
         best_val=history.best_val,
         best_epoch=history.best_epoch,
-        test=test[1] if test else None,
-        test_loss=test[0] if test and math.isfinite(test[0]) else None,
+        test=test.accuracy if test else None,
+        test_loss=test.loss if test and math.isfinite(test.loss) else None,
         last_val=history.curve[-1].val_accuracy if history.curve else None,
-        last_test=last_test[1] if last_test else None,
+        last_test=last_test.accuracy if last_test else None,
         majority=majority,
     )
 
@@ -93,13 +100,15 @@ def make_record(
     )
 
 
-def write_result(record: Record, run: Run, results_dir: Path) -> Record:
+def write_result(record: Record, run: Run, results_dir: Path, correct: NDArray[np.bool_] | None = None) -> Record:
     """Write the record to the run's folder and to `results_dir`.
+
+    correct: which test examples were classified correctly, (test examples,), kept in the run's folder.
 
     Raises WorkError for a run that diverged, saying what is kept.
     """
     if not is_finished(run.folder):
-        write_finished(run.folder, record)
+        write_finished(run.folder, record, correct)
     path = write_record(results_dir, record)
     if record.status == "diverged":
         checkpoints = run.folder / "checkpoints"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 
 from lra_bench.data.integrity import open_checked
@@ -50,13 +51,14 @@ class TrainingSetup:
         return max(1, round(self.run.recipe.epochs * self.steps_per_epoch))
 
     def evaluate(self, params: Any, stats: Any, split: SplitName) -> Score:
-        """Mean loss and accuracy over a whole split."""
-        totals, seen = replicate(Totals.zero(), self.mesh), 0
+        """Mean loss and accuracy over a whole split, and which examples are classified correctly."""
+        totals, pieces = replicate(Totals.zero(), self.mesh), []
         for rows, count in self.data[split].in_order():
             with matmul_precision(self.run.precision):
-                totals = self.programs.evaluate(params, stats, totals, rows)
-            seen += count
-        return float(totals.loss) / seen, int(totals.correct) / seen
+                totals, correct = self.programs.evaluate(params, stats, totals, rows)
+            pieces.append((correct, count))
+        every = np.concatenate([np.asarray(correct).reshape(-1)[:count] for correct, count in pieces])
+        return Score(float(totals.loss) / every.size, int(totals.correct) / every.size, every)
 
 
 def data_shape(run: Run, split: PackedSplit) -> DataShape:

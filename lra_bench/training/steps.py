@@ -1,7 +1,7 @@
 """The programs that run on the device: training steps and scored batches, many of them in one dispatch.
 
     state = programs.train(state, batches, key)
-    totals = programs.evaluate(params, stats, totals, rows)
+    totals, correct = programs.evaluate(params, stats, totals, rows)
 
 How many batches a dispatch takes is data, so each program is compiled once.
 """
@@ -31,8 +31,9 @@ TrainStep = Callable[[TrainState, Examples, Array], TrainState]
 TrainProgram = Callable[[TrainState, Batches, Array], TrainState]
 """state, batches, dropout key → state after one step on each of the batches. The state given is consumed."""
 
-EvalProgram = Callable[[Any, Any, Totals, EvalRows], Totals]
-"""parameters, statistics, totals, rows → totals with these examples counted."""
+EvalProgram = Callable[[Any, Any, Totals, EvalRows], tuple[Totals, Array]]
+"""parameters, statistics, totals, rows → totals with these examples counted, and which of them are classified
+correctly: (batches, batch size) bool, False behind the last example."""
 
 
 @dataclass(frozen=True)
@@ -88,21 +89,24 @@ def train_loop(
 def eval_loop(network: FunctionalNetwork, batch_size: int, mesh: Mesh) -> EvalProgram:
     """All rows scored, one batch after another, as one program."""
 
-    def loop(params: Any, stats: Any, totals: Totals, rows: EvalRows) -> Totals:
+    def loop(params: Any, stats: Any, totals: Totals, rows: EvalRows) -> tuple[Totals, Array]:
         last = rows.examples.labels.shape[0] - 1
+        # A row per batch, so that the devices, which share out a batch, need not exchange anything.
+        nothing = jnp.zeros((last // batch_size + 1, batch_size), bool)
 
-        def body(i: Array, totals: Totals) -> Totals:
+        def body(i: Array, carry: tuple[Totals, Array]) -> tuple[Totals, Array]:
+            totals, every = carry
             numbers = i * batch_size + jnp.arange(batch_size)
             batch = gather(rows.examples, jnp.minimum(numbers, last), mesh)
             logits = network.apply_eval(params, stats, batch)
             real = numbers < rows.n  # the last batch is filled up with repeated rows
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
             correct = real & (jnp.argmax(logits, axis=-1) == batch.labels)
-            return Totals(
-                totals.loss + jnp.sum(jnp.where(real, losses, 0.0)), totals.correct + jnp.sum(correct, dtype=jnp.int32)
-            )
+            loss = totals.loss + jnp.sum(jnp.where(real, losses, 0.0))
+            totals = Totals(loss, totals.correct + jnp.sum(correct, dtype=jnp.int32))
+            return totals, jax.lax.dynamic_update_index_in_dim(every, correct, i, 0)
 
-        return jax.lax.fori_loop(0, (rows.n + batch_size - 1) // batch_size, body, totals)
+        return jax.lax.fori_loop(0, (rows.n + batch_size - 1) // batch_size, body, (totals, nothing))
 
     return loop
 

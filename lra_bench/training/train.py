@@ -4,6 +4,7 @@ bit."""
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,7 @@ from lra_bench.training.saving import Saver
 from lra_bench.training.setup import set_up
 from lra_bench.training.state import Totals, stream_key
 from lra_bench.training.stopping import StopRequest, only_process_of, out_of_memory_in_words
+from lra_bench.training.tracking import TrackerName, Tracking
 
 DISPATCH_SECONDS = 2.0
 """How long the steps of one dispatch take about: so long do Ctrl-C and the progress bar wait."""
@@ -57,16 +59,24 @@ def train(
     deadline: float | None = None,
     placement: Placement = "auto",
     remat: bool = False,
+    trackers: Sequence[TrackerName] = (),
 ) -> Record:
     """Train, choose the best checkpoint on validation, test it once, write the record. A finished run returns at once.
 
     remat: save memory for time (`models/remat.py`). The mathematics are the same and the roundings are not, so it is
     no part of what names the run.
+    trackers: where the learning curve is sent as well (`training/tracking.py`).
 
     Raises Interrupted (a signal) or OutOfTime (`deadline`, on the clock of `time.monotonic`) after saving, WorkError
     when the loss stops being finite, the device's memory does not suffice, or another process trains the same run.
     """
-    with only_process_of(run), failure_noted(run.folder), out_of_memory_in_words(run), StopRequest(deadline) as stop:
+    with (
+        only_process_of(run),
+        failure_noted(run.folder),
+        out_of_memory_in_words(run),
+        StopRequest(deadline) as stop,
+        Tracking(run, trackers) as log,
+    ):
         if is_finished(run.folder):
             return write_result(load_finished(run.folder), run, results_dir)
 
@@ -98,6 +108,7 @@ def train(
             refuse_other_perturbation(run)
         history = history.on(devices_of(run, remat), setup.programs.cost.compile_seconds)
         history.write_metrics(run)  # an epoch after the checkpoint will be repeated: its line goes now
+        log.update(history.curve)
         stop.raise_if_signaled(f"nothing was trained yet. Type the same again: {run.command}")
 
         # ---------------------------------------------------------------- train
@@ -137,8 +148,8 @@ def train(
                 if not scored:
                     progress.log("compiling the evaluation…")
                     scored = True
-                val_loss, val_accuracy = setup.evaluate(state.params, state.stats, "val")
-                if not np.isfinite([loss, val_loss]).all():
+                val = setup.evaluate(state.params, state.stats, "val")
+                if not np.isfinite([loss, val.loss]).all():
                     which = "validation loss" if np.isfinite(loss) else "mean loss of the epoch"
                     note = f"the {which} after step {step} was not finite{advice}"
                     return write_result(record("diverged", note=note), run, results_dir)
@@ -147,14 +158,15 @@ def train(
                     step=step,
                     train_loss=loss,
                     train_accuracy=correct,
-                    val_loss=val_loss,
-                    val_accuracy=val_accuracy,
+                    val_loss=val.loss,
+                    val_accuracy=val.accuracy,
                 )
                 history = history.after_epoch(point)
                 state = state._replace(totals=replicate(Totals.zero(), setup.mesh))
                 if history.last_is_best:
                     saver.keep_best(step, state)
                 history.write_metrics(run)
+                log.update(history.curve)
                 progress.log(history.describe_epoch())
                 if stop.wanted or saver.due_after_epoch or step == total:
                     saver.save(step, state, history)
@@ -165,7 +177,7 @@ def train(
         assert history.best_step is not None, "the last step ends an epoch, and each epoch is evaluated"
         test = setup.evaluate(*checkpoints.restore_best(history.best_step, state), "test")
         checkpoints.close()
-        written = write_result(record("completed", test, last_test), run, results_dir)
+        written = write_result(record("completed", test, last_test), run, results_dir, test.correct)
         stop.raise_if_signaled(f"{run.name} had just ended, and its record is written.")
         return written
 
