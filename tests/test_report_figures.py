@@ -78,7 +78,8 @@ def test_each_file_has_the_stamp_of_what_it_is_drawn_from(drawn):
 
 def test_check_finds_figures_that_are_out_of_date_and_draws_none(tmp_path, monkeypatch):
     def quickly(drawing, stamp):
-        return Picture(drawing.name, drawing.title, "", f"<svg>{stamp}</svg>", stamp.encode(), stamp.encode())
+        svg = f'<svg width="3pt" height="3pt">{stamp}</svg>'
+        return Picture(drawing.name, drawing.title, "", svg, stamp.encode(), stamp.encode())
 
     monkeypatch.setattr("lra_bench.report.figures.render", quickly)
     results, out = tmp_path / "results", tmp_path / "out"
