@@ -20,9 +20,10 @@ from lra_bench.data.packed import PackedSplit
 from lra_bench.errors import Interrupted, UserError, WorkError
 from lra_bench.records.files import load_record
 from lra_bench.runs.run import load_run, make_run, write_settings
+from lra_bench.runs.saved_steps import saved_steps
 from lra_bench.training import setup as training_setup
 from lra_bench.training import train
-from lra_bench.training.checkpoint import Checkpoints, saved_steps
+from lra_bench.training.checkpoint import Checkpoints
 from lra_bench.training.input_pipeline import ResidentPipeline
 from lra_bench.training.setup import set_up
 from lra_bench.training.state import Examples, epoch_order, stream_key

@@ -8,8 +8,7 @@ from lra_bench.errors import UserError
 from lra_bench.paths import write_atomically
 from lra_bench.records.files import load_record, record_text
 from lra_bench.records.schema import Record
-from lra_bench.runs.checksums import checksum_of, checksums_of, damage_of, write_checksums
-from lra_bench.runs.run import SETTINGS
+from lra_bench.runs.checksums import SETTINGS, checksum_of, checksums_of, damage_of, write_checksums
 
 RECORD = "result.json"
 """The name of the record in the folder of a run. Its presence means that the run has ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,14 @@ from lra_bench.paths import locked, runs_folder, write_atomically
 from lra_bench.plain_text import shortened
 from lra_bench.recipes import Perturbed
 from lra_bench.registry import canonical_model, cli_name, custom_path, recipe_module, recipes_of, task_module
-from lra_bench.runs.checksums import checksum_of, damage_of, write_checksums
+from lra_bench.runs.checksums import (
+    SETTINGS,
+    checksum_of,
+    damage_of,
+    promised,
+    without_promise,
+    write_checksums,
+)
 from lra_bench.spec import (
     PUBLISHED_PRECISIONS,
     SEEDS,
@@ -36,9 +44,6 @@ from lra_bench.spec import (
     set_options,
     validated,
 )
-
-SETTINGS = "run.json"
-"""The name of the file of a run's settings in its folder."""
 
 SHOWN = 10
 """The most runs that a message names."""
@@ -236,7 +241,7 @@ def all_runs() -> list[Path]:
 
 def write_settings(run: Run) -> None:
     """Write the settings of a run into its folder, with their checksum."""
-    text = run.model_dump_json(indent=1) + "\n"
+    text = json.dumps(promised(run.model_dump(mode="json")), indent=1) + "\n"
     write_checksums(run.folder, {SETTINGS: checksum_of(text)})
     write_atomically(run.folder / SETTINGS, text)
 
@@ -272,7 +277,7 @@ def load_run(folder: Path) -> Run:
     if damage is not None:
         raise UserError(f"{folder} is damaged: {damage}. {again}")
     try:
-        run = Run.model_validate(read_json(path), strict=True)
+        run = Run.model_validate(without_promise(read_json(path)), strict=True)
     except (UserError, ValidationError) as error:
         why = explain(error) if isinstance(error, ValidationError) else str(error).removeprefix(f"{path} ")
         raise UserError(
