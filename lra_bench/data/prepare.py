@@ -17,7 +17,15 @@ from typing import Any, cast
 
 from lra_bench import __version__
 from lra_bench.data import build
-from lra_bench.data.manifest import FILE, Manifest, RawFile, fingerprint_of, load_manifest, manifest_text
+from lra_bench.data.manifest import (
+    FILE,
+    MANIFEST_VERSION,
+    Manifest,
+    RawFile,
+    fingerprint_of,
+    load_manifest,
+    manifest_text,
+)
 from lra_bench.data.meaning import problems_of_files
 from lra_bench.data.packed import PackedSplit, PackedWriter, describe, majority_share, open_arrays
 from lra_bench.data.sources import SourceAttempt, attempts_for, copies_of, obtain, partial_of, plan_for, request_for
@@ -29,9 +37,6 @@ from lra_bench.paths import data_folder, locked, write_atomically
 from lra_bench.progress import print_line
 from lra_bench.registry import task_module
 from lra_bench.spec import SPLITS, SplitName, Task
-
-ONE = 25
-"""The number of examples that chance gives one class only. A larger split of one class is a wrong set."""
 
 SPARE = 16 << 20
 """The number of bytes that must be free besides what the set itself takes."""
@@ -130,11 +135,6 @@ def _already(task: str, attempts: list[SourceAttempt]) -> Path | None:
                 raise UserError(
                     f"{folder} holds version {manifest.version} of {task}; this lra-bench makes version "
                     f"{task_module(task).TASK.version}. Remove the folder and type the same again."
-                )
-            if any(share == 1 and manifest.counts[split] > ONE for split, share in manifest.majority.items()):
-                raise UserError(
-                    f"{folder} holds a split of one class only, as earlier versions made it. Remove the folder and "
-                    "type the same again."
                 )
             print_line(f"{task}: already prepared ({manifest.source}: {manifest.origin})")
             return folder
@@ -259,7 +259,7 @@ def _manifest(work: _Work, partial: Path) -> Manifest:
     packed = describe(partial)
     fingerprint = fingerprint_of(work.task.name, work.task.version, request.protocol, layout, packed)
     return Manifest(
-        manifest_version=1,
+        manifest_version=MANIFEST_VERSION,
         task=work.task.name,
         version=work.task.version,
         protocol=request.protocol,
