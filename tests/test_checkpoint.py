@@ -181,7 +181,7 @@ def test_a_best_that_cannot_be_read_comes_from_the_last_state_or_is_told(tmp_pat
 
     checkpoints = train_until(tmp_path / "b", [0.5, 0.4, 0.3])
     damage(tmp_path / "b/best/10")
-    with pytest.raises(WorkError, match=r"best/10, cannot be read .* remove the run's folder to train it anew"):
+    with pytest.raises(WorkError, match=r"best/10, cannot be read .* anew, type lra-bench rm \w+, then its"):
         checkpoints.restore_best(10, LIKE)
     checkpoints.mend_best(checkpoints.history(), LIKE)
     assert "a later epoch may be better and take its place" in capfd.readouterr().err
@@ -191,7 +191,9 @@ def test_every_state_damaged_is_one_sentence(tmp_path):
     checkpoints, rng = train_until(tmp_path, [0.5, 0.7]), random.Random(0)
     for step in (10, 20):
         flip_a_bit(tmp_path / f"last/{step}/progress/metadata", rng)
-    with pytest.raises(WorkError, match=r"last cannot be read \(step 20: .*; step 10: .*\)\. .* train it anew\.$"):
+    with pytest.raises(
+        WorkError, match=r"last cannot be read \(step 20: .*; step 10: .*\)\. .* lra-bench rm .*, then the same\.$"
+    ):
         checkpoints.restore_last(LIKE)
     assert Checkpoints(tmp_path / "nothing").restore_last(LIKE) is None
     assert not (tmp_path / "nothing").exists()

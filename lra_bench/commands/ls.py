@@ -30,6 +30,9 @@ def ls(
         print(f"No {what} yet.")
     else:
         print_table(rows)
+    damaged = sum(row.get("status") == "unreadable" for row in rows)
+    if damaged and not as_json:
+        typer.echo(f"{damaged} of the runs cannot be read: lra-bench doctor says why, and what to type.", err=True)
 
 
 def print_table(rows: list[Row]) -> None:
@@ -114,7 +117,7 @@ def recipes() -> list[Row]:
 def runs() -> list[Row]:
     """List every run of this machine with its data, settings, status, progress in epochs and test accuracy in %.
 
-    A run that cannot be read has only its folder and a status; `show RUN` says why.
+    A run that cannot be read has only its folder and a status; `doctor` says why.
     """
     from lra_bench.errors import UserError
     from lra_bench.paths import runs_folder

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from lra_bench.errors import WorkError
 from lra_bench.paths import write_atomically
-from lra_bench.records.schema import schema
+from lra_bench.records.schema import Record, schema
+from lra_bench.records.validate import doubts_of
 from lra_bench.report.accuracy import accuracy_table, reduced_table
 from lra_bench.report.drawing import Picture, have_matplotlib
 from lra_bench.report.figures import pictures as draw_pictures
@@ -37,13 +38,15 @@ GENERATED = "Made by `lra-bench report` from the records in this folder; do not 
 class Report:
     """The report: the tables that have rows, in reading order, and the content of each file by its name.
 
-    `models` are the models that have an accuracy in a table, `refused` the files that could not be taken in.
+    `models` are the models that have an accuracy in a table, `refused` the files that could not be taken in, `doubtful`
+    the records that were, with the first thing that is not plausible about each.
     """
 
     tables: tuple[Table, ...]
     files: dict[str, str | bytes]
     models: frozenset[str]
     refused: tuple[LeftOut, ...]
+    doubtful: tuple[LeftOut, ...]
 
     def table(self, name: str) -> Table:
         """Return the table of this name. Raises KeyError for a table without rows."""
@@ -114,7 +117,9 @@ def tables_of(
     files = _files(tables, loaded, drawn)
     files["leaderboard.json"] = json_text(tables, cells, protocol)
     models = {key.model.replace("_", "-") for found in chosen.values() for key, _ in found.cells}
-    return Report(tables, files, frozenset(models), tuple(unreadable))
+    doubts = {item.id: next(doubts_of(item.record), "") for item in loaded if isinstance(item.record, Record)}
+    doubtful = tuple(LeftOut(name, doubt) for name, doubt in doubts.items() if doubt)
+    return Report(tables, files, frozenset(models), tuple(unreadable), doubtful)
 
 
 def _differs(paper: SelectedRecords, holdout: SelectedRecords) -> bool:

@@ -63,6 +63,14 @@ def without_promise(values: Any) -> Any:
     return {key: value for key, value in values.items() if key != PROMISE} if isinstance(values, dict) else values
 
 
+def recorded_checksums(folder: Path) -> dict[str, str]:
+    """Return the checksums that lie in a folder, by the names of the files; none if they are missing or damaged."""
+    if not has_checksums(folder):
+        return {}
+    content = (folder / SUMS).read_bytes().decode("utf-8", errors="replace")
+    return {} if _LINE.sub("", content) else {name: expected for expected, name in _LINE.findall(content)}
+
+
 def has_checksums(folder: Path) -> bool:
     """Whether the folder has checksums, so that it can be checked."""
     return (folder / SUMS).is_file()
@@ -76,9 +84,8 @@ def damage_of(folder: Path, names: Collection[str] | None = None) -> str | None:
     """
     if not has_checksums(folder):
         return f"{SUMS} is missing" if _promises(folder / SETTINGS) or _promises(folder / HISTORY) else None
-    content = (folder / SUMS).read_bytes().decode("utf-8", errors="replace")
-    recorded = {name: expected for expected, name in _LINE.findall(content)}
-    if _LINE.sub("", content):
+    recorded = recorded_checksums(folder)
+    if not recorded:
         return f"{SUMS} is not as it was written"
     for name in sorted({*recorded, *files_below(folder)}) if names is None else names:
         if name not in recorded:

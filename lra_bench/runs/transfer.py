@@ -27,7 +27,7 @@ from lra_bench.records.finished import is_finished, load_finished
 from lra_bench.records.proof import run_of
 from lra_bench.records.schema import Record
 from lra_bench.runs.checksums import SUMS
-from lra_bench.runs.run import Run, all_runs, aside_of, discard, find_run, load_run, run_locked
+from lra_bench.runs.run import Run, all_runs, aside_of, discard, find_run, load_run, refuse_a_file, run_locked
 from lra_bench.runs.saved_steps import damage_of_step, saved_steps, whole_steps
 
 KEPT = ("run.json", SUMS, "result.json", "metrics.jsonl")
@@ -298,6 +298,7 @@ def _install(staged: Path, folder: Path, name: str) -> str:
 
     try:
         with run_locked(folder, leave):
+            refuse_a_file(folder)
             why = _better_here(staged, folder, record)
             if why:
                 return why
@@ -309,6 +310,8 @@ def _install(staged: Path, folder: Path, name: str) -> str:
                 discard(aside_of(folder))
     except _Training:
         return "another process trains it here"
+    except UserError as error:
+        return str(error).removesuffix(".")
     return ""
 
 
@@ -317,10 +320,10 @@ def _better_here(staged: Path, folder: Path, record: Record | None) -> str:
 
     `record` is that of the packed run if it has ended.
     """
-    if not (folder / "run.json").exists():
+    if not folder.exists():
         return ""
     if is_finished(folder):
-        mended = record is not None and not _lost_best(staged, record) and _is_without_best(folder)
+        mended = record is not None and not _lost_best(staged, record) and _is_damaged(folder)
         return "" if mended else "it is finished here"
     if record is not None:
         return ""
@@ -328,12 +331,13 @@ def _better_here(staged: Path, folder: Path, record: Record | None) -> str:
     return f"it came to step {here:,} here, and to {there:,} in the file" if here >= there else ""
 
 
-def _is_without_best(folder: Path) -> bool:
-    """Whether the best checkpoint of a finished run of this machine is lost. A damaged record names none."""
+def _is_damaged(folder: Path) -> bool:
+    """Whether the settings, the record or the best checkpoint of a finished run of this machine is lost."""
     try:
+        load_run(folder)
         return bool(_lost_best(folder, load_finished(folder)))
     except UserError:
-        return False
+        return True
 
 
 def _sync(folder: Path) -> None:

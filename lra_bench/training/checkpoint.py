@@ -93,7 +93,7 @@ class Checkpoints:
         if damaged:
             raise WorkError(
                 f"the checkpoint in {self._last} cannot be read ({'; '.join(damaged)}). It was damaged, or written by "
-                "other versions; remove the run's folder to train it anew."
+                f"other versions. To train the run anew, type lra-bench rm {self._last.parents[1].name}, then the same."
             )
         return None
 
@@ -113,7 +113,8 @@ class Checkpoints:
         except Damaged:
             raise WorkError(
                 f"the best checkpoint of the run, {folder}, cannot be read ({damage}), and no other has its "
-                "parameters; remove the run's folder to train it anew."
+                f"parameters. To train the run anew, type lra-bench rm {self._last.parents[1].name}, then its "
+                "`lra-bench train`."
             ) from None
         print_line(f"{folder} cannot be read ({damage}). The last state is of the same step, and is used instead.")
         return state.params, state.stats

@@ -14,7 +14,7 @@ from lra_bench.errors import UserError
 from lra_bench.models.network import model_config
 from lra_bench.progress import Progress
 from lra_bench.recipes import Perturbed
-from lra_bench.records.finished import is_finished, load_finished
+from lra_bench.records.finished import is_finished, load_finished, mend_finished
 from lra_bench.records.schema import CurvePoint, Record
 from lra_bench.runs.run import Run, write_settings
 from lra_bench.spec import Placement, Recipe, validated
@@ -67,6 +67,7 @@ def train(
     """
     with only_process_of(run), out_of_memory_in_words(run), StopRequest(deadline) as stop:
         if is_finished(run.folder):
+            mend_finished(run, results_dir)
             return write_result(load_finished(run.folder), run, results_dir)
 
         # ---------------------------------------------------------------- set up
