@@ -26,13 +26,15 @@ def test_recorded_accuracy_is_reproduced_or_its_absence_told(tmp_path, monkeypat
     run = make_run(load_manifest(data).data_info, "s5", 0, SMALL, "float32")
     record = train.train(run, data, tmp_path / "results")
     result = run.folder / "result.json"
-    evaluate(run.name, as_json=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("lra_bench.training.setup.compile_training", lambda *_: pytest.fail("it is of no use here"))
+        evaluate(run.name, as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert (found["test_accuracy"], found["recorded_test_accuracy"]) == (record.accuracy.test,) * 2
     assert found["val_accuracy"] == record.accuracy.best_val
 
     once = set_up(run, data)
-    monkeypatch.setattr("lra_bench.training.evaluate.set_up", lambda *_: once)
+    monkeypatch.setattr("lra_bench.training.evaluate.set_up_evaluation", lambda *_: once)
     values = load_record(result).model_dump(mode="json")
     values["accuracy"]["test"] += 1 / 500
     write_finished(run.folder, Record.model_validate(values))

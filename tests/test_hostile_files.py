@@ -235,6 +235,15 @@ def test_an_edited_record_is_said_where_its_run_is_here(type_in, tmp_path):
     assert "1 records look wrong, as listops/s5/" in type_in(*report)[1]
 
 
+def test_a_report_of_no_folder_names_the_runs_that_have_results(type_in, tmp_path):
+    record = honest_record(seed=0)
+    write_settings(honest_run(record))
+    write_finished(honest_run(record).folder, record)
+    code, printed = type_in("report", "--results-dir", tmp_path / "nothing")
+    assert code == 2
+    assert f"Without a record in {tmp_path / 'nothing'}: {honest_run(record).name}. The command" in printed
+
+
 @pytest.mark.parametrize("damaged", ["run.json", "result.json", "SHA256SUMS"])
 def test_a_damaged_finished_run_is_mended_by_its_command(type_in, tmp_path, damaged):
     record = honest_record(seed=0)

@@ -43,6 +43,8 @@ def report(
     from lra_bench.report import report as make_report
 
     results = chosen_results_dir(results_dir)
+    if not results.is_dir():
+        note_runs_elsewhere(results)  # before it is an error
     made = make_report(
         results,
         out_dir,

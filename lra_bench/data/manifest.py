@@ -175,16 +175,20 @@ def _hash_of(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def prepare_again(folder: Path, values: Mapping[str, Any]) -> str:
-    """Say what to type to prepare the set of a folder again, from its manifest's fields, which may be damaged."""
+def typed_options(values: Mapping[str, Any]) -> str:
+    """The options of `prepare` for a set, from its manifest's fields, which may be damaged."""
     legal = {"protocol": "s4|lra", "size": r"full|tiny|\d+", "seed": r"[1-9]\d*", "val_fraction": r"0\.\d+"}
-    options = [
+    return "".join(
         f" --{name.replace('_', '-')} {values[name]}"
         for name, pattern in legal.items()
         if re.fullmatch(pattern, str(values.get(name)), re.ASCII)
-    ]
+    )
+
+
+def prepare_again(folder: Path, values: Mapping[str, Any]) -> str:
+    """Say what to type to prepare the set of a folder again, from its manifest's fields, which may be damaged."""
     own = " --from PATH" if values.get("source") == "user" else ""
-    return f"Remove {folder}, then type: lra-bench prepare {folder.parent.name}{''.join(options)}{own}"
+    return f"Remove {folder}, then type: lra-bench prepare {folder.parent.name}{typed_options(values)}{own}"
 
 
 def load_manifest(folder: Path) -> Manifest:

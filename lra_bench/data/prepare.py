@@ -25,6 +25,8 @@ from lra_bench.data.manifest import (
     fingerprint_of,
     load_manifest,
     manifest_text,
+    prepared_sets,
+    typed_options,
 )
 from lra_bench.data.meaning import problems_of_files
 from lra_bench.data.packed import PackedSplit, PackedWriter, describe, majority_share, open_arrays
@@ -62,8 +64,9 @@ def prepare(
     `source` names the only source kind to try. `jobs` is the number of processes (default: all cores) and never changes
     the bytes. Without `tfds` the TFDS dataset, which training does not read, is left out. `dry_run` only prints the
     plan. `verify` reads everything again, also if the task was prepared before; without `source_path` and `source` it
-    finds what was prepared from the user's own copies, too. Raises UserError for bad arguments,
-    wrong files and failed verification, and WorkError for failed downloads and full disks.
+    finds what was prepared from the user's own copies, too. Raises UserError for bad arguments, wrong files, failed
+    verification, and where `verify` finds other sets of the task only, and WorkError for failed downloads and full
+    disks.
     """
     jobs = _jobs(jobs)
     if dry_run:
@@ -85,6 +88,8 @@ def prepare(
     with _disk_errors_in_words(data_folder() / task):
         folder = _already(task, attempts)
         copies = copies_of(task, request) if verify and source is None and source_path is None else []
+        if folder is None and verify and not copies and source_path is None:
+            _refuse_beside_others(task, request)
         if folder is None:
             folder = copies[0] if copies else _first_that_works(task, request, attempts, jobs, tfds)
     if verify:
@@ -139,6 +144,20 @@ def _already(task: str, attempts: list[SourceAttempt]) -> Path | None:
             print_line(f"{task}: already prepared ({manifest.source}: {manifest.origin})")
             return folder
     return None
+
+
+def _refuse_beside_others(task: str, request: Request) -> None:
+    """Check that no other set of the task is prepared, which somebody who asks to verify one means.
+
+    Raises UserError with what to type where there is one.
+    """
+    sets = [manifest for _, manifest in prepared_sets(task)]
+    if sets:
+        commands = [f"lra-bench prepare {task}{typed_options(each.model_dump(mode='json'))} --verify" for each in sets]
+        raise UserError(
+            f"{task} is not prepared with size {request.size} and these options. What is can be verified: "
+            f"{'; '.join(commands)}. To prepare it, leave --verify out."
+        )
 
 
 def _first_that_works(task: str, request: Request, attempts: list[SourceAttempt], jobs: int, tfds: bool) -> Path:

@@ -71,7 +71,6 @@ def train(
             return write_result(load_finished(run.folder), run, results_dir)
 
         # ---------------------------------------------------------------- set up
-        write_settings(run)
         setup, state = set_up(run, data_folder, placement, remat)
         checkpoints = Checkpoints(run.folder / "checkpoints")
         history = History()
@@ -86,7 +85,7 @@ def train(
         ) -> Record:
             accuracy = accuracies(run, history, majority_share(setup.data["test"].labels), test, last_test)
             tokens = int(np.prod(setup.data["train"].example_shape))
-            speed = throughput(run, history, setup.programs.cost, tokens, remat)
+            speed = throughput(run, history, setup.cost, tokens, remat)
             return make_record(run, status, setup.network.parameters, history, accuracy, speed, note)
 
         # ---------------------------------------------------------------- continue an earlier session
@@ -96,7 +95,8 @@ def train(
             checkpoints.mend_best(history, state)
         else:
             refuse_other_perturbation(run)
-        history = history.on(devices_of(run, remat), setup.programs.cost.compile_seconds)
+        write_settings(run)  # not before, so that a run that is refused leaves no folder
+        history = history.on(devices_of(run, remat), setup.cost.compile_seconds)
         history.write_metrics(run)  # an epoch after the checkpoint will be repeated: its line goes now
         stop.raise_if_signaled(f"nothing was trained yet. Type the same again: {run.command}")
 
@@ -113,7 +113,7 @@ def train(
                 while step < epoch_end:
                     started = time.perf_counter()
                     batches, n = setup.data["train"].take(epoch, step - epoch_start, dispatch.steps(epoch_end - step))
-                    state = setup.programs.train(state, batches, dropout_key)
+                    state = setup.train(state, batches, dropout_key)
                     first_bad = int(state.first_bad)  # waits for the device
                     seconds = time.perf_counter() - started
                     if first_bad >= 0:
