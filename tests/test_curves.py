@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from lra_bench import cli
 from lra_bench.bench.synthetic import synthetic_run
+from lra_bench.commands.ls import epochs_done
 from lra_bench.errors import UserError
 from lra_bench.records.curves import read_curve
 from lra_bench.records.files import record_text
 from lra_bench.records.finished import write_finished
 from lra_bench.records.schema import CurvePoint
-from lra_bench.report.curves import BARS, sparkline
+from lra_bench.report.curves import ASCII_BARS, BARS, bars_for, sparkline
 from tests.made_records import train_record
 
 
@@ -100,6 +101,20 @@ def test_a_curve_of_text_has_its_largest_mark_and_its_smallest(values):
     marks = sparkline(values)
     assert len(marks) == min(len(values), 40)
     assert set(marks) <= {*BARS, "×"}
+
+
+def test_an_output_without_the_marks_gets_those_of_ascii():
+    assert bars_for("utf-8") == BARS
+    assert bars_for("ascii") == bars_for(None) == ASCII_BARS
+    assert sparkline([float(i) for i in range(8)], bars=ASCII_BARS) == ASCII_BARS
+    assert sparkline([0.0, float("nan")], bars=ASCII_BARS) == "_x"
+
+
+def test_a_damaged_last_line_leaves_the_epochs_before_it(monkeypatch):
+    run = make_run([0.2, 0.5, 0.4])
+    metrics = run.folder / "metrics.jsonl"
+    metrics.write_text(metrics.read_text()[:-20] + "\nnull\n")
+    assert epochs_done(run.folder) == 2.0
 
 
 def test_marks_rise_with_the_values():

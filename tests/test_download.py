@@ -282,6 +282,13 @@ def _fetch_in_process(file, folder):
     get(file, folder)
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "null", '{"url": NaN}'])
+def test_a_damaged_description_is_fetched_anew(server, tmp_path, text):
+    for name in ("x.bin", "x.bin.json", "x.bin.part", "x.bin.part.json"):
+        (tmp_path / name).write_text(text)
+    assert get(server.remote(), tmp_path).path.read_bytes() == BODY
+
+
 def test_two_processes_fetch_once(server, tmp_path):
     def slowly(request):
         time.sleep(0.3)

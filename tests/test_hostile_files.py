@@ -14,9 +14,11 @@ from lra_bench.json_files import LARGEST, parse_json, read_json
 from lra_bench.paths import runs_folder
 from lra_bench.plain_text import one_line, plain
 from lra_bench.records.files import record_text, write_record
-from lra_bench.records.finished import write_finished
+from lra_bench.records.finished import load_finished, mend_finished, write_finished
 from lra_bench.report.select import load
-from lra_bench.runs.run import write_settings
+from lra_bench.runs import transfer
+from lra_bench.runs.run import load_run, write_settings
+from lra_bench.training.train import train
 from tests.hostile import ESCAPES, LOUD, hostile_files
 from tests.made_records import honest_bench, honest_data, honest_record, honest_run, robustness_record
 
@@ -209,10 +211,82 @@ def test_an_edited_result_is_found_by_its_checksum_and_not_imported(type_in, tmp
     result = run.folder / "result.json"
     result.write_text(result.read_text().replace(record.provenance.finished, "2020-01-01T00:00:00Z"))
     assert "result.json has another SHA-256" in type_in("doctor")[1]
+    assert "result.json has another SHA-256" in type_in("export", tmp_path / "runs.tar.xz")[1]
+    monkeypatch.setattr(transfer, "_dropped", lambda folder: ())  # as an earlier version packed it
     type_in("export", tmp_path / "runs.tar.xz")
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "elsewhere"))
     assert "result.json has another SHA-256" in type_in("import", tmp_path / "runs.tar.xz")[1]
     assert json.loads(type_in("ls", "runs", "--json")[1]) == []
+
+
+def test_an_edited_record_is_said_where_its_run_is_here(type_in, tmp_path):
+    """The edit contradicts no other number of the record, but what the run wrote."""
+    record = honest_record(seed=0)
+    write_settings(honest_run(record))
+    write_finished(honest_run(record).folder, record)
+    path = write_record(tmp_path / "results", record)
+    told = "Not as the runs of this machine wrote them: listops/s5/"
+    report = ("report", "--results-dir", tmp_path / "results", "--no-pictures")
+    assert told not in type_in(*report)[1]
+    path.write_text(path.read_text().replace(record.provenance.finished, "2020-01-01T00:00:00Z"))
+    assert told in type_in(*report)[1]
+    assert "not what its run on this machine wrote" in type_in("validate", tmp_path / "results")[1]
+    path.write_text(record_text(record).replace(record.provenance.command, "lra-bench train"))
+    assert "1 records look wrong, as listops/s5/" in type_in(*report)[1]
+
+
+def test_a_report_of_no_folder_names_the_runs_that_have_results(type_in, tmp_path):
+    record = honest_record(seed=0)
+    write_settings(honest_run(record))
+    write_finished(honest_run(record).folder, record)
+    code, printed = type_in("report", "--results-dir", tmp_path / "nothing")
+    assert code == 2
+    assert f"Without a record in {tmp_path / 'nothing'}: {honest_run(record).name}. The command" in printed
+
+
+@pytest.mark.parametrize("damaged", ["run.json", "result.json", "SHA256SUMS"])
+def test_a_damaged_finished_run_is_mended_by_its_command(type_in, tmp_path, damaged):
+    record = honest_record(seed=0)
+    run = honest_run(record)
+    write_settings(run)
+    write_finished(run.folder, record)
+    path = write_record(tmp_path, record)
+    before = {file.name: file.read_bytes() for file in run.folder.iterdir()}
+    if damaged == "SHA256SUMS":
+        (run.folder / damaged).unlink()
+    else:
+        (run.folder / damaged).write_bytes(before[damaged].replace(b"1", b"2"))
+    assert "cannot be used" in type_in("doctor")[1]
+    if damaged == "result.json":
+        path.rename(tmp_path / "elsewhere")
+        mend_finished(run, tmp_path)
+        with pytest.raises(UserError, match=r"result\.json before: then the last checkpoint is tested again"):
+            load_finished(run.folder)
+        path.parent.mkdir(exist_ok=True)
+        (tmp_path / "elsewhere").rename(path)
+    mend_finished(run, tmp_path)
+    assert {file.name: file.read_bytes() for file in run.folder.iterdir()} == before
+    assert load_run(run.folder) == run
+
+
+def test_what_is_no_run_where_runs_lie_is_listed_and_can_be_removed(type_in, tmp_path):
+    lost = honest_run(honest_record(seed=0)).folder
+    (lost / "checkpoints").mkdir(parents=True)
+    stray = honest_run(honest_record(seed=1)).folder
+    stray.write_text("")
+    rows = {row["run"].rpartition("-s")[2]: row["status"] for row in json.loads(type_in("ls", "runs", "--json")[1])}
+    assert rows == {"0": "unreadable", "1": "unreadable"}
+    assert "2 of the runs cannot be read: lra-bench doctor says why" in type_in("ls", "runs")[1]
+    told = type_in("doctor")[1]
+    assert (
+        "it has no run.json. Type the `lra-bench train` of this run again, which writes its settings anew, or" in told
+    )
+    assert f"is a file, where the folder of a run belongs. To remove it: lra-bench rm {stray.name}" in told
+    with pytest.raises(UserError, match="is a file, where the folder of a run belongs"):
+        train(honest_run(honest_record(seed=1)), tmp_path, tmp_path)
+    for folder in (lost, stray):
+        assert type_in("rm", folder.name)[0] == 0
+        assert not folder.exists()
 
 
 def test_settings_typed_in_any_order_are_one_command():

@@ -125,10 +125,15 @@ def test_an_edited_manifest_is_refused(folder, field):
         ({"counts": {"train": 2000}}, "it counts the examples of train, not of train, val, test"),
     ],
 )
-def test_a_manifest_of_an_earlier_version_is_held_to_what_it_says_itself(folder, changes, message):
+def test_a_manifest_of_an_earlier_version_is_held_to_what_it_says_itself(folder, changes, message, capfd):
     """Without a SHA-256 of its own, what can be computed again still is."""
     edit(folder, manifest_sha256=None)
+    with pytest.raises(UserError, match="it has lost its SHA-256"):
+        opened(folder)
+    edit(folder, manifest_version=1)
+    capfd.readouterr()
     opened(folder)
+    assert "was prepared by an earlier lra-bench, whose manifest has no SHA-256" in capfd.readouterr().err
     edit(folder, **changes)
     with pytest.raises(UserError, match=message):
         opened(folder)

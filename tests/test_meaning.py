@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lra_bench.data.manifest import load_manifest
+from lra_bench.data.manifest import find_prepared, load_manifest
 from lra_bench.data.meaning import Inputs, contents_notes, contents_problems, label_problems
 from lra_bench.data.packed import open_split
 from lra_bench.data.prepare import prepare
@@ -204,8 +204,12 @@ def test_a_part_of_one_class_from_earlier_versions_is_not_used(tmp_path):
     path = reviews(tmp_path / "x")
     folder = prepare("text", source_path=path, size=90, tfds=False)
     rewrite_manifest(folder, majority=dict.fromkeys(SPLITS, 1.0))
-    with pytest.raises(UserError, match=r"a split of one class only, as earlier versions made it\. Remove the folder"):
+    with pytest.raises(
+        UserError, match=r"a split of one class only, as earlier versions made it\. Remove .*--from PATH"
+    ):
         prepare("text", source_path=path, size=90, tfds=False)
+    with pytest.raises(UserError, match=r"text is not prepared\. Type: lra-bench prepare text"):
+        find_prepared("text")
 
 
 def test_stars_that_contradict_the_folder(tmp_path):

@@ -127,6 +127,25 @@ def test_all_tasks_are_those_prepared(data):
     assert unasked == every
 
 
+def test_epochs_alone_leave_the_schedule_and_the_plan_says_so_with_smoke_too(data):
+    """`--smoke` has a schedule of its own, which is not what the user typed."""
+    asked = {"protocol": None, "size": None, "precision": "float32", "smoke": True, "data": None}
+    for overrides, told in [({"epochs": 4}, True), ({"epochs": 2}, False), ({"epochs": 4, "decay_epochs": 4}, False)]:
+        (item,) = plan.plan_runs(["s5"], tasks=["listops"], seeds=[0], overrides=overrides, dry_run=True, **asked)
+        assert ("--set epochs=4 does not move the schedule" in item.schedule_note) == told
+
+
+def test_a_dry_run_looks_at_the_data_that_is_there(data, capsys):
+    asked = {"overrides": {}, "protocol": None, "size": None, "precision": "float32", "smoke": True}
+    plan.plan_runs(["s5"], tasks=["image"], seeds=[0], data=None, dry_run=True, **asked)
+    assert "image: the tiny set is not prepared yet; without --dry-run it is made first." in capsys.readouterr().err
+    with pytest.raises(UserError, match="unknown prepared set of listops 'mine'"):
+        plan.plan_runs(["s5"], tasks=["listops"], seeds=[0], data="mine", dry_run=True, **asked)
+    (data / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="has manifest version None"):
+        plan.plan_runs(["s5"], tasks=["listops"], seeds=[0], data=None, dry_run=True, **asked)
+
+
 def test_a_setting_that_the_recipe_has_already_is_no_change(data):
     """So it is the same run, as published; 4 and 4.0 are one setting, too."""
     info = load_manifest(data).data_info

@@ -209,6 +209,20 @@ def test_verify_passes_and_finds_what_was_changed(capfd):
         prepare("listops", size=200, verify=True)
 
 
+def test_verify_makes_no_other_set_than_the_one_that_is_there():
+    prepare("listops", size=40, tfds=False)
+    with pytest.raises(
+        UserError, match=r"What is can be verified: lra-bench prepare listops --protocol s4 --size 40 --v"
+    ):
+        prepare("listops", verify=True)
+    prepare("listops", size=40, verify=True)
+
+
+def test_a_journal_that_is_no_json_is_begun_anew(tmp_path):
+    (tmp_path / build.JOURNAL).write_text("[" * 100_000 + "\n")
+    assert build._read_lines(tmp_path / build.JOURNAL) == []
+
+
 @pytest.mark.parametrize("damage", ["missing", "cut short", "other examples"])
 def test_verify_reads_the_dataset(fake, damage):
     fake()

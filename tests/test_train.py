@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +21,10 @@ from lra_bench.data.packed import PackedSplit
 from lra_bench.errors import Interrupted, UserError, WorkError
 from lra_bench.records.files import load_record
 from lra_bench.runs.run import load_run, make_run, write_settings
+from lra_bench.runs.saved_steps import saved_steps
 from lra_bench.training import setup as training_setup
 from lra_bench.training import tracking, train
-from lra_bench.training.checkpoint import Checkpoints, saved_steps
+from lra_bench.training.checkpoint import Checkpoints
 from lra_bench.training.input_pipeline import ResidentPipeline
 from lra_bench.training.setup import set_up
 from lra_bench.training.state import Examples, epoch_order, stream_key
@@ -126,7 +128,8 @@ def test_speed_is_that_of_one_kind_of_device(data, tmp_path, monkeypatch):
 
 
 def test_a_finished_run_that_was_damaged_is_not_delivered(data, tmp_path):
-    """A bit of its record or its settings: refused wherever it is read; without its record it is tested again."""
+    """A bit of its record or its settings: refused wherever it is read. The same command mends settings, and what its
+    record is proved by elsewhere; without its record the run is tested again."""
     run, rng = small_run(data, epochs=0.5), random.Random(0)
     record = train.train(run, data, tmp_path / "a")
     for name in ("result.json", "run.json", "SHA256SUMS"):
@@ -136,11 +139,17 @@ def test_a_finished_run_that_was_damaged_is_not_delivered(data, tmp_path):
             bit = rng.randrange(8 * len(content))
             damaged[bit // 8] ^= 1 << bit % 8
             (run.folder / name).write_bytes(damaged)
-            for read in (lambda: train.train(run, data, tmp_path / "b"), lambda: evaluate(run.name)):
-                with pytest.raises(UserError, match=f"{run.digest}-s0 is damaged: "):
-                    read()
+            with pytest.raises(UserError, match=f"{run.digest}-s0 is damaged: "):
+                evaluate(run.name)
+            try:
+                assert train.train(run, data, tmp_path / "b") == record
+                assert name != "result.json"
+                assert (run.folder / name).read_bytes() == content
+            except UserError as error:
+                assert name != "run.json"
+                assert f"{run.digest}-s0 is damaged: " in str(error)
+            shutil.rmtree(tmp_path / "b", ignore_errors=True)
         (run.folder / name).write_bytes(content)
-    assert not (tmp_path / "b").exists()
     (run.folder / "result.json").unlink()
     assert numbers(train.train(run, data, tmp_path / "b")) == numbers(record)
 
@@ -149,7 +158,10 @@ def test_settings_of_another_run_are_refused(data):
     run = small_run(data)
     write_settings(run)
     assert load_run(run.folder) == run
-    (run.folder / "SHA256SUMS").unlink()  # as an earlier version left it
+    (run.folder / "SHA256SUMS").unlink()
+    with pytest.raises(UserError, match="SHA256SUMS is missing"):
+        load_run(run.folder)
+    (run.folder / "run.json").write_text(run.model_dump_json())  # as an earlier version left it
     assert load_run(run.folder) == run
     for field, value in (("seed", 3), ("precision", "tf32"), ("recipe", small_run(data, lr=0.3).recipe)):
         (run.folder / "run.json").write_text(run.model_copy(update={field: value}).model_dump_json())
@@ -393,6 +405,13 @@ def test_a_damaged_checkpoint_is_one_sentence(data, tmp_path, monkeypatch):
 def test_batch_larger_than_the_data_is_a_users_mistake(data):
     with pytest.raises(UserError, match="batch_size must not exceed the 2000 training examples, got 5000"):
         set_up(small_run(data, batch_size=5000), data)
+
+
+def test_a_run_that_is_refused_leaves_no_folder(data, tmp_path):
+    run = small_run(data, batch_size=5000)
+    with pytest.raises(UserError, match="batch_size must not exceed"):
+        train.train(run, data, tmp_path)
+    assert not run.folder.exists()
 
 
 def test_digest_depends_on_what_changes_numbers_only(data):

@@ -72,10 +72,10 @@ def test_finished_runs_travel_without_their_resume_state_and_are_not_overwritten
     import_runs(tmp_path / "runs.tar.xz")
     assert sorted(path.name for path in (run.folder / "checkpoints").iterdir()) == ["best"]
     assert load_correct(run.folder, load_finished(run.folder)).size == 500
-    (run.folder / "result.json").write_text("mine")
+    (run.folder / "metrics.jsonl").write_text("mine")
     import_(tmp_path / "runs.tar.xz")
     assert "Nothing new" in capsys.readouterr().err
-    assert (run.folder / "result.json").read_text() == "mine"
+    assert (run.folder / "metrics.jsonl").read_text() == "mine"
 
 
 def file_of(path, member, content=b"x"):

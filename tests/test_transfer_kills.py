@@ -15,13 +15,16 @@ import pytest
 
 from lra_bench.errors import UserError, WorkError
 from lra_bench.paths import runs_folder
+from lra_bench.records.curves import best_step
 from lra_bench.records.files import record_text
 from lra_bench.runs import transfer
+from lra_bench.runs.checksums import checksums_of, files_below, write_checksums
 from lra_bench.runs.run import all_runs, aside_of, load_run, run_locked
 from lra_bench.runs.transfer import export_runs, import_runs
 from tests.made_records import honest_record, honest_run
 
 FINISHED, UNFINISHED = honest_record("s5", "listops", 0), honest_record("s4", "image", 1, 0.88)
+BEST = best_step(FINISHED.curve, FINISHED.accuracy.best_epoch)
 
 
 def made_run(record, step, finished=False):
@@ -48,7 +51,7 @@ def content(folder):
 def packed(tmp_path, monkeypatch):
     """A file with a finished and an unfinished run, and what it holds by the runs' names."""
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "elsewhere"))
-    folders = [made_run(FINISHED, 300, finished=True), made_run(UNFINISHED, 200)]
+    folders = [made_run(FINISHED, BEST, finished=True), made_run(UNFINISHED, 200)]
     export_runs(tmp_path / "runs.tar.xz")
     held = {folder.relative_to(runs_folder()).as_posix(): content(folder) for folder in folders}
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "home"))
@@ -135,13 +138,60 @@ def test_an_export_killed_at_any_change_keeps_the_file_before_it(tmp_path, packe
 
 def test_the_further_run_is_kept_and_a_finished_one_without_its_checkpoint_is_mended(packed, capsys):
     file, held = packed
-    further, finished = made_run(UNFINISHED, 201), made_run(FINISHED, 300, finished=True)
+    further, finished = made_run(UNFINISHED, 201), made_run(FINISHED, BEST, finished=True)
     shutil.rmtree(finished / "checkpoints")
     before = content(further)
     assert import_runs(file) == [finished]
     assert content(further) == before
     assert content(finished) == held[finished.relative_to(runs_folder()).as_posix()]
     assert "came to step 201 here, and to 200 in the file" in capsys.readouterr().err
+
+
+def test_a_damaged_best_is_mended_by_an_import_and_never_brought_by_one(packed, capsys):
+    file, held = packed
+    finished = made_run(FINISHED, BEST, finished=True)
+    step = finished / "checkpoints/best" / str(BEST)
+    write_checksums(step, checksums_of(step, files_below(step)))
+    (step / "state/d/array").write_bytes(b"another")
+    with pytest.raises(
+        UserError, match=r"\(state/d/array has another SHA-256 .*\), and no other is whole.*lra-bench rm"
+    ):
+        export_runs(file.with_name("b.txz"), [finished.name])
+    with pytest.raises(UserError, match="there is no run to export"):
+        export_runs(file.with_name("b.txz"))
+    assert finished in import_runs(file)
+    assert content(finished) == held[finished.relative_to(runs_folder()).as_posix()]
+    assert not import_runs(file)
+    files = {
+        name: data for name, data in held[finished.relative_to(runs_folder()).as_posix()].items() if "best" not in name
+    }
+    shutil.rmtree(runs_folder())
+    name = finished.relative_to(runs_folder()).as_posix()
+    broken = packed_of(file.with_name("c.txz"), [(f"{name}/{path}", data) for path, data in files.items()])
+    capsys.readouterr()
+    assert not import_runs(broken)
+    assert f"the best checkpoint, of step {BEST}, cannot be restored (it is missing)" in capsys.readouterr().err
+
+
+def test_where_the_best_is_lost_the_last_state_travels_instead(tmp_path, monkeypatch, capsys):
+    finished = made_run(FINISHED, BEST, finished=True)
+    (finished / "checkpoints/best").rename(finished / "checkpoints/last")
+    before = content(finished)
+    export_runs(tmp_path / "a.txz", [finished.name])
+    assert "cannot be restored (it is missing). Its last states are packed instead." in capsys.readouterr().err
+    monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "there"))
+    (imported,) = import_runs(tmp_path / "a.txz")
+    assert content(imported) == before
+
+
+def test_an_unfinished_run_of_damaged_states_is_not_imported(tmp_path, monkeypatch, capsys):
+    folder = made_run(UNFINISHED, 200)
+    step = folder / "checkpoints/last/200"
+    write_checksums(step, dict.fromkeys(files_below(step), "0" * 64))
+    export_runs(tmp_path / "a.txz")
+    monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "there"))
+    assert not import_runs(tmp_path / "a.txz")
+    assert "none of its checkpoints is as it was saved" in capsys.readouterr().err
 
 
 def test_a_run_in_training_is_left_and_the_others_come(packed, capsys):

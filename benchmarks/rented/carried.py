@@ -27,6 +27,7 @@ from lra_bench.data.build import copy_test_to_validation
 from lra_bench.data.manifest import FILE, Manifest, load_manifest, manifest_text
 from lra_bench.data.packed import ARRAYS, describe, open_split, relative_path
 from lra_bench.errors import UserError, WorkError
+from lra_bench.json_files import parse_json
 from lra_bench.paths import data_folder, write_atomically
 from lra_bench.spec import SPLITS, SplitName
 
@@ -100,13 +101,14 @@ def unpack(file: Path) -> Path:
     """
     with tarfile.open(file) as archive, ThreadPoolExecutor(os.cpu_count()) as pool:
         members = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
-        task, name = json.loads(members["name.json"])
+        task, name = parse_json(members["name.json"], f"name.json in {file}")
         folder = data_folder() / task / name
         if (folder / FILE).exists():
             return folder
         partial = folder.with_name(f".{name}.carried")
         shutil.rmtree(partial, ignore_errors=True)
-        manifest = Manifest.model_validate_json(members[FILE])
+        values = parse_json(members[FILE], f"{FILE} in {file}", control_characters=True)
+        manifest = Manifest.model_validate(values, strict=True)
         for split in carried_splits(manifest):
             stored = {}
             for array in ARRAYS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -63,7 +64,7 @@ def describe(name: str) -> dict[str, Any]:
     """Collect what two runs are compared by, beside their settings. Raises UserError for an unknown run."""
     from lra_bench.records.curves import read_curve
     from lra_bench.records.finished import is_finished, load_finished
-    from lra_bench.report.curves import sparkline
+    from lra_bench.report.curves import bars_for, sparkline
     from lra_bench.runs.run import find_run, load_run
 
     folder = find_run(name)
@@ -71,6 +72,8 @@ def describe(name: str) -> dict[str, Any]:
     record = load_finished(folder) if is_finished(folder) else None
     points = record.curve if record else read_curve(folder)
     accuracy, speed = (record.accuracy, record.throughput) if record else (None, None)
+    bars = bars_for(sys.stdout.encoding)
+    marks = sparkline([point.val_accuracy for point in points], 20, bars) if points else None
     best = max(points, key=lambda point: point.val_accuracy, default=None)
     return {
         "run": run.name,
@@ -79,7 +82,7 @@ def describe(name: str) -> dict[str, Any]:
         "best validation accuracy %": percent(best.val_accuracy if best else None),
         "after epoch": best and best.epoch,
         "evaluations": len(points),
-        "validation accuracy": sparkline([point.val_accuracy for point in points], 20) if points else None,
+        "validation accuracy": marks,
         "last train loss": points[-1].train_loss if points else None,
         "last validation loss": points[-1].val_loss if points else None,
         "parameters": record and record.parameters,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,7 @@ def curves(
     from lra_bench.paths import write_atomically
     from lra_bench.records.curves import read_curve
     from lra_bench.records.finished import is_finished, load_finished
-    from lra_bench.report.curves import csv_of, picture_of, text_of
+    from lra_bench.report.curves import bars_for, csv_of, picture_of, text_of
     from lra_bench.report.drawing import refuse_if_not_drawable, write_picture
     from lra_bench.runs.run import find_run, load_run
 
@@ -41,7 +42,7 @@ def curves(
     if as_json:
         print(json.dumps({name: [point.model_dump(mode="json") for point in points] for name, points in found.items()}))
     else:
-        print(text_of(found))
+        print(text_of(found, bars_for(sys.stdout.encoding)))
     if as_csv is not None:
         write_atomically(as_csv, csv_of(found))
     if plot is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,9 @@ def ls(
         print(f"No {what} yet.")
     else:
         print_table(rows)
+    damaged = sum(row.get("status") == "unreadable" for row in rows)
+    if damaged and not as_json:
+        typer.echo(f"{damaged} of the runs cannot be read: lra-bench doctor says why, and what to type.", err=True)
 
 
 def print_table(rows: list[Row]) -> None:
@@ -115,7 +119,7 @@ def recipes() -> list[Row]:
 def runs() -> list[Row]:
     """List every run of this machine with its data, settings, status, progress in epochs and test accuracy in %.
 
-    A run that cannot be read has only its folder and a status; `show RUN` says why.
+    A run that cannot be read has only its folder and a status; `doctor` says why.
     """
     from lra_bench.errors import UserError
     from lra_bench.paths import runs_folder
@@ -151,12 +155,20 @@ RUN_COLUMNS = ("run", "data", "settings", "status", "epochs", "test")
 
 
 def epochs_done(folder: Path) -> float:
-    """The epochs after which the run of this folder was last scored; 0 where it was not, or where none can be read."""
+    """The epochs after which the run of this folder was last scored, by the last line of its metrics that is good; 0
+    where there is none."""
+    from lra_bench.errors import UserError
+    from lra_bench.json_files import parse_json
+    from lra_bench.records.curves import FILE
+
     try:
-        *_, last = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return float(json.loads(last)["epoch"])
-    except (OSError, ValueError, KeyError, TypeError):
+        lines = (folder / FILE).read_bytes().splitlines()
+    except OSError:
         return 0.0
+    for line in reversed(lines):
+        with contextlib.suppress(UserError, ValueError, KeyError, TypeError):
+            return float(parse_json(line, FILE)["epoch"])
+    return 0.0
 
 
 LISTINGS: dict[What, Callable[[], list[Row]]] = {"tasks": tasks, "models": models, "recipes": recipes, "runs": runs}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lra_bench.commands.options import Json, ResultsDir, chosen_results_dir
 from lra_bench.errors import UserError
 from lra_bench.spec import Protocol
+
+if TYPE_CHECKING:
+    from lra_bench.report.select import LeftOut
 
 SHOWN = 5
 """The most runs that are named where there may be many."""
@@ -80,6 +83,8 @@ def report(
     results = chosen_results_dir(results_dir)
     if site is not None:
         prepare_site(site, check)
+    if not results.is_dir():
+        note_runs_elsewhere(results)  # before it is an error
     made = make_report(
         results,
         out_dir,
@@ -103,6 +108,7 @@ def report(
         print_files(out_dir or results, list(made.files))
     if site is not None:
         make_site(site, results, made.files, protocol)
+    note_doubtful(results, made.doubtful)
     if not check:
         note_runs_elsewhere(results)
 
@@ -136,22 +142,35 @@ def print_files(folder: Path, names: list[str]) -> None:
     print(f"Written to {folder}: {', '.join([*others, *figures])}")
 
 
+def shown(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def note_doubtful(results_dir: Path, doubtful: Sequence[LeftOut]) -> None:
+    """Say on stderr which records the tables show although they may have been edited."""
+    from lra_bench.progress import print_line
+    from lra_bench.records.finished import changed_records
+
+    changed = [path.relative_to(results_dir).as_posix() for path in changed_records(results_dir)]
+    if changed:
+        print_line(
+            f"Not as the runs of this machine wrote them: {shown(changed)}. They were edited, or the same was trained "
+            "elsewhere, too. Remove those that are wrong; the commands of their runs write them again."
+        )
+    if doubtful:
+        first = f"{doubtful[0].id}.json: {doubtful[0].reason}"
+        print_line(f"{len(doubtful)} records look wrong, as {first}. All: lra-bench validate {results_dir}")
+
+
 def note_runs_elsewhere(results_dir: Path) -> None:
     """Say on stderr which finished runs of this machine have no record in the folder."""
     from lra_bench.progress import print_line
-    from lra_bench.records.files import record_path
-    from lra_bench.runs.run import all_runs
+    from lra_bench.records.finished import finished_here
 
-    missing = []
-    for folder in all_runs():
-        task, model, name = folder.parts[-3:]
-        digest, _, seed = name.rpartition("-s")
-        finished = (folder / "result.json").exists() and seed.isdecimal()
-        if finished and not record_path(results_dir, task, model, digest, int(seed)).exists():
-            missing.append(f"{task}/{model}/{name}")
+    missing = [name for name, _, place in finished_here(results_dir) if not place.exists()]
     if missing:
-        shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")
         print_line(
-            f"Without a record in {results_dir}: {shown}. The command that trained a run writes its record here, "
-            "without training again (`lra-bench show RUN` has it), or name the folder with --results-dir."
+            f"Without a record in {results_dir}: {shown(missing)}. The command that trained a run writes its record "
+            "here, without training again (`lra-bench show RUN` has it), or name the folder with --results-dir."
         )

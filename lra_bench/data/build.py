@@ -28,6 +28,7 @@ import numpy as np
 from lra_bench.data.packed import ARRAYS, READ_ROWS, PackedWriter, relative_path
 from lra_bench.datasource import Generator, PlacedRows, Reader, Rows
 from lra_bench.errors import STOPPING, UserError, WorkError
+from lra_bench.json_files import parse_json
 from lra_bench.progress import Progress
 from lra_bench.spec import digest_of
 
@@ -94,10 +95,10 @@ class Journal:
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     """Return the entries of a journal without an incomplete last line."""
     entries = []
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                entries.append(json.loads(line))
+    with contextlib.suppress(FileNotFoundError, UserError):
+        for line in path.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                entries.append(parse_json(line, str(path)))
     return entries
 
 

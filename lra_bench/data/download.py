@@ -22,7 +22,8 @@ import urllib3
 
 from lra_bench.data.certificates import check_certificates
 from lra_bench.datasource import RemoteFile
-from lra_bench.errors import WorkError, disk_error
+from lra_bench.errors import UserError, WorkError, disk_error
+from lra_bench.json_files import read_json
 from lra_bench.paths import locked, write_atomically
 from lra_bench.progress import Progress, print_line
 
@@ -113,10 +114,10 @@ def _already_here(target: Path, file: RemoteFile) -> Fetched | None:
     The file is read to its end, because a disk can change bytes without changing the size.
     """
     try:
-        record = json.loads(_record_path(target).read_text(encoding="utf-8"))
+        record = read_json(_record_path(target))
         have = Fetched(target, str(record["url"]), int(record["size"]), str(record["sha256"]))
         size = target.stat().st_size
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, OSError, ValueError, KeyError, TypeError):
         return None
     if have.url != file.url or file.size not in (None, have.size) or file.sha256 not in (None, have.sha256):
         return None
@@ -259,8 +260,8 @@ def _total(response: requests.Response, file: RemoteFile, offset: int) -> int | 
 
 def _load_partial(target: Path, file: RemoteFile) -> _Partial | None:
     try:
-        partial = _Partial(**json.loads(_partial_path(target).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        partial = _Partial(**read_json(_partial_path(target)))
+    except (UserError, TypeError):
         return None
     return partial if partial.url == file.url and partial.validator else None
 

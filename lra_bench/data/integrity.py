@@ -15,7 +15,7 @@ from lra_bench.data.manifest import Manifest, load_manifest
 from lra_bench.data.packed import ARRAYS, PackedSplit, disagrees, hash_data, open_arrays, relative_path
 from lra_bench.errors import UserError
 from lra_bench.paths import cache_folder, write_atomically
-from lra_bench.progress import Progress
+from lra_bench.progress import Progress, print_line
 from lra_bench.spec import SPLITS, Frozen, SplitName
 
 Marks = tuple[int, int, int, int]
@@ -40,6 +40,10 @@ def open_checked(folder: Path, fingerprint: str) -> dict[SplitName, PackedSplit]
     it describes.
     """
     manifest = load_manifest(folder)
+    if manifest.manifest_sha256 is None:
+        print_line(
+            f"{folder} was prepared by an earlier lra-bench, whose manifest has no SHA-256, and is read unchecked."
+        )
     if manifest.fingerprint != fingerprint:
         raise UserError(
             f"{folder} now has the fingerprint {manifest.fingerprint}, and the run was planned for {fingerprint}: the "

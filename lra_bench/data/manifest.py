@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from lra_bench.datasource import Layout
+from lra_bench.datasource import Layout, Request
 from lra_bench.errors import UserError
 from lra_bench.json_files import read_json
 from lra_bench.paths import data_folder
 from lra_bench.plain_text import shortened
 from lra_bench.progress import warn
-from lra_bench.registry import every_task_name, has_official_contents
+from lra_bench.registry import every_task_name, has_official_contents, task_module
 from lra_bench.spec import (
     SPLITS,
     Count,
@@ -37,8 +37,11 @@ from lra_bench.spec import (
     unknown,
 )
 
-MANIFEST_VERSION = 1
-"""The version of the manifest's format."""
+MANIFEST_VERSION = 2
+"""The version of the manifest's format. One of version 1 need not have a SHA-256 of its own."""
+
+ONE = 25
+"""The number of examples that chance gives one class only. A larger split of one class is a wrong set."""
 
 FILE = "manifest.json"
 """The name of the manifest in a prepared folder."""
@@ -65,7 +68,7 @@ class PackedFile(Frozen):
 class Manifest(Frozen):
     """The manifest holds everything that is known about one prepared set."""
 
-    manifest_version: Literal[1]
+    manifest_version: Literal[1, 2]
     task: Name
     version: Name
     protocol: Protocol
@@ -92,7 +95,7 @@ class Manifest(Frozen):
     tfds: bool = Field(default=True, description="whether the folder also holds the examples as a TFDS dataset")
     lra_bench_version: str
     manifest_sha256: str | None = Field(
-        default=None, description="the SHA-256 of the other fields; None in sets of an earlier lra-bench"
+        default=None, description="the SHA-256 of the other fields; None in some sets of version 1"
     )
 
     @model_validator(mode="after")
@@ -172,22 +175,27 @@ def _hash_of(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def prepare_again(folder: Path, values: Mapping[str, Any]) -> str:
-    """Say what to type to prepare the set of a folder again, from its manifest's fields, which may be damaged."""
+def typed_options(values: Mapping[str, Any]) -> str:
+    """The options of `prepare` for a set, from its manifest's fields, which may be damaged."""
     legal = {"protocol": "s4|lra", "size": r"full|tiny|\d+", "seed": r"[1-9]\d*", "val_fraction": r"0\.\d+"}
-    options = [
+    return "".join(
         f" --{name.replace('_', '-')} {values[name]}"
         for name, pattern in legal.items()
         if re.fullmatch(pattern, str(values.get(name)), re.ASCII)
-    ]
+    )
+
+
+def prepare_again(folder: Path, values: Mapping[str, Any]) -> str:
+    """Say what to type to prepare the set of a folder again, from its manifest's fields, which may be damaged."""
     own = " --from PATH" if values.get("source") == "user" else ""
-    return f"Remove {folder}, then type: lra-bench prepare {folder.parent.name}{''.join(options)}{own}"
+    return f"Remove {folder}, then type: lra-bench prepare {folder.parent.name}{typed_options(values)}{own}"
 
 
 def load_manifest(folder: Path) -> Manifest:
     """Read the manifest of a prepared folder.
 
-    Raises UserError if it is missing, damaged, of another version, or not as `prepare` wrote it.
+    Raises UserError if it is missing, damaged, of another version, not as `prepare` wrote it, or of a set that is not
+    what it says.
     """
     path = folder / FILE
     if not path.exists():
@@ -199,17 +207,68 @@ def load_manifest(folder: Path) -> Manifest:
         raise UserError(f"{error} {prepare_again(folder, {})}") from None
     fields = values if isinstance(values, dict) else {}
     found, again = fields.get("manifest_version"), prepare_again(folder, fields)
-    if found != MANIFEST_VERSION:
+    if found not in (1, MANIFEST_VERSION):
         raise UserError(
-            f"{path} has manifest version {shortened(repr(found))}; this lra-bench reads version {MANIFEST_VERSION}. "
-            f"{again}"
+            f"{path} has manifest version {shortened(repr(found))}; this lra-bench reads versions 1 and "
+            f"{MANIFEST_VERSION}. {again}"
         )
+    if fields.get("manifest_sha256") is None and found == MANIFEST_VERSION:
+        raise UserError(f"{path} was changed after it was written: it has lost its SHA-256. {again}")
     if fields.get("manifest_sha256") not in (None, _hash_of(fields)):
         raise UserError(f"{path} was changed after it was written: its fields have another SHA-256. {again}")
     try:
-        return Manifest.model_validate(values, strict=True)
+        manifest = Manifest.model_validate(values, strict=True)
     except ValidationError as error:
         raise UserError(f"{path} is damaged ({explain(error)}) {again}") from None
+    problem = _size_problem(manifest) or _class_problem(manifest)
+    if problem:
+        raise UserError(f"{folder} {problem}. {again}")
+    return manifest
+
+
+def _size_problem(manifest: Manifest) -> str | None:
+    """What the number of examples of a set contradicts in its size; None where nothing does.
+
+    Nothing is known of the sets of other versions of the task, or of tasks that this lra-bench does not have.
+    """
+    if manifest.task not in every_task_name() or manifest.version != task_module(manifest.task).TASK.version:
+        return None
+    counts, size = manifest.counts, manifest.size
+    expected = _counts_of(manifest) if size in ("full", "tiny") else None
+    if size.isdigit():
+        fits = sum(counts.values()) == int(size)
+    elif expected is None:
+        fits = size == "tiny"
+    elif size == "full" and manifest.val_fraction is not None:
+        # Validation is cut out of train, so that only their sum is published.
+        published = (expected["train"], expected["train"] + expected["val"])
+        fits = counts["test"] == expected["test"] and counts["train"] + counts["val"] in published
+    else:
+        fits = counts == expected
+    if fits:
+        return None
+    known = "" if expected is None else f"; those of this size are {_listed(expected)}"
+    return f"is called {size} and holds {_listed(counts)} examples of {', '.join(SPLITS)}{known}"
+
+
+def _counts_of(manifest: Manifest) -> Mapping[SplitName, int] | None:
+    """The number of examples of each split of the full or the tiny set; None for a tiny set that cannot be made."""
+    module = task_module(manifest.task)
+    if manifest.size == "full":
+        return module.TASK.splits
+    made = module.DATA.generator(Request(manifest.protocol, "tiny", 0, manifest.val_fraction))
+    return None if made is None else made.layout.counts
+
+
+def _listed(counts: Mapping[SplitName, int]) -> str:
+    return " / ".join(f"{counts[split]:,}" for split in SPLITS)
+
+
+def _class_problem(manifest: Manifest) -> str | None:
+    """That a split of a set has one class only, as earlier versions made them; None where none has."""
+    if any(share == 1 and manifest.counts[split] > ONE for split, share in manifest.majority.items()):
+        return "holds a split of one class only, as earlier versions made it"
+    return None
 
 
 def scan_sets(task: str | None = None) -> tuple[list[tuple[Path, Manifest]], dict[Path, str]]:

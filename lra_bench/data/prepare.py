@@ -17,7 +17,17 @@ from typing import Any, cast
 
 from lra_bench import __version__
 from lra_bench.data import build
-from lra_bench.data.manifest import FILE, Manifest, RawFile, fingerprint_of, load_manifest, manifest_text
+from lra_bench.data.manifest import (
+    FILE,
+    MANIFEST_VERSION,
+    Manifest,
+    RawFile,
+    fingerprint_of,
+    load_manifest,
+    manifest_text,
+    prepared_sets,
+    typed_options,
+)
 from lra_bench.data.meaning import problems_of_files
 from lra_bench.data.packed import PackedSplit, PackedWriter, describe, majority_share, open_arrays
 from lra_bench.data.sources import SourceAttempt, attempts_for, copies_of, obtain, partial_of, plan_for, request_for
@@ -29,9 +39,6 @@ from lra_bench.paths import data_folder, locked, write_atomically
 from lra_bench.progress import print_line
 from lra_bench.registry import task_module
 from lra_bench.spec import SPLITS, SplitName, Task
-
-ONE = 25
-"""The number of examples that chance gives one class only. A larger split of one class is a wrong set."""
 
 SPARE = 16 << 20
 """The number of bytes that must be free besides what the set itself takes."""
@@ -57,8 +64,9 @@ def prepare(
     `source` names the only source kind to try. `jobs` is the number of processes (default: all cores) and never changes
     the bytes. Without `tfds` the TFDS dataset, which training does not read, is left out. `dry_run` only prints the
     plan. `verify` reads everything again, also if the task was prepared before; without `source_path` and `source` it
-    finds what was prepared from the user's own copies, too. Raises UserError for bad arguments,
-    wrong files and failed verification, and WorkError for failed downloads and full disks.
+    finds what was prepared from the user's own copies, too. Raises UserError for bad arguments, wrong files, failed
+    verification, and where `verify` finds other sets of the task only, and WorkError for failed downloads and full
+    disks.
     """
     jobs = _jobs(jobs)
     if dry_run:
@@ -80,6 +88,8 @@ def prepare(
     with _disk_errors_in_words(data_folder() / task):
         folder = _already(task, attempts)
         copies = copies_of(task, request) if verify and source is None and source_path is None else []
+        if folder is None and verify and not copies and source_path is None:
+            _refuse_beside_others(task, request)
         if folder is None:
             folder = copies[0] if copies else _first_that_works(task, request, attempts, jobs, tfds)
     if verify:
@@ -131,14 +141,23 @@ def _already(task: str, attempts: list[SourceAttempt]) -> Path | None:
                     f"{folder} holds version {manifest.version} of {task}; this lra-bench makes version "
                     f"{task_module(task).TASK.version}. Remove the folder and type the same again."
                 )
-            if any(share == 1 and manifest.counts[split] > ONE for split, share in manifest.majority.items()):
-                raise UserError(
-                    f"{folder} holds a split of one class only, as earlier versions made it. Remove the folder and "
-                    "type the same again."
-                )
             print_line(f"{task}: already prepared ({manifest.source}: {manifest.origin})")
             return folder
     return None
+
+
+def _refuse_beside_others(task: str, request: Request) -> None:
+    """Check that no other set of the task is prepared, which somebody who asks to verify one means.
+
+    Raises UserError with what to type where there is one.
+    """
+    sets = [manifest for _, manifest in prepared_sets(task)]
+    if sets:
+        commands = [f"lra-bench prepare {task}{typed_options(each.model_dump(mode='json'))} --verify" for each in sets]
+        raise UserError(
+            f"{task} is not prepared with size {request.size} and these options. What is can be verified: "
+            f"{'; '.join(commands)}. To prepare it, leave --verify out."
+        )
 
 
 def _first_that_works(task: str, request: Request, attempts: list[SourceAttempt], jobs: int, tfds: bool) -> Path:
@@ -259,7 +278,7 @@ def _manifest(work: _Work, partial: Path) -> Manifest:
     packed = describe(partial)
     fingerprint = fingerprint_of(work.task.name, work.task.version, request.protocol, layout, packed)
     return Manifest(
-        manifest_version=1,
+        manifest_version=MANIFEST_VERSION,
         task=work.task.name,
         version=work.task.version,
         protocol=request.protocol,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -28,3 +29,8 @@ def read_curve(folder: Path) -> list[CurvePoint]:
         except ValidationError:
             raise UserError(f"{path} is damaged: line {number} is no point of a curve.") from None
     return points
+
+
+def best_step(curve: Sequence[CurvePoint], best_epoch: float | None) -> int | None:
+    """The step after which the best parameters were saved; None before the first evaluation."""
+    return next((point.step for point in curve if point.epoch == best_epoch), None)

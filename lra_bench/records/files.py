@@ -67,7 +67,10 @@ def write_record(results_dir: Path, record: AnyRecord) -> Path:
     if path.exists() and path.read_bytes() == text.encode():
         return path
     if path.exists():
-        raise UserError(f"{path} already holds another result of this run. Records are never edited: remove it first.")
+        raise UserError(
+            f"{path} already holds another result of this run, and records are never edited. Remove the one that is "
+            "wrong, and type the same again, or name another folder with --results-dir."
+        )
     write_atomically(path, text)
     return path
 

@@ -18,6 +18,7 @@ from typing import Literal
 from lra_bench.errors import UserError
 from lra_bench.json_files import read_json
 from lra_bench.records.files import path_of, record_files, unproved
+from lra_bench.records.finished import changed_records
 from lra_bench.records.proof import contradictions, copies, run_of
 from lra_bench.records.schema import AnyRecord, BenchRecord, Record
 from lra_bench.registry import published_mark, task_module, task_names
@@ -81,6 +82,9 @@ def validate(results_dir: Path) -> list[Problem]:
     for name, record in found.items():
         problems += [Problem(name, severity, message) for severity, message in check_record(record)]
     problems += _between(found)
+    for path in changed_records(results_dir):
+        message = "not what its run on this machine wrote: it was edited, or the same was trained elsewhere, too"
+        problems.append(Problem(path.relative_to(results_dir).as_posix(), "warning", message))
     return sorted(problems, key=lambda problem: (problem.severity != "error", problem.file, problem.message))
 
 
@@ -90,10 +94,16 @@ def check_record(record: AnyRecord) -> Iterator[tuple[Severity, str]]:
         yield "error", message
     yield from _provenance(record)
     if isinstance(record, Record):
-        yield from _plausible(record)
-        yield from _claims(record)
+        for message in doubts_of(record):
+            yield "warning", message
     elif isinstance(record, BenchRecord):
         yield from _too_fast(record)
+
+
+def doubts_of(record: Record) -> Iterator[str]:
+    """Yield what is not plausible about a training record, although nothing in it contradicts anything."""
+    yield from _plausible(record)
+    yield from _claims(record)
 
 
 def _place(results_dir: Path, path: Path, name: str, record: AnyRecord) -> Iterator[Problem]:
@@ -120,15 +130,15 @@ def _provenance(record: AnyRecord) -> Iterator[tuple[Severity, str]]:
         yield "error", "it names a folder of somebody's machine"
 
 
-def _claims(record: Record) -> Iterator[tuple[Severity, str]]:
+def _claims(record: Record) -> Iterator[str]:
     """Name what nobody can compute again: a claim to official files whose fingerprint is not known."""
     data = record.data
     unknown = data.task in task_names() and data.protocol not in task_module(data.task).TASK.official
     if data.size == "full" and data.source in ("official", "mirror") and unknown:
-        yield "warning", f"called {data.source}, which no known fingerprint of official {data.task} can prove"
+        yield f"called {data.source}, which no known fingerprint of official {data.task} can prove"
     said, remade = record.provenance.command, run_of(record).command
     if _without_data(said) != _without_data(remade):
-        yield "warning", "its command is not the one that repeats the run"
+        yield "its command is not the one that repeats the run"
 
 
 def _without_data(command: str) -> str:
@@ -136,7 +146,7 @@ def _without_data(command: str) -> str:
     return re.sub(r" --data \S+| --protocol \S+ --size \S+", "", command)
 
 
-def _plausible(record: Record) -> Iterator[tuple[Severity, str]]:
+def _plausible(record: Record) -> Iterator[str]:
     """Check the test accuracy against the majority class, the validation accuracy and the published accuracy.
 
     Only a full run of a published recipe is compared with the published accuracy, which bounds it from both sides.
@@ -146,16 +156,16 @@ def _plausible(record: Record) -> Iterator[tuple[Severity, str]]:
         return
     majority, val = record.accuracy.majority, record.accuracy.best_val
     if test < majority - SIGMAS * _sampling(majority, n):
-        yield "warning", f"too bad: {test:.2%} is below the majority class, {majority:.2%}"
+        yield f"too bad: {test:.2%} is below the majority class, {majority:.2%}"
     n_val = record.data.counts["val"]
     if val is not None and n_val and not record.data.validation_is_test:
         error = math.hypot(_sampling(test, n), _sampling(val, n_val))
         if abs(test - val) > SIGMAS * error + SLACK:
-            yield "warning", f"test {test:.2%} and validation {val:.2%} are further apart than their samples explain"
+            yield f"test {test:.2%} and validation {val:.2%} are further apart than their samples explain"
         last, last_val = record.accuracy.last_test, record.accuracy.last_val
         gain = 0.0 if last is None or last_val is None else (test - last) - (val - last_val)
         if abs(gain) > 2 * SIGMAS * error + SLACK:
-            yield "warning", f"test {test:.2%} is further from last_test than best_val is from last_val"
+            yield f"test {test:.2%} is further from last_test than best_val is from last_val"
     published = record.recipe.published
     if published is None or not record.published_recipe:
         return
@@ -165,10 +175,10 @@ def _plausible(record: Record) -> Iterator[tuple[Severity, str]]:
         word = "too good" if difference > 0 else "too bad"
         mark = published_mark(record.model, record.data.task)
         number = f"{published:.2f} %" + (f" ({with_meaning(mark)})" if mark else "")
-        yield "warning", f"{word}: {test:.2%}, published {number}; expected within {100 * allowed:.1f} points"
+        yield f"{word}: {test:.2%}, published {number}; expected within {100 * allowed:.1f} points"
     early = [point for point in record.curve if point.epoch <= 0.05 * record.recipe.epochs]
     if any(point.val_accuracy >= published / 100 for point in early):
-        yield "warning", "too fast: at the published accuracy within the first twentieth of the training"
+        yield "too fast: at the published accuracy within the first twentieth of the training"
 
 
 def _sampling(share: float, n: int) -> float:

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from lra_bench.errors import WorkError
 from lra_bench.paths import write_atomically
-from lra_bench.records.schema import schema
+from lra_bench.records.schema import Record, schema
+from lra_bench.records.validate import doubts_of
 from lra_bench.report.accuracy import accuracy_table, reduced_table
 from lra_bench.report.compact import compact_table
 from lra_bench.report.drawing import Picture, have_matplotlib
@@ -40,13 +41,15 @@ GENERATED = "Made by `lra-bench report` from the records in this folder; do not 
 class Report:
     """The report: the tables that have rows, in reading order, and the content of each file by its name.
 
-    `compact` is the accuracy table of a paper, `refused` the files that could not be taken in.
+    `compact` is the accuracy table of a paper, `refused` the files that could not be taken in, `doubtful` the records
+    that were, with the first thing that is not plausible about each.
     """
 
     tables: tuple[Table, ...]
     compact: Table
     files: dict[str, str | bytes]
     refused: tuple[LeftOut, ...]
+    doubtful: tuple[LeftOut, ...]
 
     def table(self, name: str) -> Table:
         """Return the table of this name. Raises KeyError for a table without rows."""
@@ -129,7 +132,9 @@ def tables_of(
     compact = compact_table(everything[0], columns, rows)
     files = _files(tables, compact, loaded, drawn)
     files["leaderboard.json"] = json_text(tables, cells, protocol)
-    return Report(tables, compact, files, tuple(unreadable))
+    doubts = {item.id: next(doubts_of(item.record), "") for item in loaded if isinstance(item.record, Record)}
+    doubtful = tuple(LeftOut(name, doubt) for name, doubt in doubts.items() if doubt)
+    return Report(tables, compact, files, tuple(unreadable), doubtful)
 
 
 def _differs(paper: SelectedRecords, holdout: SelectedRecords) -> bool:

@@ -21,6 +21,9 @@ Curves = Mapping[str, Sequence[CurvePoint]]
 BARS = "▁▂▃▄▅▆▇█"
 """The marks of a curve in text, the lowest first."""
 
+ASCII_BARS = "_.-~=+*#"
+"""The marks where the output cannot have those."""
+
 WIDTH = 40
 """The most marks of a curve in text."""
 
@@ -28,26 +31,35 @@ FIELDS = tuple(CurvePoint.model_fields)
 """The columns of the CSV after the run's name."""
 
 
-def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
+def bars_for(encoding: str | None) -> str:
+    """Return the marks that an output of this encoding can have."""
+    try:
+        BARS.encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return ASCII_BARS
+    return BARS
+
+
+def sparkline(values: Sequence[float], width: int = WIDTH, bars: str = BARS) -> str:
     """Return the values, at least one, as at most `width` marks between their least and their largest.
 
-    Neighbors share a mark, which stands for their mean. A value that is not finite is drawn as ×.
+    Neighbors share a mark, which stands for their mean. A value that is not finite is drawn as ×, or x in ASCII.
     """
     groups = [values[len(values) * i // width : len(values) * (i + 1) // width] for i in range(width)]
     means = [math.fsum(group) / len(group) for group in groups if group]
     finite = [value for value in means if math.isfinite(value)]
     low, spread = min(finite, default=0.0), max(finite, default=0.0) - min(finite, default=0.0)
-    top = len(BARS) - 1
+    top, broken = len(bars) - 1, "x" if bars.isascii() else "×"
 
     def mark(value: float) -> str:
         if not math.isfinite(value):
-            return "×"
-        return BARS[round(top * (value - low) / spread) if spread else 0]
+            return broken
+        return bars[round(top * (value - low) / spread) if spread else 0]
 
     return "".join(map(mark, means))
 
 
-def text_of(curves: Curves) -> str:
+def text_of(curves: Curves, bars: str = BARS) -> str:
     """Return a paragraph per run: its losses and accuracies as marks, with first and last values and the best epoch."""
     parts = []
     for name, points in curves.items():
@@ -63,7 +75,8 @@ def text_of(curves: Curves) -> str:
             ("validation accuracy", "val_accuracy", "{:.2%}"),
         ):
             values = [getattr(point, field) for point in points]
-            parts.append(f"  {title:<20}{form.format(values[0])} {sparkline(values)} {form.format(values[-1])}")
+            marks = sparkline(values, bars=bars)
+            parts.append(f"  {title:<20}{form.format(values[0])} {marks} {form.format(values[-1])}")
     return "\n".join(parts)
 
 

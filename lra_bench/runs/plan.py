@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lra_bench.data.manifest import find_prepared, prepared_sets
+from lra_bench.data.manifest import FILE, find_prepared, prepared_sets
 from lra_bench.data.prepare import prepare
-from lra_bench.data.sources import attempts_for, request_for
+from lra_bench.data.sources import SourceAttempt, attempts_for, request_for
 from lra_bench.errors import UserError
+from lra_bench.paths import data_folder
+from lra_bench.progress import print_line
 from lra_bench.registry import canonical_model, cli_name, custom_path, model_names, recipes_of, task_module, task_names
-from lra_bench.runs.run import Run, make_run
+from lra_bench.runs.run import SMOKE, Run, make_run
 from lra_bench.spec import DataInfo, Precision, Protocol
 
 
@@ -20,6 +22,8 @@ class PlannedRun(NamedTuple):
 
     run: Run
     data_folder: Path | None
+    typed: frozenset[str] = frozenset()
+    """The settings that the user typed. `--smoke` overrides others, too."""
 
     @property
     def steps(self) -> int:
@@ -30,8 +34,8 @@ class PlannedRun(NamedTuple):
     @property
     def schedule_note(self) -> str:
         """What a user may not expect of a schedule whose epochs alone were changed; else ""."""
-        recipe, changed = self.run.recipe, self.run.overrides
-        if "epochs" not in changed or "decay_epochs" in changed or recipe.schedule in ("constant", "rsqrt"):
+        recipe, changed = self.run.recipe, self.typed & self.run.overrides.keys()
+        if "epochs" not in changed or "decay_epochs" in self.typed or recipe.schedule in ("constant", "rsqrt"):
             return ""
         return (
             f"{cli_name(self.run.model)} on {self.run.data.task}: --set epochs={recipe.epochs:g} does not move the "
@@ -71,6 +75,7 @@ def plan_runs(
             raise UserError(f"each {kind} once, please; got {', '.join(map(str, given))}.")
     if smoke:
         protocol, size = protocol or "s4", size or "tiny"
+    typed = frozenset(key for key, value in overrides.items() if not smoke or SMOKE.get(key) != value)
     planned = []
     everything = list(models) == ["all"]
     for model in model_names() if everything else [canonical_model(name) for name in models]:
@@ -84,7 +89,7 @@ def plan_runs(
                 run = make_run(info, model, seed, overrides, precision, smoke, data)
                 _check_vocabulary(run, vocabulary)
                 _check_batch(run)
-                planned.append(PlannedRun(run, folder))
+                planned.append(PlannedRun(run, folder, typed))
     return planned
 
 
@@ -93,19 +98,23 @@ def _prepared(
 ) -> tuple[Path | None, DataInfo, int]:
     """The folder of the data of a task, what a run records of it, and its number of tokens. Raises UserError.
 
-    With `smoke`, tiny data is made; in a dry run it is only described, and there is no folder.
+    With `smoke`, tiny data is made unless a set is named; in a dry run it is only described, one line says so, and
+    there is no folder.
     """
-    if smoke and size == "tiny":
-        if dry_run and not any(m.size == "tiny" and m.protocol == protocol for _, m in prepared_sets(task)):
-            return None, _tiny_data(task, protocol or "s4"), 0
-        prepare(task, size="tiny", protocol=protocol or "s4")
+    if smoke and size == "tiny" and data is None:
+        (attempt,) = attempts_for(task, request_for(protocol or "s4", "tiny", 0, None), None, "generated")
+        there = (data_folder() / task / attempt.name / FILE).exists()
+        if there or not dry_run:
+            prepare(task, size="tiny", protocol=protocol or "s4")
+        elif not any(m.size == "tiny" and m.protocol == protocol for _, m in prepared_sets(task)):
+            print_line(f"{task}: the tiny set is not prepared yet; without --dry-run it is made first.")
+            return None, _tiny_data(task, protocol or "s4", attempt), 0
     folder, manifest = find_prepared(task, protocol, size, data)
     return folder, manifest.data_info, len(manifest.vocabulary or ())
 
 
-def _tiny_data(task: str, protocol: Protocol) -> DataInfo:
+def _tiny_data(task: str, protocol: Protocol, attempt: SourceAttempt) -> DataInfo:
     """What a run will record of tiny data that is not made yet, except its fingerprint."""
-    (attempt,) = attempts_for(task, request_for(protocol, "tiny", 0, None), None, "generated")
     assert attempt.generator is not None
     layout = attempt.generator.layout
     return DataInfo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,14 @@ from lra_bench.paths import locked, runs_folder, write_atomically
 from lra_bench.plain_text import shortened
 from lra_bench.recipes import Perturbed
 from lra_bench.registry import canonical_model, cli_name, custom_path, recipe_module, recipes_of, task_module
-from lra_bench.runs.checksums import checksum_of, damage_of, write_checksums
+from lra_bench.runs.checksums import (
+    SETTINGS,
+    checksum_of,
+    damage_of,
+    promised,
+    without_promise,
+    write_checksums,
+)
 from lra_bench.spec import (
     PUBLISHED_PRECISIONS,
     SEEDS,
@@ -35,9 +43,6 @@ from lra_bench.spec import (
     set_options,
     validated,
 )
-
-SETTINGS = "run.json"
-"""The name of the file of a run's settings in its folder."""
 
 SHOWN = 10
 """The most runs that a message names."""
@@ -207,7 +212,7 @@ def find_run(name: str) -> Path:
         if (candidate / SETTINGS).is_file():
             return candidate
     runs = all_runs()
-    found = [folder for folder in runs if folder.name.startswith(name) or folder.as_posix().endswith(f"/{name}")]
+    found = [run for run in runs if run.name.startswith(name) or f"/{run.as_posix()}".endswith(f"/{name}")]
     if len(found) == 1:
         return found[0]
     names = [folder.relative_to(runs_folder()).as_posix() for folder in (found or runs)]
@@ -225,17 +230,25 @@ def find_run(name: str) -> Path:
 
 
 def all_runs() -> list[Path]:
-    """The folders of the runs made on this machine. A run that a killed import had moved aside is put back first."""
+    """Whatever lies where runs made on this machine do, also what `load_run` refuses.
+
+    A run that a killed import had moved aside is put back first.
+    """
     for aside in runs_folder().glob(f"*/*/.*{ASIDE}"):
         with contextlib.suppress(_Busy), run_locked(original_of(aside), _leave):
             pass
-    found = (path.parent for path in runs_folder().glob("*/*/*/run.json"))
+    found = runs_folder().glob("*/*/*")
     return sorted(folder for folder in found if not any(part.startswith(".") for part in folder.parts[-3:]))
+
+
+def settings_text(run: Run) -> str:
+    """The content of the file of a run's settings."""
+    return json.dumps(promised(run.model_dump(mode="json")), indent=1) + "\n"
 
 
 def write_settings(run: Run) -> None:
     """Write the settings of a run into its folder, with their checksum."""
-    text = run.model_dump_json(indent=1) + "\n"
+    text = settings_text(run)
     write_checksums(run.folder, {SETTINGS: checksum_of(text)})
     write_atomically(run.folder / SETTINGS, text)
 
@@ -256,27 +269,36 @@ def remove_run(folder: Path) -> None:
         removed = folder.with_name(f".removed-{folder.name}")
         shutil.rmtree(removed, ignore_errors=True)  # of a call that was killed
         folder.rename(removed)
-    shutil.rmtree(removed)
+    if removed.is_dir():
+        shutil.rmtree(removed)
+    else:
+        removed.unlink()
 
 
 def load_run(folder: Path) -> Run:
     """Read the run of a folder.
 
-    Raises UserError where run.json is damaged, of a version with other settings, or of another run than the folder is
-    named after.
+    Raises UserError where run.json is missing, damaged, of a version with other settings, or of another run than the
+    folder is named after.
     """
     path = folder / SETTINGS
-    again = "Type the `lra-bench train` of this run again, which writes its settings anew."
+    again = (
+        "Type the `lra-bench train` of this run again, which writes its settings anew, or remove it: "
+        f"lra-bench rm {folder.name}"
+    )
+    refuse_a_file(folder)
+    if not path.exists():
+        raise UserError(f"{folder} is damaged: it has no {SETTINGS}. {again}")
     damage = damage_of(folder, [SETTINGS])
     if damage is not None:
         raise UserError(f"{folder} is damaged: {damage}. {again}")
     try:
-        run = Run.model_validate(read_json(path), strict=True)
+        run = Run.model_validate(without_promise(read_json(path)), strict=True)
     except (UserError, ValidationError) as error:
         why = explain(error) if isinstance(error, ValidationError) else str(error).removeprefix(f"{path} ")
         raise UserError(
             f"{path} describes no run of this lra-bench ({why}) Another version may have written it: use that one, "
-            f"or remove {folder}."
+            f"or remove it: lra-bench rm {folder.name}"
         ) from None
     # A folder elsewhere may be called as its owner likes. What is hidden is being imported.
     place, runs = folder.resolve(), runs_folder().resolve()
@@ -287,6 +309,14 @@ def load_run(folder: Path) -> Run:
             f"lra-bench wrote it. {again}"
         )
     return run
+
+
+def refuse_a_file(folder: Path) -> None:
+    """Check that no file lies where the folder of a run belongs. Raises UserError where one does."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(
+            f"{folder} is a file, where the folder of a run belongs. To remove it: lra-bench rm {folder.name}"
+        )
 
 
 ASIDE = ".aside"

@@ -22,10 +22,13 @@ from typing import IO
 from lra_bench.errors import UserError, WorkError
 from lra_bench.paths import locked, runs_folder, write_atomically
 from lra_bench.progress import print_line, warn
+from lra_bench.records.curves import best_step
 from lra_bench.records.finished import CORRECT, is_finished, load_finished
 from lra_bench.records.proof import run_of
+from lra_bench.records.schema import Record
 from lra_bench.runs.checksums import SUMS
-from lra_bench.runs.run import Run, all_runs, aside_of, discard, find_run, load_run, run_locked
+from lra_bench.runs.run import Run, all_runs, aside_of, discard, find_run, load_run, refuse_a_file, run_locked
+from lra_bench.runs.saved_steps import damage_of_step, saved_steps, whole_steps
 
 KEPT = ("run.json", SUMS, CORRECT, "result.json", "metrics.jsonl")
 """The files of a run that are packed beside its checkpoints."""
@@ -51,21 +54,24 @@ _CHUNK = 1 << 20
 def export_runs(file: Path, names: Sequence[str] = ()) -> list[Path]:
     """Pack the runs called `names` (default: all of this machine) into `file`, an xz-compressed tar archive.
 
-    A finished run is packed without the checkpoint to resume from, a run in training as it is at one moment. Runs that
-    this version cannot read are left out with a warning. Returns the folders of the packed runs. Raises UserError where
-    there is nothing to pack, a run that was named cannot be read, or `file` is a folder or has another ending.
+    A finished run is packed without the checkpoint to resume from, unless its best one is lost, a run in training as it
+    is at one moment. Runs that this version cannot read, and finished ones of which no checkpoint can be restored, are
+    left out with a warning. Returns the folders of the packed runs. Raises UserError where there is nothing to pack, a
+    run that was named would be left out, or `file` is a folder or has another ending.
     """
     if file.is_dir():
         raise UserError(f"{file} is a folder. Give the name of a file, as in {file / 'runs.tar.xz'}.")
     if not file.name.endswith(ENDINGS):
         raise UserError(f"export writes an xz-compressed tar archive: name it {' or '.join(ENDINGS)}, not {file.name}.")
-    runs = {folder: load_run(folder) for folder in map(find_run, names)} if names else _readable_runs()
+    folders = [find_run(name) for name in names] if names else all_runs()
+    runs = _runs_to_pack(folders, refuse=bool(names))
     if not runs:
         raise UserError("there is no run to export. Train one: lra-bench train --model s5-ptd --smoke.")
     compressed = io.BytesIO()
     with lzma.open(compressed, "wb") as packed, tarfile.open(fileobj=packed, mode="w|") as archive:
-        for folder, run in runs.items():
-            for name, content in momentary(folder).items():
+        for folder, (run, dropped) in runs.items():
+            kept = {name: content for name, content in momentary(folder).items() if not name.startswith(dropped)}
+            for name, content in kept.items():
                 member = tarfile.TarInfo(f"{run.name}/{name}")
                 member.size, member.mtime = len(content), int(time.time())
                 archive.addfile(member, io.BytesIO(content))
@@ -73,15 +79,60 @@ def export_runs(file: Path, names: Sequence[str] = ()) -> list[Path]:
     return list(runs)
 
 
-def _readable_runs() -> dict[Path, Run]:
-    """Return the runs of this machine that this version can read, and warn of the others."""
+def _runs_to_pack(folders: Sequence[Path], refuse: bool) -> dict[Path, tuple[Run, tuple[str, ...]]]:
+    """Return the run of each folder, and how the names of those of its files begin that are not packed.
+
+    A run that cannot be packed is left out with a warning, or with `refuse` raises UserError.
+    """
     found = {}
-    for folder in all_runs():
+    for folder in folders:
         try:
-            found[folder] = load_run(folder)
+            found[folder] = load_run(folder), _dropped(folder)
         except UserError as error:
+            if refuse:
+                raise
             warn(f"left out: {error}")
     return found
+
+
+def _dropped(folder: Path) -> tuple[str, ...]:
+    """Return the kinds of checkpoints of a run that are not packed, as the beginnings of their files' names.
+
+    Of a finished run those are the last states. Where its best checkpoint is lost they are packed instead, and one line
+    says so. Raises UserError where the record of the run is damaged, or there is nothing that can be restored.
+    """
+    if not is_finished(folder):
+        return ()
+    record = load_finished(folder)
+    lost, nothing = _lost_best(folder, record), _nothing_left(folder, record)
+    if nothing:
+        raise UserError(
+            f"{folder}: {nothing}. To train it anew: lra-bench rm {folder.name}, then {run_of(record).command}"
+        )
+    if lost:
+        print_line(f"{folder}: {lost}. Its last states are packed instead.")
+    return ("checkpoints/best/",) if lost else ("checkpoints/last/",)
+
+
+def _lost_best(folder: Path, record: Record) -> str:
+    """Return why the checkpoint that the record of a completed run scores cannot be restored, or ""."""
+    step = best_step(record.curve, record.accuracy.best_epoch)
+    if record.status != "completed" or step is None:
+        return ""
+    damage = damage_of_step(folder / "checkpoints" / "best" / str(step))
+    return f"the best checkpoint, of step {step}, cannot be restored ({damage})" if damage else ""
+
+
+def _nothing_left(folder: Path, record: Record | None) -> str:
+    """Return why no checkpoint of a run can be restored, or "". `record` is that of the run if it has ended.
+
+    A run that has not come to its first checkpoint, or diverged, misses none.
+    """
+    last = folder / "checkpoints" / "last"
+    lost = _lost_best(folder, record) if record is not None else ""
+    if (lost or (record is None and saved_steps(last))) and next(whole_steps(last), None) is None:
+        return f"{lost}, and no other is whole" if lost else "none of its checkpoints is as it was saved"
+    return ""
 
 
 def momentary(folder: Path) -> dict[str, bytes]:
@@ -104,9 +155,8 @@ def momentary(folder: Path) -> dict[str, bytes]:
 
 
 def _listing(folder: Path) -> dict[tuple[str, int | None], int]:
-    """Return the time of each wanted file and folder by name and size; the size of a folder is None."""
-    finished = (folder / "result.json").exists()
-    wanted = [*KEPT, "checkpoints/best"] + ([] if finished else ["checkpoints/last"])
+    """Return the time of each file and folder of a run by name and size; the size of a folder is None."""
+    wanted = [*KEPT, "checkpoints/best", "checkpoints/last"]
     found = {}
     for top in (folder / name for name in wanted):
         for path in [top, *sorted(top.rglob("*"))] if top.is_dir() else [top]:
@@ -239,13 +289,17 @@ def _install(staged: Path, folder: Path, name: str) -> str:
         return str(error).replace(str(staged), "its").removesuffix(".")
     if run.name != name or (record is not None and run_of(record).name != name):
         return "its files are of another run than its name says"
+    nothing = _nothing_left(staged, record)
+    if nothing:
+        return f"of the run in the file, {nothing}"
 
     def leave() -> None:
         raise _Training
 
     try:
         with run_locked(folder, leave):
-            why = _better_here(staged, folder)
+            refuse_a_file(folder)
+            why = _better_here(staged, folder, record)
             if why:
                 return why
             _sync(staged)
@@ -256,27 +310,34 @@ def _install(staged: Path, folder: Path, name: str) -> str:
                 discard(aside_of(folder))
     except _Training:
         return "another process trains it here"
+    except UserError as error:
+        return str(error).removesuffix(".")
     return ""
 
 
-def _better_here(staged: Path, folder: Path) -> str:
-    """Return why the run of this machine is kept, or "" where the packed one is further, or there is none here."""
-    if not (folder / "run.json").exists():
+def _better_here(staged: Path, folder: Path, record: Record | None) -> str:
+    """Return why the run of this machine is kept, or "" where the packed one is further, or there is none here.
+
+    `record` is that of the packed run if it has ended.
+    """
+    if not folder.exists():
         return ""
-    if (folder / "result.json").exists():
-        # An import of an earlier version may have left a finished run without its checkpoint.
-        mended = not _steps(folder, "best") and _steps(staged, "best") and (staged / "result.json").exists()
+    if is_finished(folder):
+        mended = record is not None and not _lost_best(staged, record) and _is_damaged(folder)
         return "" if mended else "it is finished here"
-    if (staged / "result.json").exists():
+    if record is not None:
         return ""
-    here, there = max(_steps(folder, "last"), default=0), max(_steps(staged, "last"), default=0)
+    here, there = (next(whole_steps(run / "checkpoints" / "last"), 0) for run in (folder, staged))
     return f"it came to step {here:,} here, and to {there:,} in the file" if here >= there else ""
 
 
-def _steps(folder: Path, kind: str) -> list[int]:
-    """Return the steps of the run's checkpoints of a kind, `last` or `best`."""
-    found = (folder / "checkpoints" / kind).glob("*")
-    return [int(path.name) for path in found if path.name.isascii() and path.name.isdigit() and path.is_dir()]
+def _is_damaged(folder: Path) -> bool:
+    """Whether the settings, the record or the best checkpoint of a finished run of this machine is lost."""
+    try:
+        load_run(folder)
+        return bool(_lost_best(folder, load_finished(folder)))
+    except UserError:
+        return True
 
 
 def _sync(folder: Path) -> None:

@@ -18,15 +18,21 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from pydantic import ValidationError
 
-from lra_bench.errors import WorkError
+from lra_bench.errors import UserError, WorkError
+from lra_bench.json_files import read_json
 from lra_bench.progress import print_line
-from lra_bench.runs.checksums import checksums_of, damage_of, files_below, has_checksums, write_checksums
+from lra_bench.runs.checksums import (
+    HISTORY,
+    checksums_of,
+    files_below,
+    has_checksums,
+    promised,
+    without_promise,
+    write_checksums,
+)
+from lra_bench.runs.saved_steps import damage_of_step, saved_steps, whole_steps
 from lra_bench.training.history import History
 from lra_bench.training.state import TrainState
-
-HISTORY = "progress/metadata"
-"""The file of a saved step that holds the history as JSON, where Orbax writes it."""
-
 
 PARTIAL = ".partial"
 """The folder beside the saved steps for what is being written or removed."""
@@ -87,7 +93,7 @@ class Checkpoints:
         if damaged:
             raise WorkError(
                 f"the checkpoint in {self._last} cannot be read ({'; '.join(damaged)}). It was damaged, or written by "
-                "other versions; remove the run's folder to train it anew."
+                f"other versions. To train the run anew, type lra-bench rm {self._last.parents[1].name}, then the same."
             )
         return None
 
@@ -107,7 +113,8 @@ class Checkpoints:
         except Damaged:
             raise WorkError(
                 f"the best checkpoint of the run, {folder}, cannot be read ({damage}), and no other has its "
-                "parameters; remove the run's folder to train it anew."
+                f"parameters. To train the run anew, type lra-bench rm {self._last.parents[1].name}, then its "
+                "`lra-bench train`."
             ) from None
         print_line(f"{folder} cannot be read ({damage}). The last state is of the same step, and is used instead.")
         return state.params, state.stats
@@ -119,7 +126,7 @@ class Checkpoints:
         there is none, one line says so: the run can still end well, if a later epoch is better.
         """
         step = history.best_step
-        if step is None or ((self._best / str(step)).is_dir() and not damage_of(self._best / str(step))):
+        if step is None or not damage_of_step(self._best / str(step)):
             return
         try:
             best = self.restore_best(step, like)
@@ -131,10 +138,9 @@ class Checkpoints:
     def history(self) -> History | None:
         """The history of the last state that is whole, else of the newest best parameters; None without either."""
         for folder in (self._last, self._best):
-            for step in reversed(saved_steps(folder)):
-                if not damage_of(folder / str(step)):
-                    with contextlib.suppress(Damaged):
-                        return self._history(folder / str(step))
+            for step in whole_steps(folder):
+                with contextlib.suppress(Damaged):
+                    return self._history(folder / str(step))
         return None
 
     def close(self) -> None:
@@ -143,23 +149,22 @@ class Checkpoints:
 
     def _whole_before(self, step: int) -> dict[int, History]:
         """The newest last state saved before `step` that is whole, as its step and its history; empty without one."""
-        for old in reversed(saved_steps(self._last)):
-            if old < step and not damage_of(self._last / str(old)):
-                with contextlib.suppress(Damaged):
-                    return {old: self._history(self._last / str(old))}
+        for old in whole_steps(self._last, before=step):
+            with contextlib.suppress(Damaged):
+                return {old: self._history(self._last / str(old))}
         return {}
 
     def _history(self, folder: Path) -> History:
         """The history saved in the folder of a step. Raises Damaged where it cannot be read."""
         try:
-            return History.model_validate_json((folder / HISTORY).read_bytes())
-        except (OSError, ValidationError) as error:
+            return History.model_validate(without_promise(read_json(folder / HISTORY)))
+        except (UserError, ValidationError) as error:
             raise Damaged(f"{HISTORY} holds no history") from error
 
     def _save(self, kind: Path, step: int, state: Any, history: History) -> None:
         """Write the step beside the others, hash it, and give it its name. One of the same number is replaced."""
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(history.model_dump(mode="json"))
+            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(promised(history.model_dump(mode="json")))
         )
         partial, folder = kind / PARTIAL, kind / str(step)
         try:
@@ -186,9 +191,7 @@ class Checkpoints:
 
     def _restore(self, folder: Path, like: Any) -> tuple[Any, History]:
         """The state and the history in the folder of a step. Raises Damaged where they are not as they were saved."""
-        if not folder.is_dir():
-            raise Damaged("it is missing")
-        damage = damage_of(folder)
+        damage = damage_of_step(folder)
         if damage:
             raise Damaged(damage)
         if not has_checksums(folder):
@@ -201,13 +204,6 @@ class Checkpoints:
             raise  # what is said already; the memory of the device or the host, not the file
         except Exception as error:  # Orbax and TensorStore have no common error; each means the same here
             raise Damaged(type(error).__name__) from error
-
-
-def saved_steps(kind: Path) -> list[int]:
-    """The numbers of the steps saved below `checkpoints/last` or `checkpoints/best`, ascending."""
-    if not kind.is_dir():
-        return []
-    return sorted(int(path.name) for path in kind.iterdir() if path.name.isdecimal() and path.is_dir())
 
 
 def _remove_steps(kind: Path, kept: list[int | None]) -> None:

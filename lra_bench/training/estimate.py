@@ -51,7 +51,7 @@ def measured_estimate(run: Run, data_folder: Path, placement: Placement, remat: 
         key, taken, started = replicate(stream_key(run.seed, 2), setup.mesh), 0, time.perf_counter()
         for step in range(1 + min(STEPS, setup.steps_per_epoch)):
             batches, _ = setup.data["train"].take(0, step % setup.steps_per_epoch, 1)
-            state = setup.programs.train(state, batches, key)
+            state = setup.train(state, batches, key)
             state.step.block_until_ready()
             if step == 0:
                 started = time.perf_counter()  # the first step also loads the program
@@ -60,6 +60,6 @@ def measured_estimate(run: Run, data_folder: Path, placement: Placement, remat: 
             if time.perf_counter() - started > SECONDS:
                 break
         seconds = (time.perf_counter() - started) / taken
-    peak = memory.fields(setup.programs.cost)["peak_memory_bytes"]
+    peak = memory.fields(setup.cost)["peak_memory_bytes"]
     assert isinstance(peak, int)
     return Estimate(setup.network.parameters, peak, seconds)

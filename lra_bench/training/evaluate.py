@@ -11,7 +11,7 @@ from lra_bench.runs.run import Run
 from lra_bench.training.checkpoint import Checkpoints
 from lra_bench.training.history import History
 from lra_bench.training.result import Score
-from lra_bench.training.setup import set_up
+from lra_bench.training.setup import set_up_evaluation
 from lra_bench.training.stopping import out_of_memory_in_words
 
 
@@ -25,7 +25,7 @@ def score_best(run: Run, folder: Path, record: Record | None) -> tuple[Score, Sc
     history = best_history(run, checkpoints, record)
     assert history.best_step is not None
     with out_of_memory_in_words(run):
-        setup, state = set_up(run, prepared_folder(run))
+        setup, state = set_up_evaluation(run, prepared_folder(run))
         params, stats = checkpoints.restore_best(history.best_step, state)
         checkpoints.close()
         return setup.evaluate(params, stats, "val"), setup.evaluate(params, stats, "test"), history

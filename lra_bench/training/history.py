@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from lra_bench.paths import write_atomically
+from lra_bench.records.curves import best_step
 from lra_bench.records.schema import CurvePoint
 from lra_bench.runs.run import Run
 from lra_bench.spec import Frozen
@@ -49,7 +50,7 @@ class History(Frozen):
     @property
     def best_step(self) -> int | None:
         """The step after which the best parameters were saved; None before the first evaluation."""
-        return next((point.step for point in self.curve if point.epoch == self.best_epoch), None)
+        return best_step(self.curve, self.best_epoch)
 
     @property
     def last_is_best(self) -> bool:

@@ -18,7 +18,7 @@ from lra_bench.records.files import write_record
 from lra_bench.records.finished import is_finished, write_finished
 from lra_bench.records.schema import Accuracies, Record, Throughput
 from lra_bench.runs.run import Run
-from lra_bench.training.checkpoint import saved_steps
+from lra_bench.runs.saved_steps import saved_steps
 from lra_bench.training.history import History
 
 

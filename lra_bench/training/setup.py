@@ -1,4 +1,4 @@
-"""Everything a run needs before its first step: data, network, optimizer, compiled programs."""
+"""Everything a run needs before it is trained or evaluated: data, network, optimizer, compiled programs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from lra_bench.data.integrity import open_checked
@@ -14,7 +14,7 @@ from lra_bench.data.packed import PackedSplit
 from lra_bench.errors import UserError
 from lra_bench.machine.environment import start_jax
 from lra_bench.machine.precision import matmul_precision
-from lra_bench.machine.xla import use_compilation_cache
+from lra_bench.machine.xla import Cost, use_compilation_cache
 from lra_bench.models.layers import DataShape
 from lra_bench.paths import cache_folder
 from lra_bench.progress import print_line
@@ -27,18 +27,36 @@ from lra_bench.training.mesh import data_mesh, replicate
 from lra_bench.training.optimizer import make_optimizer
 from lra_bench.training.result import Score
 from lra_bench.training.state import Totals, TrainState, stream_key
-from lra_bench.training.steps import Programs, compile_programs, initial_state
+from lra_bench.training.steps import EvalProgram, TrainProgram, compile_training, evaluation_program, initial_state
 
 
 @dataclass(frozen=True)
-class TrainingSetup:
-    """A run that is ready to train: its devices, network, programs and data."""
+class EvaluationSetup:
+    """A run that is ready to be evaluated: its devices, network, evaluation program and data."""
 
     run: Run
     mesh: Mesh
     network: FunctionalNetwork
-    programs: Programs
+    score: EvalProgram
     data: dict[SplitName, InputPipeline]
+
+    def evaluate(self, params: Any, stats: Any, split: SplitName) -> Score:
+        """Mean loss and accuracy over a whole split, and which examples are classified correctly."""
+        totals, pieces = replicate(Totals.zero(), self.mesh), []
+        for rows, count in self.data[split].in_order():
+            with matmul_precision(self.run.precision):
+                totals, correct = self.score(params, stats, totals, rows)
+            pieces.append((correct, count))
+        every = np.concatenate([np.asarray(correct).reshape(-1)[:count] for correct, count in pieces])
+        return Score(float(totals.loss) / every.size, int(totals.correct) / every.size, every)
+
+
+@dataclass(frozen=True)
+class TrainingSetup(EvaluationSetup):
+    """A run that is ready to be trained, too: `train` is its training program, `cost` what the compiler says of it."""
+
+    train: TrainProgram
+    cost: Cost
 
     @property
     def steps_per_epoch(self) -> int:
@@ -50,16 +68,6 @@ class TrainingSetup:
         """The steps in the whole run."""
         return max(1, round(self.run.recipe.epochs * self.steps_per_epoch))
 
-    def evaluate(self, params: Any, stats: Any, split: SplitName) -> Score:
-        """Mean loss and accuracy over a whole split, and which examples are classified correctly."""
-        totals, pieces = replicate(Totals.zero(), self.mesh), []
-        for rows, count in self.data[split].in_order():
-            with matmul_precision(self.run.precision):
-                totals, correct = self.programs.evaluate(params, stats, totals, rows)
-            pieces.append((correct, count))
-        every = np.concatenate([np.asarray(correct).reshape(-1)[:count] for correct, count in pieces])
-        return Score(float(totals.loss) / every.size, int(totals.correct) / every.size, every)
-
 
 def data_shape(run: Run, split: PackedSplit) -> DataShape:
     """What the network must know of prepared data."""
@@ -70,12 +78,34 @@ def data_shape(run: Run, split: PackedSplit) -> DataShape:
 def set_up(
     run: Run, data_folder: Path, placement: Placement = "auto", remat: bool = False, cached: bool = True
 ) -> tuple[TrainingSetup, TrainState]:
-    """Open the data, initialize the network and compile the training program, or find it in the cache on disk.
+    """Set up as `set_up_evaluation`, and compile the training program, or find it in the cache on disk.
 
-    cached: whether compiled programs are kept there.
+    Raises as that.
+    """
+    ready, optimizer, state = _set_up(run, data_folder, placement, remat, cached)
+    batches, _ = ready.data["train"].take(0, 0, 1)
+    print_line(f"{run.data.task} {run.model}: compiling the training step…")
+    train, cost = compile_training(run, ready.network, optimizer, state, batches, ready.mesh)
+    return TrainingSetup(run, ready.mesh, ready.network, ready.score, ready.data, train, cost), state
+
+
+def set_up_evaluation(run: Run, data_folder: Path) -> tuple[EvaluationSetup, TrainState]:
+    """Open the data and initialize the network; the evaluation program is compiled at its first call.
 
     Raises UserError where the data is not what was prepared, or a batch is larger than the training split or cannot be
     divided over the devices.
+    """
+    ready, _, state = _set_up(run, data_folder, "auto", remat=False, cached=True)
+    print_line(f"{run.data.task} {run.model}: compiling the evaluation…")
+    return ready, state
+
+
+def _set_up(
+    run: Run, data_folder: Path, placement: Placement, remat: bool, cached: bool
+) -> tuple[EvaluationSetup, optax.GradientTransformation, TrainState]:
+    """Return what both set-ups share, the optimizer, and the state before the first step.
+
+    cached: whether compiled programs are kept on disk. Raises as `set_up_evaluation`.
     """
     start_jax()
     if cached:
@@ -89,7 +119,5 @@ def set_up(
     network, params, stats = initialized(run, data_shape(run, packed["train"]), remat)
     optimizer = make_optimizer(params, run.recipe, n // run.recipe.batch_size)
     state = initial_state(params, stats, optimizer, mesh)
-    batches, _ = data["train"].take(0, 0, 1)
-    print_line(f"{run.data.task} {run.model}: compiling the training step…")
-    programs = compile_programs(run, network, optimizer, state, batches, mesh)
-    return TrainingSetup(run, mesh, network, programs, data), state
+    score = evaluation_program(run, network, mesh)
+    return EvaluationSetup(run, mesh, network, score, data), optimizer, state

@@ -1,7 +1,7 @@
 """The programs that run on the device: training steps and scored batches, many of them in one dispatch.
 
-    state = programs.train(state, batches, key)
-    totals, correct = programs.evaluate(params, stats, totals, rows)
+    state = train(state, batches, key)
+    totals, correct = evaluate(params, stats, totals, rows)
 
 How many batches a dispatch takes is data, so each program is compiled once.
 """
@@ -9,7 +9,6 @@ How many batches a dispatch takes is data, so each program is compiled once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -34,16 +33,6 @@ TrainProgram = Callable[[TrainState, Batches, Array], TrainState]
 EvalProgram = Callable[[Any, Any, Totals, EvalRows], tuple[Totals, Array]]
 """parameters, statistics, totals, rows → totals with these examples counted, and which of them are classified
 correctly: (batches, batch size) bool, False behind the last example."""
-
-
-@dataclass(frozen=True)
-class Programs:
-    """The compiled programs of a run."""
-
-    train: TrainProgram
-    evaluate: EvalProgram
-    cost: Cost
-    """What the compiler says of the training program."""
 
 
 def train_step(network: FunctionalNetwork, optimizer: optax.GradientTransformation) -> TrainStep:
@@ -123,20 +112,22 @@ def initial_state(params: Any, stats: Any, optimizer: optax.GradientTransformati
     return replicate(TrainState(params, stats, optimizer.init(params), zero, Totals.zero(), minus_one), mesh)
 
 
-def compile_programs(
+def compile_training(
     run: Run,
     network: FunctionalNetwork,
     optimizer: optax.GradientTransformation,
     state: TrainState,
     batches: Batches,
     mesh: Mesh,
-) -> Programs:
-    """The training program compiled ahead of time, so that its cost is known, and the evaluation program, which is
-    compiled at its first call."""
+) -> tuple[TrainProgram, Cost]:
+    """The training program, compiled ahead of time, and what the compiler says of it."""
     batch_size = run.recipe.batch_size
     loop, key = train_loop(network, optimizer, batch_size, mesh), replicate(stream_key(run.seed, 2), mesh)
     options = compiler_options(network.batched_products, training=True)
-    train, cost = compile_program(loop, (state, batches, key), run.precision, options, donate=0)
-    options = compiler_options(network.batched_products, training=False)
-    evaluate = jax.jit(emulated(eval_loop(network, batch_size, mesh)), compiler_options=options)
-    return Programs(train, evaluate, cost)
+    return compile_program(loop, (state, batches, key), run.precision, options, donate=0)
+
+
+def evaluation_program(run: Run, network: FunctionalNetwork, mesh: Mesh) -> EvalProgram:
+    """The evaluation program, which is compiled at its first call."""
+    loop = eval_loop(network, run.recipe.batch_size, mesh)
+    return jax.jit(emulated(loop), compiler_options=compiler_options(network.batched_products, training=False))

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from lra_bench.errors import STOPPING, Interrupted, OutOfTime, WorkError
-from lra_bench.runs.run import Run, run_locked
+from lra_bench.runs.run import Run, refuse_a_file, run_locked
 
 
 class StopRequest:
@@ -66,13 +66,14 @@ class StopRequest:
 def only_process_of(run: Run) -> Iterator[None]:
     """Hold the run's lock. Two processes would write each other's checkpoints.
 
-    Raises WorkError while another process trains the same run.
+    Raises WorkError while another process trains the same run, and UserError where a file is in its folder's place.
     """
 
     def refuse() -> None:
         raise WorkError(f"another process is training {run.name}. Wait for it, or stop it and type the same again.")
 
     with run_locked(run.folder, refuse):
+        refuse_a_file(run.folder)
         yield
 
 

@@ -15,7 +15,7 @@ from lra_bench.errors import UserError
 from lra_bench.models.network import model_config
 from lra_bench.progress import Progress
 from lra_bench.recipes import Perturbed
-from lra_bench.records.finished import is_finished, load_finished
+from lra_bench.records.finished import is_finished, load_finished, mend_finished
 from lra_bench.records.schema import CurvePoint, Record
 from lra_bench.runs.run import Run, write_settings
 from lra_bench.runs.standing import PositionWriter, failure_noted
@@ -78,10 +78,10 @@ def train(
         Tracking(run, trackers) as log,
     ):
         if is_finished(run.folder):
+            mend_finished(run, results_dir)
             return write_result(load_finished(run.folder), run, results_dir)
 
         # ---------------------------------------------------------------- set up
-        write_settings(run)
         setup, state = set_up(run, data_folder, placement, remat)
         checkpoints = Checkpoints(run.folder / "checkpoints")
         history = History()
@@ -96,7 +96,7 @@ def train(
         ) -> Record:
             accuracy = accuracies(run, history, majority_share(setup.data["test"].labels), test, last_test)
             tokens = int(np.prod(setup.data["train"].example_shape))
-            speed = throughput(run, history, setup.programs.cost, tokens, remat)
+            speed = throughput(run, history, setup.cost, tokens, remat)
             return make_record(run, status, setup.network.parameters, history, accuracy, speed, note)
 
         # ---------------------------------------------------------------- continue an earlier session
@@ -106,7 +106,8 @@ def train(
             checkpoints.mend_best(history, state)
         else:
             refuse_other_perturbation(run)
-        history = history.on(devices_of(run, remat), setup.programs.cost.compile_seconds)
+        write_settings(run)  # not before, so that a run that is refused leaves no folder
+        history = history.on(devices_of(run, remat), setup.cost.compile_seconds)
         history.write_metrics(run)  # an epoch after the checkpoint will be repeated: its line goes now
         log.update(history.curve)
         stop.raise_if_signaled(f"nothing was trained yet. Type the same again: {run.command}")
@@ -125,7 +126,7 @@ def train(
                 while step < epoch_end:
                     started = time.perf_counter()
                     batches, n = setup.data["train"].take(epoch, step - epoch_start, dispatch.steps(epoch_end - step))
-                    state = setup.programs.train(state, batches, dropout_key)
+                    state = setup.train(state, batches, dropout_key)
                     first_bad = int(state.first_bad)  # waits for the device
                     seconds = time.perf_counter() - started
                     if first_bad >= 0:
