@@ -305,7 +305,7 @@ def test_the_keyboard_reaches_everything_in_few_stops(browser):
     browser.press("Enter")
     assert browser.run("return document.getElementById('details').open")
     browser.press("Escape")
-    assert not browser.run("return document.getElementById('details').open")
+    browser.wait("!document.getElementById('details').open")
     assert browser.run(FOCUS) == [2, 1, "accuracy-paper"], "where it was"
     browser.press("End", "Up", "Up", "Left", "Home", "Right", "Enter")
     assert browser.run(FOCUS) == [0, 1, "accuracy-paper"]
@@ -333,6 +333,7 @@ def test_footnotes_are_in_place(browser):
     assert "secondary: read in another work" in opened
     assert "https://" in opened
     browser.press("Escape")
+    browser.wait("!document.getElementById('details').open")
     marked = browser.run(
         """const all = [...document.querySelectorAll("#accuracy-paper tbody:not(.quoted) [data-runs]")];
         openDetails(all.find((one) => one.textContent.startsWith("87.00")).closest("td"));
@@ -363,8 +364,7 @@ def test_the_address_keeps_filters_order_and_cell(browser, folder):
     assert browser.run("return document.getElementById('details-title').textContent") == title
     assert browser.run("return document.getElementById('details').open")
     browser.press("Escape")
-    after = "return new Promise((done) => setTimeout(() => done(location.hash), 50))"  # the event comes a moment later
-    assert "/" not in browser.run(after)
+    browser.wait("!location.hash.includes('/')")
     browser.open(folder / "report.html", "accuracy-paper/no-such-block/x/Text")
     assert "does not have" in browser.run("return document.getElementById('status').textContent")
     browser.open(folder / "report.html", "section-cells&accuracy-paper.sorted=constructor.sideways&x.rows=1")
