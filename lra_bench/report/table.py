@@ -71,11 +71,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table. LaTeX omits a `quoted_only` column where it shows measured rows."""
+    """One column of a table, with its name after `--columns` and what stands under its title, such as a length.
+
+    `marks` are letters of `MARKS` that every measured cell of the column has, in place of the same in each cell. LaTeX
+    omits a `quoted_only` column where it shows measured rows.
+    """
 
     title: str
     numeric: bool = True
     quoted_only: bool = False
+    name: str = ""
+    detail: str = ""
+    marks: str = ""
 
 
 @dataclass(frozen=True)
