@@ -76,6 +76,12 @@ class Browser:
         """The value of the script's `return`."""
         return self._send("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
+    def wait(self, condition: str) -> None:
+        """Wait until the JavaScript expression is true, for events that come a moment later; at most 5 seconds."""
+        until = f"const end = performance.now() + 5000; const look = () => ({condition}) ? done(true) : "
+        until += "performance.now() > end ? done(false) : setTimeout(look, 10); look();"
+        assert self.run(f"return new Promise((done) => {{ {until} }});"), condition
+
     def click(self, selector: str) -> None:
         """A real click on the first element the CSS selector finds; fails where another element covers it."""
         found = self._send("POST", "/element", {"using": "css selector", "value": selector})

@@ -118,3 +118,11 @@ def test_an_average_of_cells_that_were_not_read_carries_their_marks():
     assert rows["SGConv"].marks_of(LRA) == "s"
     assert rows["S5"].marks_of(LRA) == ""
     assert "c" in rows["LRU"].marks_of(LRA)
+
+
+def test_a_recipe_quotes_a_number_with_its_mark():
+    marks = published().marks_of_recipe
+    assert marks("s5-ptd", "listops", 62.75) == "n"
+    assert marks("s5-ptd", "image", 87.92) == "s"
+    assert marks("s5", "listops", 62.15) == ""
+    assert marks("s4", "listops", 59.5) == "", "quoted from the authors' repository"

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from lra_bench.records.schema import AnyRecord, BenchRecord, Record, RobustnessRecord, Timing
-from lra_bench.registry import cli_name, has_official_contents, task_title
+from lra_bench.registry import cli_name, has_official_contents, model_title, task_title
 from lra_bench.report.drawing import Picture, thinned
 from lra_bench.report.page_tables import breakable, is_word, parts, shown_tables
 from lra_bench.report.published import published
@@ -158,7 +158,7 @@ def _training(record: Record) -> dict[str, Any]:
         ("Examples", ", ".join(f"{split} {count:,}" for split, count in data.counts.items())),
         ("Fingerprint", data.fingerprint),
     ]
-    name = f"{cli_name(record.model)}, {task_title(data.task)}, seed {record.seed}: {_percent(accuracy.test)}"
+    name = f"{model_title(record.model)}, {task_title(data.task)}, seed {record.seed}: {_percent(accuracy.test)}"
     sections = [("Result", result), ("Data", examples)]
     if record.note:
         sections.append(("Note", [("Note", record.note)]))
@@ -179,7 +179,7 @@ def _bench(record: BenchRecord) -> dict[str, Any]:
     ]
     counts = {"Length": record.length, "Batch": record.batch_size, "Parameters": record.parameters}
     shape: Facts = [(name, f"{count:,}") for name, count in counts.items()]
-    name = f"{cli_name(record.model)}, {task_title(record.task)}, L = {record.length:,}, {record.system.device_kind}"
+    name = f"{model_title(record.model)}, {task_title(record.task)}, L = {record.length:,}, {record.system.device_kind}"
     return {"title": name, "sections": [("Shape", shape), ("Measured", rows)]}
 
 
@@ -196,7 +196,7 @@ def _robustness(record: RobustnessRecord) -> dict[str, Any]:
     rows += [
         (f"ω = {point.frequency:g}, amplitude {point.amplitude:g}", _percent(point.accuracy)) for point in record.points
     ]
-    name = f"{cli_name(record.model)}, {task_title(record.data.task)}, seed {record.seed}, Fourier-mode noise"
+    name = f"{model_title(record.model)}, {task_title(record.data.task)}, seed {record.seed}, Fourier-mode noise"
     return {"title": name, "sections": [("Test accuracy", rows)]}
 
 
