@@ -8,6 +8,7 @@ from lra_bench.report.select import LRA
 
 ROWS = {
     "lru": "LRU",
+    "rtf": "RTF",
     "s4": "S4-LegS (v2)",
     "s4d": "S4D-LegS",
     "s4_ptd": "S4-PTD",
