@@ -15,6 +15,7 @@ from tests.made_records import train_record
 
 ROWS = {
     "lru": "LRU",
+    "rtf": "RTF",
     "s4": "S4-LegS (v2)",
     "s4d": "S4D-LegS",
     "s4_ptd": "S4-PTD",

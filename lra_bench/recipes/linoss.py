@@ -29,8 +29,8 @@ class Config(Frozen):
 NOTES = (
     "No accuracy of LinOSS on this benchmark is known. Chosen here: the block of the authors' UEA runs (full GLU) and "
     "the discretization of five of their six (IM). All other settings are S5's for the task, in two directions as "
-    "there. P is half of S5's, so that B and C have S5's size, and at least 16, the smallest in the UEA runs. Those had "
-    "Adam at a constant rate without decay, dropout 0.05, one direction, and BatchNorm without scale and bias."
+    "there. P is half of S5's, so that B and C have S5's size, and at least 16, the smallest in the UEA runs. Those "
+    "had Adam at a constant rate without decay, dropout 0.05, one direction, and BatchNorm without scale and bias."
 )
 SHORT_MEMORY = (
     "At the start A is uniform in [0, 1] and dt in 0.5 to 0.73, so the slowest of 128 oscillators forgets within about "

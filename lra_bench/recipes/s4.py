@@ -80,7 +80,7 @@ INPUTS: dict[str, Input] = {
 
 def family_row(
     task: str,
-    config: FamilyConfig,
+    config: Frozen,
     *,
     reference: str,
     published: float,
@@ -101,7 +101,7 @@ def family_row(
     groups: dict[Role, Group],
     role_lr: dict[Role, float] | None = None,
 ) -> tuple[str, Recipe]:
-    """A task and a recipe of the S4 family: bidirectional, torch's BatchNorm, AdamW, a cosine over `steps`."""
+    """A task and a recipe of a code like S4's: bidirectional, torch's BatchNorm, AdamW, a cosine over `steps`."""
     per_epoch = steps_per_epoch(task, batch_size)
     return task, Recipe(
         reference=reference,

@@ -65,3 +65,15 @@ Pair = tuple[StateVector, StateVector]
 
 StepSizes = Float[Array, "H"]
 """The step size dt of each feature."""
+
+Denominators = Float[Array, "c S n"]
+"""The coefficients a of the denominators of every direction."""
+
+Numerators = Float[Array, "c H n"]
+"""The coefficients b of the numerators of every direction."""
+
+Coefficients = Float[Array, "H n"]
+"""The coefficients of one polynomial for each feature."""
+
+FeedThrough = Float[Array, "c H"]
+"""The part of each feature that passes without delay, of every direction."""

@@ -27,7 +27,7 @@ class FunctionalNetwork:
     evaluation: Any
     """Structure in evaluation mode."""
     fixed: nnx.State
-    """Neither trained nor carried: random streams of a user's own layers, reseeded at every step."""
+    """Neither trained nor carried: random streams of layers, reseeded at every step."""
     parameters: int
     batched_products: bool
 
