@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from orbax.checkpoint import Checkpointer
 
+from lra_bench.commands import doctor
 from lra_bench.commands.evaluate import evaluate
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.packed import PackedSplit
@@ -159,6 +160,7 @@ def test_settings_of_another_run_are_refused(data):
     with pytest.raises(UserError, match="SHA256SUMS is missing"):
         load_run(run.folder)
     (run.folder / "run.json").write_text(run.model_dump_json())  # as an earlier version left it
+    assert doctor._runs() == ("ok", "1 on this machine, 1 of an earlier lra-bench, without checksums", "")
     assert load_run(run.folder) == run
     for field, value in (("seed", 3), ("precision", "tf32"), ("recipe", small_run(data, lr=0.3).recipe)):
         (run.folder / "run.json").write_text(run.model_copy(update={field: value}).model_dump_json())
