@@ -16,8 +16,9 @@ from typer.main import get_command
 from lra_bench import cli
 from lra_bench.data.manifest import load_manifest
 from lra_bench.errors import UserError, WorkError
+from lra_bench.runs.locking import is_training, run_locked
 from lra_bench.runs.plan import PlannedRun
-from lra_bench.runs.run import is_training, make_run, run_locked, write_settings
+from lra_bench.runs.run import make_run, write_settings
 from lra_bench.runs.standing import PositionWriter, failure_noted, note_failure, read_position
 from lra_bench.sweeps import local, slurm
 from lra_bench.sweeps.cells import cells_of, command_words, standing_of
@@ -181,12 +182,12 @@ def test_the_state_of_a_cell_is_read_from_its_folder(home, data):
     with run_locked(folder, lambda: pytest.fail("it is free")):
         assert is_training(folder)
         assert standing_of(cell)[1:4] == ("running", 50, (total - 50) * 2.0)
-    with pytest.raises(WorkError), failure_noted(folder):
+    with pytest.raises(WorkError), failure_noted(cell.run):
         raise WorkError("the device\nhas \x1b[31mtoo little memory.")
     assert standing_of(cell)[1:] == ("failed", 50, None, None, "the device has [31mtoo little memory.")
     (folder / "position.json").write_text("{")
     assert standing_of(cell).step == 0
-    with failure_noted(folder):
+    with failure_noted(cell.run):
         assert standing_of(cell).state == "missing"
     (folder / "result.json").write_text("{}")
     assert standing_of(cell).state == "failed"
@@ -194,7 +195,7 @@ def test_the_state_of_a_cell_is_read_from_its_folder(home, data):
 
 def test_the_views_show_every_cell(home, data):
     found = cells(data, range(4), epochs=4.0)
-    note_failure(found[0].run.folder, "the disk is full.")
+    note_failure(found[0].run, "the disk is full.")
     PositionWriter(found[1].run.folder).at(50, 72.0)
     with run_locked(found[1].run.folder, lambda: None):
         standings = [standing_of(cell) for cell in found]

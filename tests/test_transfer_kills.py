@@ -19,7 +19,8 @@ from lra_bench.records.curves import best_step
 from lra_bench.records.files import record_text
 from lra_bench.runs import transfer
 from lra_bench.runs.checksums import checksums_of, files_below, write_checksums
-from lra_bench.runs.run import all_runs, aside_of, load_run, run_locked
+from lra_bench.runs.locking import aside_of, run_locked
+from lra_bench.runs.run import all_runs, load_run
 from lra_bench.runs.transfer import export_runs, import_runs
 from tests.made_records import honest_record, honest_run
 

@@ -108,6 +108,7 @@ def _data() -> Finding:
 def _runs() -> Finding:
     from lra_bench.errors import UserError
     from lra_bench.records.finished import is_finished, load_finished
+    from lra_bench.runs.checksums import has_checksums
     from lra_bench.runs.run import all_runs, load_run
 
     folders, damaged = all_runs(), []
@@ -121,7 +122,9 @@ def _runs() -> Finding:
     if damaged:
         what = f"{len(damaged)} of {len(folders)} cannot be used: {_listed(damaged)}"
         return Finding("problem", what, "The other runs can be used.")
-    return Finding("ok", f"{len(folders)} on this machine", "")
+    unchecked = sum(not has_checksums(folder) for folder in folders)
+    earlier = f", {unchecked} of an earlier lra-bench, without checksums" if unchecked else ""
+    return Finding("ok", f"{len(folders)} on this machine{earlier}", "")
 
 
 def _records(results_dir: Path) -> Finding:

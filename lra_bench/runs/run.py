@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from pydantic import Field, ValidationError
 from lra_bench.custom_layer import load
 from lra_bench.errors import UserError, WorkError
 from lra_bench.json_files import read_json
-from lra_bench.paths import locked, runs_folder, write_atomically
+from lra_bench.paths import runs_folder, write_atomically
 from lra_bench.plain_text import shortened
 from lra_bench.recipes import Perturbed
 from lra_bench.registry import canonical_model, cli_name, custom_path, recipe_module, recipes_of, task_module
@@ -27,6 +26,7 @@ from lra_bench.runs.checksums import (
     without_promise,
     write_checksums,
 )
+from lra_bench.runs.locking import ASIDE, Busy, leave, original_of, run_locked
 from lra_bench.spec import (
     PUBLISHED_PRECISIONS,
     SEEDS,
@@ -235,7 +235,7 @@ def all_runs() -> list[Path]:
     A run that a killed import had moved aside is put back first.
     """
     for aside in runs_folder().glob(f"*/*/.*{ASIDE}"):
-        with contextlib.suppress(_Busy), run_locked(original_of(aside), _leave):
+        with contextlib.suppress(Busy), run_locked(original_of(aside), leave):
             pass
     found = runs_folder().glob("*/*/*")
     return sorted(folder for folder in found if not any(part.startswith(".") for part in folder.parts[-3:]))
@@ -317,66 +317,3 @@ def refuse_a_file(folder: Path) -> None:
         raise UserError(
             f"{folder} is a file, where the folder of a run belongs. To remove it: lra-bench rm {folder.name}"
         )
-
-
-ASIDE = ".aside"
-"""The ending of a hidden folder that holds a run while an import replaces it."""
-
-
-class _Busy(Exception):
-    """Another process holds the lock of a run."""
-
-
-def _leave() -> None:
-    raise _Busy
-
-
-def aside_of(folder: Path) -> Path:
-    """The folder that holds the run of `folder` while an import replaces it."""
-    return folder.with_name(f".{folder.name}{ASIDE}")
-
-
-def original_of(aside: Path) -> Path:
-    """The folder of the run that `aside` holds; the inverse of `aside_of`."""
-    return aside.with_name(aside.name.removeprefix(".").removesuffix(ASIDE))
-
-
-@contextmanager
-def run_locked(folder: Path, on_busy: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock of the run in `folder` during the context. It lies beside the folder, which may be replaced whole.
-
-    What an import that was killed left is mended first: the run that it had moved aside is put back, unless the new one
-    is in its place. `on_busy` is called if another process holds the lock; see `paths.locked`.
-    """
-    with locked(_lock_of(folder), on_busy):
-        aside = aside_of(folder)
-        shutil.rmtree(_discarded(aside), ignore_errors=True)
-        if aside.exists() and (folder / "run.json").exists():
-            discard(aside)
-        elif aside.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            aside.rename(folder)
-        yield
-
-
-def is_training(folder: Path) -> bool:
-    """Whether a process holds the lock of the run in `folder`, which is there."""
-    try:
-        with locked(_lock_of(folder), _leave):
-            return False
-    except _Busy:
-        return True
-
-
-def _lock_of(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.lock")
-
-
-def discard(aside: Path) -> None:
-    """Remove a run that was moved aside. It has another name first, so that no half of it is ever put back."""
-    aside.rename(_discarded(aside))
-    shutil.rmtree(_discarded(aside))
-
-
-def _discarded(aside: Path) -> Path:
-    return aside.with_name(f"{aside.name}.discarded")

@@ -16,6 +16,8 @@ from lra_bench.errors import Interrupted, OutOfTime, UserError
 from lra_bench.json_files import read_json
 from lra_bench.paths import write_atomically
 from lra_bench.plain_text import one_line
+from lra_bench.runs.checksums import SETTINGS
+from lra_bench.runs.run import Run, write_settings
 from lra_bench.spec import Amount, Count, Frozen
 
 POSITION = "position.json"
@@ -65,21 +67,28 @@ def read_position(folder: Path) -> Position | None:
 
 
 @contextlib.contextmanager
-def failure_noted(folder: Path) -> Iterator[None]:
-    """Write down what ends the context with an error, other than a signal or the end of the time."""
-    (folder / FAILURE).unlink(missing_ok=True)
+def failure_noted(run: Run) -> Iterator[None]:
+    """Write down what ends the context with an error, other than a signal or the end of the time.
+
+    A run that was refused before it began has no folder, and gets none.
+    """
+    (run.folder / FAILURE).unlink(missing_ok=True)
     try:
         yield
     except (Interrupted, OutOfTime):
         raise
     except Exception as error:
-        note_failure(folder, str(error) or type(error).__name__)
+        if run.folder.is_dir() or not isinstance(error, UserError):
+            note_failure(run, str(error) or type(error).__name__)
         raise
 
 
-def note_failure(folder: Path, why: str) -> None:
-    """Write down why the run in `folder` failed. A disk that refuses the file raises nothing."""
+def note_failure(run: Run, why: str) -> None:
+    """Write down why a run failed, beside its settings. A disk that refuses the file raises nothing."""
+    folder = run.folder
     with contextlib.suppress(OSError):
+        if not (folder / SETTINGS).exists():
+            write_settings(run)
         write_atomically(folder / FAILURE, one_line(why)[:LONGEST_FAILURE] + "\n")
 
 

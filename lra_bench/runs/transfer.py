@@ -27,7 +27,8 @@ from lra_bench.records.finished import CORRECT, is_finished, load_finished
 from lra_bench.records.proof import run_of
 from lra_bench.records.schema import Record
 from lra_bench.runs.checksums import SUMS
-from lra_bench.runs.run import Run, all_runs, aside_of, discard, find_run, load_run, refuse_a_file, run_locked
+from lra_bench.runs.locking import Busy, aside_of, discard, leave, run_locked
+from lra_bench.runs.run import Run, all_runs, find_run, load_run, refuse_a_file
 from lra_bench.runs.saved_steps import damage_of_step, saved_steps, whole_steps
 
 KEPT = ("run.json", SUMS, CORRECT, "result.json", "metrics.jsonl")
@@ -276,10 +277,6 @@ def _unpacked(file: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-class _Training(Exception):
-    """Another process holds the lock of the run."""
-
-
 def _install(staged: Path, folder: Path, name: str) -> str:
     """Put an unpacked run into its place. Returns "", or the reason why the run here is left as it is."""
     try:
@@ -293,9 +290,6 @@ def _install(staged: Path, folder: Path, name: str) -> str:
     if nothing:
         return f"of the run in the file, {nothing}"
 
-    def leave() -> None:
-        raise _Training
-
     try:
         with run_locked(folder, leave):
             refuse_a_file(folder)
@@ -308,7 +302,7 @@ def _install(staged: Path, folder: Path, name: str) -> str:
             staged.rename(folder)
             if aside_of(folder).exists():
                 discard(aside_of(folder))
-    except _Training:
+    except Busy:
         return "another process trains it here"
     except UserError as error:
         return str(error).removesuffix(".")

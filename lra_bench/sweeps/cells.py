@@ -13,8 +13,8 @@ from lra_bench.records.curves import read_curve
 from lra_bench.records.files import write_record
 from lra_bench.records.finished import is_finished, load_finished
 from lra_bench.records.schema import CurvePoint
+from lra_bench.runs.locking import is_training
 from lra_bench.runs.plan import PlannedRun, plan_runs
-from lra_bench.runs.run import is_training
 from lra_bench.runs.standing import failure_of, read_position
 from lra_bench.spec import Precision
 from lra_bench.sweeps.config import Sweep

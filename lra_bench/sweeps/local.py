@@ -20,8 +20,9 @@ from pydantic import ValidationError
 from lra_bench.errors import WorkError
 from lra_bench.progress import print_line
 from lra_bench.records.finished import is_finished
+from lra_bench.runs.locking import is_training
 from lra_bench.runs.plan import PlannedRun
-from lra_bench.runs.run import is_training
+from lra_bench.runs.run import write_settings
 from lra_bench.runs.standing import note_failure
 from lra_bench.spec import Frozen, Positive, Precision
 from lra_bench.sweeps.cells import command_words, deliver, standing_of
@@ -125,7 +126,7 @@ def _next(waiting: deque[PlannedRun], results_dir: Path) -> PlannedRun | None:
 
 def _started(cell: PlannedRun, words: Sequence[str], variables: Mapping[str, str]) -> _Process:
     """Start the process of a run. Its output goes into the run's folder, and no key typed here reaches it."""
-    cell.run.folder.mkdir(parents=True, exist_ok=True)
+    write_settings(cell.run)
     with (cell.run.folder / LOG).open("wb") as log:
         process = subprocess.Popen(
             [*PROGRAM, *words],
@@ -144,7 +145,7 @@ def _tell_end(ended: _Process) -> None:
     cell, code = ended.cell, ended.process.returncode
     standing = standing_of(cell)
     if code and standing.state in ("stopped", "missing"):
-        note_failure(cell.run.folder, _reason(cell.run.folder / LOG, code))
+        note_failure(cell.run, _reason(cell.run.folder / LOG, code))
         standing = standing_of(cell)
     if standing.state == "done":
         print_line(f"{cell.run.name} is done: test accuracy {standing.accuracy:.2%}.")

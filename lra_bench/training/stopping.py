@@ -13,7 +13,8 @@ from typing import Any
 import jax
 
 from lra_bench.errors import STOPPING, Interrupted, OutOfTime, WorkError
-from lra_bench.runs.run import Run, refuse_a_file, run_locked
+from lra_bench.runs.locking import run_locked
+from lra_bench.runs.run import Run, refuse_a_file
 
 
 class StopRequest:

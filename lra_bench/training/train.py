@@ -72,7 +72,7 @@ def train(
     """
     with (
         only_process_of(run),
-        failure_noted(run.folder),
+        failure_noted(run),
         out_of_memory_in_words(run),
         StopRequest(deadline) as stop,
         Tracking(run, trackers) as log,
