@@ -54,4 +54,4 @@ def test_the_model_of_the_page_trains_on_the_task_of_the_page(lra_bench):
     lra_bench("prepare", "parity", "--size", "tiny", "--jobs", "1")
     trained = lra_bench("train", "--model", "ema", "--task", "parity", *small, "--set=warmup_epochs=0")
     assert "parity EMA seed 0: test accuracy" in trained
-    assert "ema" in lra_bench("report", "--no-pictures")
+    assert "EMA" in lra_bench("report", "--no-pictures")

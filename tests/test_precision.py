@@ -196,11 +196,11 @@ def test_rows_of_a_model_in_two_precisions_are_two_and_named(tmp_path):
     made = report(tmp_path, pictures=False)
     rows = rows_of(made.table("accuracy-paper"), "published recipes")
     assert {name: row[1].text for name, row in rows.items()} == {
-        "s4": "60.00 (1/1)",
-        "s5 [float32]": "50.00 (1/1)",
-        "s5 [tf32]": "61.00 ± 1.41 (2/2)",
+        "S4": "60.00 (1/1)",
+        "S5 [float32]": "50.00 (1/1)",
+        "S5 [tf32]": "61.00 ± 1.41 (2/2)",
     }
-    assert rows["s5 [tf32]"][1].rank == "best"
+    assert rows["S5 [tf32]"][1].rank == "best"
     cells = json.loads(made.files["leaderboard.json"])["cells"]["paper"]
     assert {(cell["model"], cell["settings"]): cell["precision"] for cell in cells} == {
         ("s4", ""): "tf32",
@@ -215,13 +215,13 @@ def test_tasks_in_different_precisions_share_no_row_and_so_no_average(tmp_path):
     write_record(tmp_path, train("s5", "a", "tf32")[0])
     write_record(tmp_path, train("s5", "b", "float32", task="image")[0])
     rows = rows_of(report(tmp_path, pictures=False).table("accuracy-paper"), "published recipes")
-    assert set(rows) == {"s5 [float32]", "s5 [tf32]"}
+    assert set(rows) == {"S5 [float32]", "S5 [tf32]"}
 
 
 @pytest.mark.parametrize("name", ["float32", "tf32"])
 def test_a_single_published_precision_needs_no_name(tmp_path, name):
     write_record(tmp_path, train("s5", "a", name)[0])
-    assert set(rows_of(report(tmp_path, pictures=False).table("accuracy-paper"), "published recipes")) == {"s5"}
+    assert set(rows_of(report(tmp_path, pictures=False).table("accuracy-paper"), "published recipes")) == {"S5"}
 
 
 def test_bfloat16_is_a_changed_run_and_always_named(tmp_path):
@@ -234,9 +234,9 @@ def test_bfloat16_is_a_changed_run_and_always_named(tmp_path):
     ):
         write_record(tmp_path, record)
     made = report(tmp_path, pictures=False)
-    assert set(rows_of(made.table("accuracy-paper"), "published recipes")) == {"s5"}
-    assert set(rows_of(made.table("accuracy-paper"), "other settings")) == {"s5 [bfloat16]", "s5 [lr=0.1; bfloat16]"}
-    assert set(rows_of(made.table("reduced"), "reduced")) == {"s5 [data tiny; bfloat16]"}
+    assert set(rows_of(made.table("accuracy-paper"), "published recipes")) == {"S5"}
+    assert set(rows_of(made.table("accuracy-paper"), "other settings")) == {"S5 [bfloat16]", "S5 [lr=0.1; bfloat16]"}
+    assert set(rows_of(made.table("reduced"), "reduced")) == {"S5 [data tiny; bfloat16]"}
 
 
 def test_differences_are_within_a_precision_only(tmp_path):
@@ -248,7 +248,7 @@ def test_differences_are_within_a_precision_only(tmp_path):
     ):
         write_record(tmp_path, record)
     (block,) = report(tmp_path, pictures=False).table("differences").blocks
-    assert [(row[1].text, row[2].text) for row in block.rows] == [("lru", "s4")]
+    assert [(row[1].text, row[2].text) for row in block.rows] == [("LRU", "S4")]
 
 
 def test_speeds_of_two_precisions_have_rows_and_ranks_of_their_own(tmp_path):
@@ -261,7 +261,7 @@ def test_speeds_of_two_precisions_have_rows_and_ranks_of_their_own(tmp_path):
     made = report(tmp_path, pictures=False)
     steps = [row for row in made.table("throughput").blocks[0].rows if row[5].text == "training step"]
     assert sorted((row[6].text, row[0].text, row[7].rank) for row in steps) == sorted(
-        (name, model, rank) for name in PRECISIONS for model, rank in (("s5", "best"), ("s4", "second"))
+        (name, model, rank) for name in PRECISIONS for model, rank in (("S5", "best"), ("S4", "second"))
     )
     training = made.table("training-speed").blocks[0].rows
     assert sorted(row[6].text for row in training) == sorted(PRECISIONS)
@@ -275,7 +275,7 @@ def test_robustness_is_never_a_mean_over_two_precisions(tmp_path):
             write_record(tmp_path, record)
     write_record(tmp_path, train("s5", "a", "tf32")[0])
     rows = rows_of(report(tmp_path, pictures=False).table("robustness"), "Test accuracy")
-    assert {name: row[3].text for name, row in rows.items()} == {"s5 [float32]": "2", "s5 [tf32]": "2"}
+    assert {name: row[3].text for name, row in rows.items()} == {"S5 [float32]": "2", "S5 [tf32]": "2"}
 
 
 def robustness_system():
@@ -295,11 +295,11 @@ def test_pictures_draw_a_line_and_a_point_per_precision():
         noise = robustness_record(digest=f"{i}" * 12, system={**robustness_system(), "precision": name})
         records += [*lengths, *train("s5", "ab"[i], name), noise]
     loaded = [Loaded(f"r{i}", record) for i, record in enumerate(records)]
-    assert {name: len(lines) for name, lines in lines_of(loaded).items()} == {"s5 [float32]": 3, "s5 [tf32]": 3}
+    assert {name: len(lines) for name, lines in lines_of(loaded).items()} == {"S5 [float32]": 3, "S5 [tf32]": 3}
     drawn = {picture.name: picture.svg for picture in pictures(select_records(loaded), loaded)}
     for picture in ("accuracy-throughput-nvidia-h200", "seeds", "published", "curves", "scaling", "robustness"):
-        assert "s5 [float32]" in drawn[picture], picture
-        assert "s5 [tf32]" in drawn[picture], picture
+        assert "S5 [float32]" in drawn[picture], picture
+        assert "S5 [tf32]" in drawn[picture], picture
 
 
 # Ratios of speeds, and checks of records
@@ -347,4 +347,4 @@ def test_a_table_on_the_terminal_names_the_rows_too(tmp_path):
         write_record(tmp_path, record)
     console = Console(width=160, record=True, file=io.StringIO())
     report(tmp_path, pictures=False, console=console)
-    assert "s5 [tf32]" in console.export_text()
+    assert "S5 [tf32]" in console.export_text()

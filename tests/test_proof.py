@@ -196,4 +196,4 @@ def test_official_contents_come_before_a_claim(tmp_path):
         claim = {"counts": {"train": 45_001, "val": 4_999, "test": 10_000}, "fingerprint": "0" * 16}
         write_record(tmp_path, honest_record("s5", "image", seed, data=claim))
     table = report(tmp_path, pictures=False).table("accuracy-paper")
-    assert [row[0].text for block in table.blocks if not block.quoted for row in block.rows] == ["s4"]
+    assert [row[0].text for block in table.blocks if not block.quoted for row in block.rows] == ["S4"]

@@ -178,7 +178,7 @@ def test_it_asks_for_nothing(browser, folder):
 def test_it_sorts_within_each_block(browser):
     heading = "#accuracy-paper thead th:nth-child(2) button"
     browser.click(heading)
-    assert models(browser) == ["s5", "s5-ptd", "s4"]
+    assert models(browser) == ["S5", "S5-PTD", "S4"]
     last = browser.run("return document.getElementById('accuracy-paper').tBodies.length - 1")
     quoted = numbers(column(browser, "ListOps", last))
     assert quoted == sorted(quoted, reverse=True)
@@ -187,9 +187,9 @@ def test_it_sorts_within_each_block(browser):
         == "descending"
     )
     browser.click(heading)
-    assert models(browser) == ["s4", "s5-ptd", "s5"]
+    assert models(browser) == ["S4", "S5-PTD", "S5"]
     browser.click("#accuracy-paper thead th:nth-child(1) button")
-    assert models(browser) == ["s4", "s5", "s5-ptd"]
+    assert models(browser) == ["S4", "S5", "S5-PTD"]
     browser.click("#accuracy-paper thead th:nth-child(7) button")
     values = column(browser, "Path-X", last)
     first_empty = next(i for i, text in enumerate(values) if text.startswith(("✗", "–")))
@@ -199,7 +199,7 @@ def test_it_sorts_within_each_block(browser):
 @needs_browser
 def test_it_filters(browser):
     browser.type("#section-accuracy-paper input", "S5")
-    assert models(browser) == ["s5", "s5-ptd"]
+    assert models(browser) == ["S5", "S5-PTD"]
     shown = browser.run("return document.querySelector('#section-accuracy-paper output').textContent")
     assert re.fullmatch(r"\d+ of \d+ rows", shown)
     browser.type("#section-accuracy-paper input", "nothing is called this")

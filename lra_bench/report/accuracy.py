@@ -61,7 +61,7 @@ ORDER = (
     "other rows measured here with published recipes, on each of the six tasks that both have, in which the row's mean "
     "is the higher one (Borda count); it is there also where cells are missing."
 )
-QUOTED = "Quoted rows were not measured here; a standard deviation in brackets is the paper's. They are not ranked."
+QUOTED = "Quoted rows were not measured here; a standard deviation is the paper's. They are not ranked."
 
 
 def accuracy_table(chosen: SelectedRecords, cells: Sequence[CellStatistics]) -> Table:

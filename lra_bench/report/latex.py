@@ -41,6 +41,9 @@ SHORT_HEAD = 10
 IN_LATEX = {SEEDS: f"{ONE_LINE} {COUNTS}", DIFFERENCE: ""}
 """The notes on how accuracy cells are written, and what stands for them in LaTeX."""
 
+WIDE = 10
+"""The most columns of the compact table between which there is room for a wider gap."""
+
 LONG_NAME = 20
 """The letters of the longest name of a row that does not break in the compact table."""
 
@@ -90,6 +93,7 @@ def compact_latex(table: Table) -> str:
     It is as wide as the text of a NeurIPS page with its default columns, and is made smaller where it is wider.
     """
     names = max(len(row[0].text) for block in table.blocks for row in block.rows)
+    gap = 1.1 if len(table.columns) > WIDE else 2.0
     first = rf">{{\raggedright\arraybackslash}}p{{{NAME_WIDTH:g}pt}}" if names > LONG_NAME else "l"
     align = first + "r" * (len(table.columns) - 1)
     titles = [column.title.partition("(") for column in table.columns]
@@ -101,7 +105,7 @@ def compact_latex(table: Table) -> str:
     ]
     lines = [
         r"\begin{table*}[t]",
-        r"\centering\scriptsize\setlength{\tabcolsep}{1.1pt}",
+        rf"\centering\scriptsize\setlength{{\tabcolsep}}{{{gap:g}pt}}",
         r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}",
         r"\toprule",

@@ -69,11 +69,12 @@ def print_report(
     if not measured:
         _say(console, f"No record in {results_dir} can be shown yet. These accuracies are quoted from papers:")
         show_compact(compact, console)
+        _say(console, "All that are quoted: `lra-bench report accuracy`.")
         _say(console, FIRST_RECORD)
     elif verbose:
         for table in main:
             show(table, console)
-    elif compact.measured:
+    elif measured[0].name == "accuracy-paper":
         show_compact(compact, console)
     else:
         show(measured[0], console)
@@ -90,6 +91,8 @@ def _say_what_else(there: dict[str, Table], console: Console) -> None:
             f"{left_out} record{'s' if left_out > 1 else ''} left out, with reasons: `lra-bench report left-out`.",
         )
     parts = [part for part, names in PARTS.items() if part != "left-out" and any(name in there for name in names)]
+    if parts == ["accuracy"]:
+        return
     _say(console, f"In full: `lra-bench report PART`, where PART is one of {', '.join(parts)}; or `--verbose`.")
 
 
