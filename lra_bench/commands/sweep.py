@@ -47,7 +47,9 @@ def sweep(
     random: Annotated[
         int | None, typer.Option(min=1, help="Draw so many combinations of the settings instead of taking all.")
     ] = None,
-    random_seed: Annotated[int, typer.Option(min=0, help="The seed that combinations are drawn with.")] = 0,
+    random_seed: Annotated[
+        int | None, typer.Option(min=0, help="The seed that combinations are drawn with. [default: 0]")
+    ] = None,
     protocol: Annotated[Literal["s4", "lra"] | None, typer.Option(help=PROTOCOL_HELP)] = None,
     size: Annotated[
         str | None, typer.Option(help="Train on the prepared sets of this size: full, tiny, or a number of examples.")
@@ -93,9 +95,9 @@ def sweep(
     if as_json and not status:
         raise UserError("--json is for --status. Add it.")
     results = chosen_results_dir(results_dir)
-    draws = None if random is None else {"draws": random, "seed": random_seed}
+    search = {key: value for key, value in (("draws", random), ("seed", random_seed)) if value is not None}
     typed: dict[str, Any] = {"model": model, "task": task, "seed": seed, "set": choices(settings or []), "size": size}
-    typed |= {"random": draws, "protocol": protocol, "data": data, "precision": precision}
+    typed |= {"random": search, "protocol": protocol, "data": data, "precision": precision}
     described = sweep_of(config, typed)
     looks = status or watch
     if engine == "slurm" and not looks:
@@ -176,7 +178,7 @@ def submit_cells(
     given = dict(pair.split("=", maxsplit=1) for pair in sbatch)
     commands = [command_words(cell, results_dir, options) for cell in left]
     found = submit(commands, folder, minutes, given, at_once)
-    print(f"{len(found)} jobs are submitted, {found[0].job_id} to {found[-1].job_id}; what they print is in {folder}")
+    print(f"Submitted: {', '.join(job.job_id for job in found)}. What these jobs print is in {folder}")
 
 
 def train_here(cells: Sequence[PlannedRun], results_dir: Path, options: Sequence[str], jobs: int | None) -> None:

@@ -145,8 +145,9 @@ def sweep_of(file: Path | None, typed: Mapping[str, Any]) -> Sweep:
     """
     values = {} if file is None else _read(file)
     given = {key: value for key, value in typed.items() if value not in (None, {}, [])}
-    if isinstance(values.get("set"), dict) and "set" in given:
-        given["set"] = {**values["set"], **given["set"]}
+    for table in ("set", "random"):
+        if isinstance(values.get(table), dict) and table in given:
+            given[table] = {**values[table], **given[table]}
     values |= given
     if "model" not in values:
         raise UserError('no model is named. Type --model s5-ptd, or a line model = "s5-ptd" in the file of --config.')

@@ -97,4 +97,5 @@ def submit(
     try:
         return list(executor.submit_array([TrainJob(words) for words in commands]))
     except submitit.core.utils.FailedJobError as error:
-        raise UserError(f"SLURM refuses the jobs: {str(error).strip().splitlines()[-1]}") from None
+        lines = [line for line in str(error).splitlines() if line.startswith("sbatch: ")]
+        raise UserError(f"SLURM refuses the jobs: {lines[-1] if lines else 'see above'}") from None
