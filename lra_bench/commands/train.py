@@ -97,20 +97,11 @@ def train(
             smoke=smoke,
             dry_run=dry_run,
         )
-        refuse_if_not_shared_out(planned)
         print_plan(planned, results, estimates(planned, dry_run, data_on, remat))
     if not (size or data or smoke):
         note_reduced_data(planned)
     if not dry_run:
         train_all(planned, results, time_limit, data_on, remat)
-
-
-def refuse_if_not_shared_out(planned: Sequence[PlannedRun]) -> None:
-    """Check, before the first run, that each batch can be divided over the devices. Raises UserError otherwise."""
-    from lra_bench.training.mesh import data_mesh
-
-    for item in planned:
-        data_mesh(item.run.recipe.batch_size)
 
 
 def note_reduced_data(planned: Sequence[PlannedRun]) -> None:

@@ -12,6 +12,7 @@ from lra_bench.data.integrity import open_checked
 from lra_bench.data.packed import PackedSplit
 from lra_bench.errors import UserError
 from lra_bench.machine.environment import start_jax
+from lra_bench.machine.mesh import data_mesh
 from lra_bench.machine.precision import matmul_precision
 from lra_bench.machine.xla import use_compilation_cache
 from lra_bench.models.layers import DataShape
@@ -22,7 +23,7 @@ from lra_bench.runs.run import Run
 from lra_bench.spec import Placement, SplitName
 from lra_bench.training.functional import FunctionalNetwork, initialized
 from lra_bench.training.input_pipeline import InputPipeline, make_pipelines
-from lra_bench.training.mesh import data_mesh, replicate
+from lra_bench.training.mesh import replicate
 from lra_bench.training.optimizer import make_optimizer
 from lra_bench.training.result import Score
 from lra_bench.training.state import Totals, TrainState, stream_key
@@ -72,13 +73,12 @@ def set_up(
 
     cached: whether compiled programs are kept there.
 
-    Raises UserError where the data is not what was prepared, or a batch is larger than the training split or cannot be
-    divided over the devices.
+    Raises UserError where the data is not what was prepared, or a batch is larger than the training split.
     """
     start_jax()
     if cached:
         use_compilation_cache(cache_folder() / "xla")
-    mesh = data_mesh(run.recipe.batch_size)
+    mesh = data_mesh()
     packed = open_checked(data_folder, run.data.fingerprint)
     n = len(packed["train"].labels)
     if n < run.recipe.batch_size:
