@@ -76,6 +76,14 @@ def train(
         typer.Option(help="Keep the examples on the device, or on the host and send them in buffers."),
     ] = "auto",
     remat: Remat = False,
+    microbatch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Compute the gradient of a batch from so many examples at a time, for less memory. The result is the "
+            "same; a model with BatchNorm is refused.",
+        ),
+    ] = None,
     results_dir: ResultsDir = None,
 ) -> None:
     """Train a model to its published recipe and write a result record. When interrupted, type the same to continue."""
@@ -97,11 +105,11 @@ def train(
             smoke=smoke,
             dry_run=dry_run,
         )
-        print_plan(planned, results, estimates(planned, dry_run, data_on, remat))
+        print_plan(planned, results, estimates(planned, dry_run, data_on, remat, microbatch))
     if not (size or data or smoke):
         note_reduced_data(planned)
     if not dry_run:
-        train_all(planned, results, time_limit, data_on, remat)
+        train_all(planned, results, time_limit, data_on, remat, microbatch)
 
 
 def note_reduced_data(planned: Sequence[PlannedRun]) -> None:
@@ -118,7 +126,11 @@ def note_reduced_data(planned: Sequence[PlannedRun]) -> None:
 
 
 def estimates(
-    planned: Sequence[PlannedRun], measure: bool = False, placement: Placement = "auto", remat: bool = False
+    planned: Sequence[PlannedRun],
+    measure: bool = False,
+    placement: Placement = "auto",
+    remat: bool = False,
+    microbatch: int | None = None,
 ) -> dict[str, Estimate]:
     """What each kind of run takes, by digest: by an earlier run here, or with `measure` by a few steps on its data."""
     from lra_bench.training.estimate import earlier_estimate, measured_estimate
@@ -129,7 +141,7 @@ def estimates(
             continue
         estimate = earlier_estimate(item.run)
         if estimate is None and measure and item.data_folder is not None:
-            estimate = measured_estimate(item.run, item.data_folder, placement, remat)
+            estimate = measured_estimate(item.run, item.data_folder, placement, remat, microbatch)
         if estimate is not None:
             found[item.run.digest] = estimate
     return found
@@ -213,6 +225,7 @@ def train_all(
     minutes: float | None = None,
     placement: Placement = "auto",
     remat: bool = False,
+    microbatch: int | None = None,
 ) -> None:
     """Train each run and print its result, with the record's file as the last line. After `minutes`, save and stop.
 
@@ -229,7 +242,8 @@ def train_all(
             raise OutOfTime(f"the time limit is reached after {number} of {len(planned)} runs. The same continues.")
         assert item.data_folder is not None, "only a dry run has no data"
         try:
-            print_result(train_run(item.run, item.data_folder, results_dir, deadline, placement, remat), results_dir)
+            record = train_run(item.run, item.data_folder, results_dir, deadline, placement, remat, microbatch)
+            print_result(record, results_dir)
         except (UserError, WorkError) as error:
             if len(planned) == 1:
                 raise

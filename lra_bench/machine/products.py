@@ -23,8 +23,8 @@ def product(a: Array, b: Array) -> Array:
 def tokens(x: Array) -> Array:
     """The tokens of x (…, H) as rows of one matrix (n, H), of which XLA on a CPU computes a weight's gradient faster.
 
-    Several devices divide the axis of the documents. XLA cannot divide it once it is merged with that of the steps, and
-    would gather all documents on every device (docs/references.md, "Batches on several devices"). So x stays as it is there.
+    Several devices divide the axis of the documents, and x stays as it is. Merged with that of the steps, XLA cannot
+    divide it, and would gather all documents on every device (docs/references.md, "Batches on several devices").
     """
     return x.reshape(-1, x.shape[-1]) if jax.device_count() == 1 else x
 

@@ -20,6 +20,7 @@ from jax.typing import DTypeLike
 from lra_bench.errors import UserError
 from lra_bench.machine.products import product, tokens
 from lra_bench.machine.xla import computed_once
+from lra_bench.models.dropout import kept
 from lra_bench.models.shapes import AnyFeatures, DenseInput, DenseOutput, DropoutMasks, Mask, PerFeature
 from lra_bench.spec import GateKind, Recipe, Role
 from lra_bench.ssm.shapes import Features, FeaturesAt
@@ -140,8 +141,8 @@ def dropout_masks(key: Array | None, rate: float, shape: tuple[int, ...], dtype:
     def draw(key: Array) -> list[Array]:
         # All numbers are drawn as one row. With all axes, drawing them takes the compiler half a second longer, and
         # with one draw for each mask, one second.
-        kept = jax.random.bernoulli(key, 1.0 - rate, (math.prod(shape),))
-        return list(kept.astype(dtype).reshape(shape) / (1.0 - rate))
+        numbers = kept(key, rate, (math.prod(shape),), *shape[2:])
+        return list(numbers.astype(dtype).reshape(shape) / (1.0 - rate))
 
     return computed_once(draw, key, shape, dtype)
 
@@ -155,7 +156,7 @@ def dropout_each_step(x: AnyFeatures, rate: float, key: Array | None) -> AnyFeat
     """Drop single numbers of (L, b, H). Without a key, as in evaluation, nothing is dropped."""
     if key is None or rate == 0.0:
         return x
-    return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0.0)
+    return jnp.where(kept(key, rate, x.shape, *x.shape[1:]), x / (1.0 - rate), 0.0)
 
 
 class Dense(nnx.Module):

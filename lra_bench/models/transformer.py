@@ -93,10 +93,11 @@ class TransformerBlock(nnx.Module):
             for project in (self.query, self.key, self.value)
         )
         seen = attend(q, k, v, real, self.attention_rate, keys[0]).reshape(*y.shape[:-1], -1)
-        y = (wide(y) + dropout(dense(self.output, seen), self.rate, keys[1])).astype(x.dtype)
+        y = (wide(y) + dropout(dense(self.output, seen), self.rate, keys[1], *x.shape[1:])).astype(x.dtype)
         inner = dense(self.hidden, self.norm_mlp(y).astype(x.dtype))
-        inner = dropout(jax.nn.gelu(inner), self.rate, keys[2]).astype(x.dtype)
-        return (wide(y) + dropout(dense(self.back, inner), self.rate, keys[3])).astype(x.dtype).reshape(x.shape)
+        inner = dropout(jax.nn.gelu(inner), self.rate, keys[2], x.shape[1], inner.shape[-1]).astype(x.dtype)
+        y = wide(y) + dropout(dense(self.back, inner), self.rate, keys[3], *x.shape[1:])
+        return y.astype(x.dtype).reshape(x.shape)
 
 
 class Head(nnx.Module):
@@ -158,7 +159,7 @@ class Transformer(nnx.Module):
             token = jnp.broadcast_to(self.class_token[...], (1, *x.shape[1:]))
             x, real = jnp.concatenate([token, x]), jnp.concatenate([real[:1], real])
         table = sinusoids(x.shape[0], x.shape[2]) if self.learned is None else self.learned[...]
-        x = dropout(x + table[:, None], self.rate, first)
+        x = dropout(x + table[:, None], self.rate, first, *x.shape[1:])
         x = x if self.activations is None else x.astype(self.activations)
         for block, block_key in zip(self.blocks, keys, strict=True):
             x = rematerialized(block, x, real, block_key) if self.remat and train else block(x, real, block_key)

@@ -67,13 +67,19 @@ def data_shape(run: Run, split: PackedSplit) -> DataShape:
 
 
 def set_up(
-    run: Run, data_folder: Path, placement: Placement = "auto", remat: bool = False, cached: bool = True
+    run: Run,
+    data_folder: Path,
+    placement: Placement = "auto",
+    remat: bool = False,
+    microbatch: int | None = None,
+    cached: bool = True,
 ) -> tuple[TrainingSetup, TrainState]:
     """Open the data, initialize the network and compile the training program, or find it in the cache on disk.
 
     cached: whether compiled programs are kept there.
 
-    Raises UserError where the data is not what was prepared, or a batch is larger than the training split.
+    Raises UserError where the data is not what was prepared, a batch is larger than the training split, or the network
+    cannot be trained in parts of `microbatch` examples.
     """
     start_jax()
     if cached:
@@ -89,5 +95,5 @@ def set_up(
     state = initial_state(params, stats, optimizer, mesh)
     batches, _ = data["train"].take(0, 0, 1)
     print_line(f"{run.data.task} {run.model}: compiling the training step…")
-    programs = compile_programs(run, network, optimizer, state, batches, mesh)
+    programs = compile_programs(run, network, optimizer, state, batches, mesh, microbatch)
     return TrainingSetup(run, mesh, network, programs, data), state

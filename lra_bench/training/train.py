@@ -56,11 +56,12 @@ def train(
     deadline: float | None = None,
     placement: Placement = "auto",
     remat: bool = False,
+    microbatch: int | None = None,
 ) -> Record:
     """Train, choose the best checkpoint on validation, test it once, write the record. A finished run returns at once.
 
-    remat: save memory for time (`models/remat.py`). The mathematics are the same and the roundings are not, so it is
-    no part of what names the run.
+    remat: save memory for time (`models/remat.py`). microbatch: the examples whose gradient is computed at once. The
+    mathematics are the same and the roundings are not, so both are no part of what names the run.
 
     Raises Interrupted (a signal) or OutOfTime (`deadline`, on the clock of `time.monotonic`) after saving, WorkError
     when the loss stops being finite, the device's memory does not suffice, or another process trains the same run.
@@ -71,7 +72,7 @@ def train(
 
         # ---------------------------------------------------------------- set up
         write_settings(run)
-        setup, state = set_up(run, data_folder, placement, remat)
+        setup, state = set_up(run, data_folder, placement, remat, microbatch)
         checkpoints = Checkpoints(run.folder / "checkpoints")
         history = History()
         dropout_key = replicate(stream_key(run.seed, 2), setup.mesh)
@@ -85,7 +86,7 @@ def train(
         ) -> Record:
             accuracy = accuracies(run, history, majority_share(setup.data["test"].labels), test, last_test)
             tokens = int(np.prod(setup.data["train"].example_shape))
-            speed = throughput(run, history, setup.programs.cost, tokens, remat)
+            speed = throughput(run, history, setup.programs.cost, tokens, remat, microbatch)
             return make_record(run, status, setup.network.parameters, history, accuracy, speed, note)
 
         # ---------------------------------------------------------------- continue an earlier session
@@ -95,7 +96,7 @@ def train(
             checkpoints.mend_best(history, state)
         else:
             refuse_other_perturbation(run)
-        history = history.on(devices_of(run, remat), setup.programs.cost.compile_seconds)
+        history = history.on(devices_of(run, remat, microbatch), setup.programs.cost.compile_seconds)
         history.write_metrics(run)  # an epoch after the checkpoint will be repeated: its line goes now
         stop.raise_if_signaled(f"nothing was trained yet. Type the same again: {run.command}")
 
