@@ -19,12 +19,12 @@ import psutil
 
 from lra_bench.bench.synthetic import synthetic_run, synthetic_split
 from lra_bench.machine.allocator import keep_freed_memory
+from lra_bench.machine.mesh import data_mesh
 from lra_bench.machine.xla import compile_program, compiler_options, run_on_calling_thread
 from lra_bench.registry import model_names, task_names
 from lra_bench.report.speed import GIB
 from lra_bench.training import steps
 from lra_bench.training.functional import initialized
-from lra_bench.training.mesh import data_mesh
 from lra_bench.training.optimizer import make_optimizer
 from lra_bench.training.state import Examples, stream_key
 
@@ -34,7 +34,7 @@ def row(model: str, task: str, batch: int) -> str:
     run, shape = synthetic_run(model, task, None, {"batch_size": batch}, "float32")
     network, params, stats = initialized(run, shape)
     optimizer = make_optimizer(params, run.recipe, 1000)
-    state = steps.initial_state(params, stats, optimizer, data_mesh(batch))
+    state = steps.initial_state(params, stats, optimizer, data_mesh())
     examples = Examples(*(jnp.asarray(column) for column in synthetic_split(run.recipe, shape, batch)))
     key = stream_key(0, 2)
     arguments, options = (state, examples, key), compiler_options(network.batched_products, training=True)

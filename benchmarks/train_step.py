@@ -67,16 +67,16 @@ def programs(side: Side, task: str, batch_size: int) -> dict[str, Program]:
 
     from benchmarks.reference_s5 import Reference, prepare
     from lra_bench.bench.synthetic import synthetic_run, synthetic_split
+    from lra_bench.machine.mesh import data_mesh
     from lra_bench.machine.xla import compiler_options
     from lra_bench.training.functional import initialized
-    from lra_bench.training.mesh import data_mesh
     from lra_bench.training.optimizer import make_optimizer
     from lra_bench.training.state import Batches, EvalRows, Examples, Totals, stream_key
     from lra_bench.training.steps import eval_loop, initial_state, train_loop, train_step
 
     run, shape = synthetic_run("s5", task, None, {"batch_size": batch_size}, "float32")
     network, params, stats = initialized(run, shape)
-    mesh = data_mesh(batch_size)
+    mesh = data_mesh()
     optimizer = make_optimizer(params, run.recipe, 1000)
     state = initial_state(params, stats, optimizer, mesh)
     examples = Examples(*map(jnp.asarray, synthetic_split(run.recipe, shape, 4 * batch_size)))

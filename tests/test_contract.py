@@ -17,6 +17,7 @@ import pytest
 from flax import nnx
 
 from lra_bench.errors import UserError
+from lra_bench.machine.mesh import data_mesh
 from lra_bench.models.layers import DataShape, FoldingLayer, RecurrentLayer
 from lra_bench.models.network import build
 from lra_bench.registry import model_names
@@ -25,7 +26,6 @@ from lra_bench.spec import DataInfo, Group
 from lra_bench.ssm import hippo, ptd
 from lra_bench.training import steps
 from lra_bench.training.functional import initialized
-from lra_bench.training.mesh import data_mesh
 from lra_bench.training.optimizer import group_labels, make_optimizer
 from lra_bench.training.state import Examples
 
@@ -106,7 +106,7 @@ def training(model):
     run = tiny_run(model, **TOY)
     taken_apart, params, stats = initialized(run, SHAPE)
     optimizer = make_optimizer(params, run.recipe, 10)
-    state = steps.initial_state(params, stats, optimizer, data_mesh(BATCH))
+    state = steps.initial_state(params, stats, optimizer, data_mesh())
     step, traces = steps.train_step(taken_apart, optimizer), []
 
     def counted(state, batch, key):

@@ -11,10 +11,10 @@ import pytest
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.packed import PackedSplit, open_split
 from lra_bench.errors import Interrupted
+from lra_bench.machine.mesh import data_mesh
 from lra_bench.runs.run import make_run
 from lra_bench.training import input_pipeline, state, train
 from lra_bench.training.input_pipeline import ResidentPipeline, StreamedPipeline, fits_on_device, make_pipelines
-from lra_bench.training.mesh import data_mesh
 
 pytestmark = pytest.mark.usefixtures("shared_compilation_cache")
 
@@ -31,7 +31,7 @@ def split():
 
 def both(split, monkeypatch, batch_size, buffer_batches):
     monkeypatch.setattr(input_pipeline, "BUFFER_BYTES", buffer_batches * batch_size * ROW)
-    mesh, key = data_mesh(batch_size), state.stream_key(3, 1)
+    mesh, key = data_mesh(), state.stream_key(3, 1)
     return ResidentPipeline(split, key, mesh), StreamedPipeline(split, key, mesh, batch_size)
 
 
@@ -102,7 +102,7 @@ def test_next_buffer_is_gathered_while_this_one_is_used(split, monkeypatch):
 
 
 def test_auto_streams_what_does_not_fit(split, monkeypatch):
-    mesh, key = data_mesh(4), state.stream_key(0, 1)
+    mesh, key = data_mesh(), state.stream_key(0, 1)
     size = sum(column.nbytes for column in split)
 
     class Device:

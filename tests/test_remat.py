@@ -10,11 +10,11 @@ from flax import nnx
 
 from lra_bench.bench.synthetic import synthetic_run, synthetic_split
 from lra_bench.custom_layer import CustomModel
+from lra_bench.machine.mesh import data_mesh
 from lra_bench.machine.xla import compile_program, compiler_options
 from lra_bench.models.custom import CustomModule
 from lra_bench.models.remat import rematerialized
 from lra_bench.training.functional import initialized
-from lra_bench.training.mesh import data_mesh
 from lra_bench.training.optimizer import make_optimizer
 from lra_bench.training.state import Examples
 from lra_bench.training.steps import initial_state, train_step
@@ -94,7 +94,7 @@ def test_a_step_of_many_blocks_takes_less_than_half_the_memory():
         run, shape = synthetic_run("s5", "listops", 1024, changes, "float32")
         network, params, stats = initialized(run, shape, remat)
         optimizer = make_optimizer(params, run.recipe, 10)
-        state = initial_state(params, stats, optimizer, data_mesh(4))
+        state = initial_state(params, stats, optimizer, data_mesh())
         batch = Examples(*map(jnp.asarray, synthetic_split(run.recipe, shape, 4)))
         arguments, options = (
             (state, batch, jax.random.key(0)),

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from lra_bench.bench.synthetic import synthetic_run, synthetic_split
+from lra_bench.machine.mesh import data_mesh
 from lra_bench.machine.xla import all_finite, compile_program, compiler_options
 from lra_bench.training import steps
 from lra_bench.training.functional import initialized
-from lra_bench.training.mesh import data_mesh
 from lra_bench.training.optimizer import make_optimizer
 from lra_bench.training.state import Examples, stream_key
 
@@ -20,7 +20,7 @@ def test_full_size_listops_step_learns_its_batch(model, parameters):
     """Batch 50, L = 2,048, eight layers of 128 features, as published: on a CPU too, the loss of one batch falls."""
     run, shape = synthetic_run(model, "listops", None, {}, "float32")
     assert (run.recipe.batch_size, shape.length, run.recipe.n_layers, run.recipe.d_model) == (50, 2048, 8, 128)
-    mesh = data_mesh(50)
+    mesh = data_mesh()
     network, params, stats = initialized(run, shape)
     assert network.parameters == parameters
     optimizer = make_optimizer(params, run.recipe, 96_000 // 50)

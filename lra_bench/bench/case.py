@@ -19,6 +19,7 @@ from lra_bench.bench.timing import Calls, Roofline, TimingSettings, time_in_turn
 from lra_bench.data.packed import PackedSplit
 from lra_bench.errors import UserError, WorkError
 from lra_bench.machine.memory import PeakMemory, free_memory
+from lra_bench.machine.mesh import data_mesh
 from lra_bench.machine.xla import Cost, compile_program, compiler_options
 from lra_bench.models.layers import DataShape
 from lra_bench.records.schema import Measurement, Timing
@@ -26,7 +27,7 @@ from lra_bench.report.speed import GIB
 from lra_bench.runs.run import Run
 from lra_bench.training.functional import FunctionalNetwork, initialized
 from lra_bench.training.input_pipeline import InputPipeline, ResidentPipeline, make_pipelines
-from lra_bench.training.mesh import data_mesh, replicate
+from lra_bench.training.mesh import replicate
 from lra_bench.training.optimizer import make_optimizer
 from lra_bench.training.state import EvalRows, Totals, TrainState, stream_key
 from lra_bench.training.steps import TrainProgram, eval_loop, initial_state, train_loop
@@ -60,7 +61,7 @@ class NetworkCase:
     @cached_property
     def mesh(self) -> Mesh:
         """The mesh of all devices."""
-        return data_mesh(self.batch_size)
+        return data_mesh()
 
     @cached_property
     def network(self) -> tuple[FunctionalNetwork, nnx.State, nnx.State]:

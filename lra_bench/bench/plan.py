@@ -124,8 +124,6 @@ def parse_lengths(text: str | None) -> list[int | None]:
 def default_batch(published: int, longest: int) -> int:
     """The default batch size: the recipe's, and on a CPU no more than makes CPU_TOKENS at the longest length.
 
-    It is the same for all lengths and a multiple of the number of devices.
+    It is the same for all lengths and for any number of devices.
     """
-    devices = jax.device_count()
-    batch = min(published, max(1, CPU_TOKENS // longest)) if jax.default_backend() == "cpu" else published
-    return max(devices, batch // devices * devices)
+    return min(published, max(1, CPU_TOKENS // longest)) if jax.default_backend() == "cpu" else published

@@ -83,6 +83,14 @@ def train(
         typer.Option(help="Keep the examples on the device, or on the host and send them in buffers."),
     ] = "auto",
     remat: Remat = False,
+    microbatch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Compute the gradient of a batch from so many examples at a time, for less memory. The result is the "
+            "same; a model with BatchNorm is refused.",
+        ),
+    ] = None,
     tensorboard: Annotated[
         bool,
         typer.Option(
@@ -123,20 +131,11 @@ def train(
             smoke=smoke,
             dry_run=dry_run,
         )
-        refuse_if_not_shared_out(planned)
-        print_plan(planned, results, estimates(planned, dry_run, data_on, remat))
+        print_plan(planned, results, estimates(planned, dry_run, data_on, remat, microbatch))
     if not (asked.size or asked.data or smoke):
         note_reduced_data(planned)
     if not dry_run:
-        train_all(planned, results, time_limit, data_on, remat, trackers)
-
-
-def refuse_if_not_shared_out(planned: Sequence[PlannedRun]) -> None:
-    """Check, before the first run, that each batch can be divided over the devices. Raises UserError otherwise."""
-    from lra_bench.training.mesh import data_mesh
-
-    for item in planned:
-        data_mesh(item.run.recipe.batch_size)
+        train_all(planned, results, time_limit, data_on, remat, microbatch, trackers)
 
 
 def note_reduced_data(planned: Sequence[PlannedRun]) -> None:
@@ -153,7 +152,11 @@ def note_reduced_data(planned: Sequence[PlannedRun]) -> None:
 
 
 def estimates(
-    planned: Sequence[PlannedRun], measure: bool = False, placement: Placement = "auto", remat: bool = False
+    planned: Sequence[PlannedRun],
+    measure: bool = False,
+    placement: Placement = "auto",
+    remat: bool = False,
+    microbatch: int | None = None,
 ) -> dict[str, Estimate]:
     """What each kind of run takes, by digest: by an earlier run here, or with `measure` by a few steps on its data."""
     from lra_bench.training.estimate import earlier_estimate, measured_estimate
@@ -164,7 +167,7 @@ def estimates(
             continue
         estimate = earlier_estimate(item.run)
         if estimate is None and measure and item.data_folder is not None:
-            estimate = measured_estimate(item.run, item.data_folder, placement, remat)
+            estimate = measured_estimate(item.run, item.data_folder, placement, remat, microbatch)
         if estimate is not None:
             found[item.run.digest] = estimate
     return found
@@ -248,6 +251,7 @@ def train_all(
     minutes: float | None = None,
     placement: Placement = "auto",
     remat: bool = False,
+    microbatch: int | None = None,
     trackers: Sequence[TrackerName] = (),
 ) -> None:
     """Train each run and print its result, with the record's file as the last line. After `minutes`, save and stop.
@@ -265,7 +269,9 @@ def train_all(
             raise OutOfTime(f"the time limit is reached after {number} of {len(planned)} runs. The same continues.")
         assert item.data_folder is not None, "only a dry run has no data"
         try:
-            record = train_run(item.run, item.data_folder, results_dir, deadline, placement, remat, trackers)
+            record = train_run(
+                item.run, item.data_folder, results_dir, deadline, placement, remat, microbatch, trackers
+            )
             print_result(record, results_dir)
         except (UserError, WorkError) as error:
             if len(planned) == 1:

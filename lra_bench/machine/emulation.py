@@ -52,6 +52,11 @@ def _evaluate(program: core.ClosedJaxpr, arguments: list[Array]) -> list[Array]:
             program_inside = next(value for value in equation.params.values() if isinstance(value, core.ClosedJaxpr))
             values.update(zip(equation.outvars, _evaluate(program_inside, inputs), strict=True))
             continue
+        if equation.primitive.name == "shard_map":  # it has transforms only, no products (`machine/mesh.py`)
+            alone = core.Jaxpr([], equation.invars, equation.outvars, [equation])
+            results = core.jaxpr_as_fun(core.ClosedJaxpr(alone, []))(*inputs)
+            values.update(zip(equation.outvars, results, strict=True))
+            continue
         parameters = {name: _with_rounding(value) for name, value in equation.params.items()}
         results = equation.primitive.bind(*inputs, **parameters)
         results = results if equation.primitive.multiple_results else [results]

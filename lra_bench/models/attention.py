@@ -19,6 +19,7 @@ asks the GPU itself whether it applies, so that it cannot be compiled ahead of t
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from jax import Array, lax
 
 from lra_bench.machine.platform import target_platform
 from lra_bench.machine.products import contraction
+from lra_bench.models.dropout import kept
 from lra_bench.models.shapes import HeadFeatures, RealPositions
 
 QUERIES_AT_ONCE = 256
@@ -53,11 +55,19 @@ def attend(
     return form(q, k, v, real, rate, key)
 
 
-def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Set single numbers of x to zero at random. `key` None means evaluation, where nothing changes."""
+def dropout(x: Array, rate: float, key: Array | None, documents: int, together: int) -> Array:
+    """Set single numbers of x to zero at random. `key` None means evaluation, where nothing changes.
+
+    `documents` and `together` say which numbers are of the same document, as for `models.dropout.kept`.
+    """
     if key is None or rate == 0.0:
         return x
-    return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0.0)
+    return jnp.where(kept(key, rate, x.shape, documents, together), x / (1.0 - rate), 0.0)
+
+
+def _weight_dropout(weights: Array, rate: float, key: Array | None) -> Array:
+    """`dropout` of weights (b, …)."""
+    return dropout(weights, rate, key, len(weights), math.prod(weights.shape[1:]))
 
 
 def _by_query(q: Array, k: Array, v: Array, real: Array | None, rate: float, key: Array | None) -> Array:
@@ -69,7 +79,7 @@ def _by_query(q: Array, k: Array, v: Array, real: Array | None, rate: float, key
         scores = contraction("bhd,kbhd->bhk", q_t, k) * q.shape[-1] ** -0.5
         if real is not None and real_t is not None:
             scores = jnp.where((real_t & real).T[:, None], scores, MASKED)
-        weights = dropout(jax.nn.softmax(scores), rate, key_t).astype(v.dtype)
+        weights = _weight_dropout(jax.nn.softmax(scores), rate, key_t).astype(v.dtype)
         return contraction("bhk,kbhd->bhd", weights, v).astype(q.dtype)
 
     keys = None if key is None else jax.random.split(key, q.shape[0])
@@ -148,7 +158,7 @@ def _forward(q: Array, k: Array, v: Array, fixed: _Fixed, groups: int, rate: flo
             total = jnp.exp(_scores(again, k, real_g, fixed)[0] - largest).sum(-1, keepdims=True)
             again, largest, total = lax.optimization_barrier((again, largest, total))
             powers = jnp.exp(_scores(again, k, real_g, fixed)[0] - largest)
-        y = contraction("bhqk,bhkd->bhqd", dropout(powers, rate, key).astype(v.dtype), v) / total
+        y = contraction("bhqk,bhkd->bhqd", _weight_dropout(powers, rate, key).astype(v.dtype), v) / total
         return y.astype(q.dtype), largest, total
 
     y, largest, total = lax.map(one, (_split(q, groups), _split(fixed.real, groups, 1), fixed.keys))
@@ -162,11 +172,11 @@ def _backward(groups: int, rate: float, residuals: _Residuals, dy: Array) -> tup
         q_g, real_g, key, y_g, largest_g, total_g, dy_g = group
         scores, seen = _scores(q_g, k, real_g, fixed)
         weights = jnp.exp(scores - largest_g) / total_g
-        kept = dropout(jnp.ones_like(weights), rate, key)
+        factors = _weight_dropout(jnp.ones_like(weights), rate, key)
         mean = (_wide(y_g) * _wide(dy_g)).sum(-1, keepdims=True)
         d_weights = _of_pairs(dy_g, v)
-        d_scores = jnp.where(seen, weights * (kept * d_weights - mean), 0.0) * q.shape[-1] ** -0.5
-        kept_weights, d_scores = (weights * kept).astype(q.dtype), d_scores.astype(q.dtype)
+        d_scores = jnp.where(seen, weights * (factors * d_weights - mean), 0.0) * q.shape[-1] ** -0.5
+        kept_weights, d_scores = (weights * factors).astype(q.dtype), d_scores.astype(q.dtype)
         d_k = sums[0] + contraction("bhqk,bhqd->bhkd", d_scores, q_g)
         d_v = sums[1] + contraction("bhqk,bhqd->bhkd", kept_weights, dy_g)
         return (d_k, d_v), contraction("bhqk,bhkd->bhqd", d_scores, k).astype(q.dtype)

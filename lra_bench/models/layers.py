@@ -18,8 +18,9 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from lra_bench.errors import UserError
-from lra_bench.machine.products import product
+from lra_bench.machine.products import product, tokens
 from lra_bench.machine.xla import computed_once
+from lra_bench.models.dropout import kept
 from lra_bench.models.shapes import AnyFeatures, DenseInput, DenseOutput, DropoutMasks, Mask, PerFeature
 from lra_bench.spec import GateKind, Recipe, Role
 from lra_bench.ssm.shapes import Features, FeaturesAt
@@ -140,8 +141,8 @@ def dropout_masks(key: Array | None, rate: float, shape: tuple[int, ...], dtype:
     def draw(key: Array) -> list[Array]:
         # All numbers are drawn as one row. With all axes, drawing them takes the compiler half a second longer, and
         # with one draw for each mask, one second.
-        kept = jax.random.bernoulli(key, 1.0 - rate, (math.prod(shape),))
-        return list(kept.astype(dtype).reshape(shape) / (1.0 - rate))
+        numbers = kept(key, rate, (math.prod(shape),), *shape[2:])
+        return list(numbers.astype(dtype).reshape(shape) / (1.0 - rate))
 
     return computed_once(draw, key, shape, dtype)
 
@@ -155,14 +156,14 @@ def dropout_each_step(x: AnyFeatures, rate: float, key: Array | None) -> AnyFeat
     """Drop single numbers of (L, b, H). Without a key, as in evaluation, nothing is dropped."""
     if key is None or rate == 0.0:
         return x
-    return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0.0)
+    return jnp.where(kept(key, rate, x.shape, *x.shape[1:]), x / (1.0 - rate), 0.0)
 
 
 class Dense(nnx.Module):
     """A dense layer x W + b on the last axis.
 
-    It is computed on two-dimensional tokens, because XLA's gradient of W is then far faster (docs/references.md,
-    "Two-dimensional tokens").
+    On one device it is computed on two-dimensional tokens, because XLA's gradient of W is then far faster
+    (docs/references.md, "Two-dimensional tokens").
     """
 
     def __init__(
@@ -180,7 +181,7 @@ class Dense(nnx.Module):
 
     def __call__(self, x: DenseInput) -> DenseOutput:
         """Apply the layer to (…, inputs); returns (…, outputs) in the same dtype."""
-        y = product(x.reshape(-1, x.shape[-1]), self.kernel[...]) + self.bias[...]
+        y = product(tokens(x), self.kernel[...]) + self.bias[...]
         return y.astype(x.dtype).reshape(*x.shape[:-1], -1)
 
 
@@ -204,16 +205,18 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: AnyFeatures, train: bool) -> AnyFeatures:
         """Normalize (L, b, H) or, at one step, (b, H). Training uses batch moments, evaluation running ones."""
-        tokens = wide(x.reshape(-1, x.shape[-1]))
+        y = wide(tokens(x))
         if train:
-            mean = tokens.mean(0)
+            # On several devices too, these are the means over the whole batch: a program is of all devices together.
+            axes = tuple(range(y.ndim - 1))
+            mean = y.mean(axes)
             # Both moments come from one pass over memory. Rounding can make this difference negative.
-            var = jnp.maximum((tokens * tokens).mean(0) - mean * mean, 0.0)
-            self.keep(mean, var, tokens.shape[0])
+            var = jnp.maximum((y * y).mean(axes) - mean * mean, 0.0)
+            self.keep(mean, var, math.prod(y.shape[:-1]))
         else:
             mean, var = self.mean[...], self.var[...]
         scale, shift = self.scale_and_shift(mean, var)
-        return (tokens * scale + shift).astype(x.dtype).reshape(x.shape)
+        return (y * scale + shift).astype(x.dtype).reshape(x.shape)
 
     def keep(self, mean: PerFeature, var: PerFeature, tokens: int) -> None:
         """Update the running moments by those of a batch of so many tokens."""

@@ -19,7 +19,7 @@ from flax import nnx
 from jax import Array
 
 from lra_bench.errors import UserError
-from lra_bench.machine.products import product
+from lra_bench.machine.products import product, tokens
 from lra_bench.models.attention import attend, dropout
 from lra_bench.models.classifier import as_one_batch
 from lra_bench.models.layers import DataShape, wide
@@ -60,7 +60,7 @@ def xavier(inputs: int, outputs: int, bias: bool, rngs: nnx.Rngs) -> nnx.Linear:
 
 
 def dense(layer: nnx.Linear, x: DenseInput) -> DenseOutput:
-    """Apply a dense layer to tokens (n, inputs) in x's dtype; returns (n, outputs) in float32."""
+    """Apply a dense layer to tokens (…, inputs) in x's dtype; returns (…, outputs) in float32."""
     y = product(x, layer.kernel[...])
     return y if layer.bias is None else y + layer.bias[...]
 
@@ -86,17 +86,18 @@ class TransformerBlock(nnx.Module):
         Products are of numbers in x's dtype, summed in float32. What is added to x is rounded once, in the sum.
         """
         keys = split_key(key, 4)
-        tokens = x.reshape(-1, x.shape[-1])
-        normed = self.norm_attention(tokens).astype(x.dtype)
+        y = tokens(x)
+        normed = self.norm_attention(y).astype(x.dtype)
         q, k, v = (
             dense(project, normed).astype(x.dtype).reshape(*x.shape[:2], self.heads, -1)
             for project in (self.query, self.key, self.value)
         )
-        seen = attend(q, k, v, real, self.attention_rate, keys[0]).reshape(tokens.shape[0], -1)
-        tokens = (wide(tokens) + dropout(dense(self.output, seen), self.rate, keys[1])).astype(x.dtype)
-        inner = dense(self.hidden, self.norm_mlp(tokens).astype(x.dtype))
-        inner = dropout(jax.nn.gelu(inner), self.rate, keys[2]).astype(x.dtype)
-        return (wide(tokens) + dropout(dense(self.back, inner), self.rate, keys[3])).astype(x.dtype).reshape(x.shape)
+        seen = attend(q, k, v, real, self.attention_rate, keys[0]).reshape(*y.shape[:-1], -1)
+        y = (wide(y) + dropout(dense(self.output, seen), self.rate, keys[1], *x.shape[1:])).astype(x.dtype)
+        inner = dense(self.hidden, self.norm_mlp(y).astype(x.dtype))
+        inner = dropout(jax.nn.gelu(inner), self.rate, keys[2], x.shape[1], inner.shape[-1]).astype(x.dtype)
+        y = wide(y) + dropout(dense(self.back, inner), self.rate, keys[3], *x.shape[1:])
+        return y.astype(x.dtype).reshape(x.shape)
 
 
 class Head(nnx.Module):
@@ -158,7 +159,7 @@ class Transformer(nnx.Module):
             token = jnp.broadcast_to(self.class_token[...], (1, *x.shape[1:]))
             x, real = jnp.concatenate([token, x]), jnp.concatenate([real[:1], real])
         table = sinusoids(x.shape[0], x.shape[2]) if self.learned is None else self.learned[...]
-        x = dropout(x + table[:, None], self.rate, first)
+        x = dropout(x + table[:, None], self.rate, first, *x.shape[1:])
         x = x if self.activations is None else x.astype(self.activations)
         for block, block_key in zip(self.blocks, keys, strict=True):
             x = rematerialized(block, x, real, block_key) if self.remat and train else block(x, real, block_key)

@@ -77,6 +77,9 @@ class Throughput(Frozen):
     peak_memory_bytes: Count | None
     peak_memory_source: MemorySource
     remat: bool = Field(default=False, description=REMAT)
+    microbatch: Positive | None = Field(
+        default=None, description="examples whose gradient was computed at once; None means the whole batch"
+    )
 
 
 class System(Frozen):

@@ -45,13 +45,14 @@ def training_speed_table(loaded: Iterable[Loaded]) -> Table:
 
     The runs measured them while training.
     """
-    groups: dict[tuple[str, int, int, str, str, str, bool], list[Entry]] = defaultdict(list)
+    groups: dict[tuple[str, int, int, str, str, str, bool, int], list[Entry]] = defaultdict(list)
     for item in loaded:
         record = item.record
         if isinstance(record, Record) and record.throughput.steps > 0 and record.throughput.train_seconds > 0:
             system = record.system
             place = (system.device_kind, system.devices, _order(record.data.task), record.model, record.digest)
-            groups[*place, record.system.precision, record.throughput.remat].append(Entry(item.id, record))
+            memory = record.throughput.remat, record.throughput.microbatch or 0
+            groups[*place, record.system.precision, *memory].append(Entry(item.id, record))
     blocks: dict[str, list[tuple[Cell, ...]]] = defaultdict(list)
     for (kind, *_), runs in sorted(groups.items()):
         blocks[kind].append(_training_row(runs))
@@ -141,9 +142,10 @@ def _order(task: str) -> int:
     return LRA.index(task) if task in LRA else len(LRA)
 
 
-def _label(key: RowKey, remat: bool) -> str:
-    """Return the row's name, with `--remat` where the backward pass computed the blocks again."""
-    return f"{row_label(key)} --remat" if remat else row_label(key)
+def _label(key: RowKey, remat: bool, microbatch: int | None = None) -> str:
+    """Return the row's name, with the options `--remat` and `--microbatch` where they saved memory."""
+    parts = [row_label(key), "--remat" if remat else "", f"--microbatch {microbatch}" if microbatch else ""]
+    return " ".join(part for part in parts if part)
 
 
 def _training_row(runs: Sequence[Entry]) -> tuple[Cell, ...]:
@@ -154,7 +156,7 @@ def _training_row(runs: Sequence[Entry]) -> tuple[Cell, ...]:
     estimated = any(speed.peak_memory_source == "compiler estimate" for speed in speeds)
     ids = tuple(run.id for run in runs)
     return (
-        Cell(_label(row_key(record), record.throughput.remat), runs=ids),
+        Cell(_label(row_key(record), record.throughput.remat, record.throughput.microbatch), runs=ids),
         Cell(task_title(record.data.task)),
         Cell(record.data.size),
         whole(record.data.length),

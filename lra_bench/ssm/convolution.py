@@ -30,6 +30,7 @@ import numpy as np
 from jax import Array, lax
 from scipy.fft import next_fast_len
 
+from lra_bench.machine.mesh import for_each_document
 from lra_bench.ssm.shapes import ChannelMajor, Features, Kernel
 
 Form = Literal["real", "right_angle"]
@@ -92,8 +93,8 @@ def _convolve(u: Array, kernels: tuple[Array, ...], form: Form) -> Array:
 
 def _forward(u: Array, kernels: tuple[Array, ...], form: Form) -> tuple[Array, _Residuals]:
     n = _points(u.shape[-1], form)
-    U, K = _spectrum(u, n, form), _kernel_spectrum(kernels, n, form)
-    return _inverse(U * K[:, None], n, form)[..., : u.shape[-1]].real, (kernels, U, K)
+    U, K = _spectra(u, n, form), _kernel_spectrum(kernels, n, form)
+    return _inverses(U * K[:, None], n, form)[..., : u.shape[-1]].real, (kernels, U, K)
 
 
 def _backward(form: Form, residuals: _Residuals, dy: Array) -> tuple[Array, tuple[Array, ...]]:
@@ -101,8 +102,8 @@ def _backward(form: Form, residuals: _Residuals, dy: Array) -> tuple[Array, tupl
     kernels, U, K = residuals
     L = dy.shape[-1]
     n = _points(L, form)
-    D = _spectrum(dy, n, form)
-    du = _inverse(D * K.conj()[:, None], n, form)[..., :L].real
+    D = _spectra(dy, n, form)
+    du = _inverses(D * K.conj()[:, None], n, form)[..., :L].real
     correlation = _inverse((D * U.conj()).sum(1), n, form)
     dk = correlation[..., :L].real
     if len(kernels) == 1:
@@ -136,6 +137,14 @@ def _inverse(X: Array, n: int, form: Form) -> Array:
     if form == "real":
         return jnp.fft.irfft(X, n)
     return jnp.fft.ifft(X) * _turn(n, X.real.dtype).conj()
+
+
+def _spectra(x: Array, n: int, form: Form) -> Array:
+    return for_each_document(partial(_spectrum, n=n, form=form), x)
+
+
+def _inverses(X: Array, n: int, form: Form) -> Array:
+    return for_each_document(partial(_inverse, n=n, form=form), X)
 
 
 def _kernel_spectrum(kernels: tuple[Array, ...], n: int, form: Form) -> Array:

@@ -26,7 +26,7 @@ from jax import Array
 from lra_bench.kernels import projection, triton
 from lra_bench.kernels import scan as kernel
 from lra_bench.machine.platform import target_platform
-from lra_bench.machine.products import product
+from lra_bench.machine.products import product, tokens
 from lra_bench.ssm.scan_chunked import chunked_states, powers_of
 from lra_bench.ssm.scan_sequential import advance, sequential_states
 from lra_bench.ssm.shapes import (
@@ -215,21 +215,22 @@ def eigenvalue_gradient(db: Array, x: Array, reverse: bool) -> Pair:
 
     It is one reduction after the loop. Inside the loop it would break the body into many kernels.
     """
-    batch, P = x.shape[1], x.shape[2] // 2
-    db, x = db.reshape(-1, 2 * P), x.reshape(-1, 2 * P)
-    last = x.shape[0] - batch
-    db, x = (db[:last], x[batch:]) if reverse else (db[batch:], x[:last])
-    real = (db[:, :P] * x[:, :P] + db[:, P:] * x[:, P:]).sum(0)
-    imag = (db[:, P:] * x[:, :P] - db[:, :P] * x[:, P:]).sum(0)
+    L, P = x.shape[0], x.shape[2] // 2
+    db, x = tokens(db), tokens(x)
+    one = x.shape[0] // L  # the rows of one step
+    db, x = (db[:-one], x[one:]) if reverse else (db[one:], x[:-one])
+    axes = tuple(range(x.ndim - 1))
+    real = (db[..., :P] * x[..., :P] + db[..., P:] * x[..., P:]).sum(axes)
+    imag = (db[..., P:] * x[..., :P] - db[..., :P] * x[..., P:]).sum(axes)
     return real, imag
 
 
 def _tokens_times(x: Array, weight: Array) -> Array:
-    """Compute x @ weight as one two-dimensional product.
+    """Compute x @ weight, on one device as one two-dimensional product.
 
     Over the axes (L, b), XLA's gradient of the weight takes 2.8 times as long on a CPU.
     """
-    return product(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], weight.shape[-1])
+    return product(tokens(x), weight).reshape(*x.shape[:-1], weight.shape[-1])
 
 
 def _check_shapes(Lambda_bar: Pair, B: Array, C: Array, C_reverse: Array | None, u: Array) -> None:

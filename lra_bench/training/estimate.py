@@ -41,13 +41,15 @@ def earlier_estimate(run: Run) -> Estimate | None:
     return None
 
 
-def measured_estimate(run: Run, data_folder: Path, placement: Placement, remat: bool) -> Estimate:
+def measured_estimate(
+    run: Run, data_folder: Path, placement: Placement, remat: bool, microbatch: int | None
+) -> Estimate:
     """Train a few steps and return what they took.
 
     Raises as `set_up`, and WorkError where the memory does not suffice.
     """
     with out_of_memory_in_words(run), PeakMemory() as memory:
-        setup, state = set_up(run, data_folder, placement, remat, cached=False)
+        setup, state = set_up(run, data_folder, placement, remat, microbatch, cached=False)
         key, taken, started = replicate(stream_key(run.seed, 2), setup.mesh), 0, time.perf_counter()
         for step in range(1 + min(STEPS, setup.steps_per_epoch)):
             batches, _ = setup.data["train"].take(0, step % setup.steps_per_epoch, 1)

@@ -44,13 +44,16 @@ def accuracies(run: Run, history: History, majority: float, test: Score | None, 
     )
 
 
-def devices_of(run: Run, remat: bool) -> str:
-    """What the clocks of this session measure: the kind and the number of devices, and whether it rematerializes."""
+def devices_of(run: Run, remat: bool, microbatch: int | None) -> str:
+    """What the clocks of this session measure: the kind and the number of devices, and how memory is saved."""
     system = describe_system(run.precision)
-    return f"{system.devices} x {system.device_kind}{', remat' if remat else ''}"
+    parts = "" if microbatch is None else f", microbatch {microbatch}"
+    return f"{system.devices} x {system.device_kind}{', remat' if remat else ''}{parts}"
 
 
-def throughput(run: Run, history: History, cost: Cost, tokens_per_example: int, remat: bool) -> Throughput:
+def throughput(
+    run: Run, history: History, cost: Cost, tokens_per_example: int, remat: bool, microbatch: int | None
+) -> Throughput:
     """The speed and memory of a record, from the run's own clocks."""
     examples = history.timed_steps * run.recipe.batch_size
     rate = examples / history.train_seconds if history.train_seconds else 0.0
@@ -65,6 +68,7 @@ def throughput(run: Run, history: History, cost: Cost, tokens_per_example: int, 
         peak_memory_bytes=cost.peak_bytes if measured is None else measured,
         peak_memory_source="compiler estimate" if measured is None else "device",
         remat=remat,
+        microbatch=microbatch,
     )
 
 

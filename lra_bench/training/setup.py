@@ -14,6 +14,7 @@ from lra_bench.data.integrity import open_checked
 from lra_bench.data.packed import PackedSplit
 from lra_bench.errors import UserError
 from lra_bench.machine.environment import start_jax
+from lra_bench.machine.mesh import data_mesh
 from lra_bench.machine.precision import matmul_precision
 from lra_bench.machine.xla import Cost, use_compilation_cache
 from lra_bench.models.layers import DataShape
@@ -24,7 +25,7 @@ from lra_bench.runs.run import Run
 from lra_bench.spec import Placement, SplitName
 from lra_bench.training.functional import FunctionalNetwork, initialized
 from lra_bench.training.input_pipeline import InputPipeline, make_pipelines
-from lra_bench.training.mesh import data_mesh, replicate
+from lra_bench.training.mesh import replicate
 from lra_bench.training.optimizer import make_optimizer
 from lra_bench.training.result import Score
 from lra_bench.training.state import Totals, TrainState, stream_key
@@ -77,24 +78,28 @@ def data_shape(run: Run, split: PackedSplit) -> DataShape:
 
 
 def set_up(
-    run: Run, data_folder: Path, placement: Placement = "auto", remat: bool = False, cached: bool = True
+    run: Run,
+    data_folder: Path,
+    placement: Placement = "auto",
+    remat: bool = False,
+    microbatch: int | None = None,
+    cached: bool = True,
 ) -> tuple[TrainingSetup, TrainState]:
     """Set up as `set_up_evaluation`, and compile the training program, or find it in the cache on disk.
 
-    Raises as that.
+    Raises as that, and UserError where the network cannot be trained in parts of `microbatch` examples.
     """
     ready, optimizer, state = _set_up(run, data_folder, placement, remat, cached)
     batches, _ = ready.data["train"].take(0, 0, 1)
     print_line(f"{run.data.task} {run.model}: compiling the training step…")
-    train, cost = compile_training(run, ready.network, optimizer, state, batches, ready.mesh)
+    train, cost = compile_training(run, ready.network, optimizer, state, batches, ready.mesh, microbatch)
     return TrainingSetup(run, ready.mesh, ready.network, ready.score, ready.data, train, cost), state
 
 
 def set_up_evaluation(run: Run, data_folder: Path) -> tuple[EvaluationSetup, TrainState]:
     """Open the data and initialize the network; the evaluation program is compiled at its first call.
 
-    Raises UserError where the data is not what was prepared, or a batch is larger than the training split or cannot be
-    divided over the devices.
+    Raises UserError where the data is not what was prepared, or a batch is larger than the training split.
     """
     ready, _, state = _set_up(run, data_folder, "auto", remat=False, cached=True)
     print_line(f"{run.data.task} {run.model}: compiling the evaluation…")
@@ -111,7 +116,7 @@ def _set_up(
     start_jax()
     if cached:
         use_compilation_cache(cache_folder() / "xla")
-    mesh = data_mesh(run.recipe.batch_size)
+    mesh = data_mesh()
     packed = open_checked(data_folder, run.data.fingerprint)
     n = len(packed["train"].labels)
     if n < run.recipe.batch_size:

@@ -17,12 +17,17 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
+from lra_bench.errors import UserError
 from lra_bench.machine.emulation import emulated
 from lra_bench.machine.xla import Cost, all_finite, compile_program, compiler_options
+from lra_bench.models.dropout import rows_of_batch
 from lra_bench.runs.run import Run
 from lra_bench.training.functional import FunctionalNetwork
 from lra_bench.training.mesh import replicate, shared_out
 from lra_bench.training.state import Batches, EvalRows, Examples, Totals, TrainState, stream_key
+
+Gradient = Callable[[Any, Any, Examples, Array], tuple[Array, Array, Any, Any]]
+"""parameters, statistics, batch, dropout key → mean loss, correct answers, new statistics, the parameters' gradient."""
 
 TrainStep = Callable[[TrainState, Examples, Array], TrainState]
 """state, batch, dropout key → state after one step on the batch."""
@@ -35,8 +40,8 @@ EvalProgram = Callable[[Any, Any, Totals, EvalRows], tuple[Totals, Array]]
 correctly: (batches, batch size) bool, False behind the last example."""
 
 
-def train_step(network: FunctionalNetwork, optimizer: optax.GradientTransformation) -> TrainStep:
-    """One step of training: forward pass, gradient, update, and the books of the epoch."""
+def batch_gradient(network: FunctionalNetwork) -> Gradient:
+    """The gradient of a batch in one pass."""
 
     def loss_of(params: Any, stats: Any, batch: Examples, key: Array) -> tuple[Array, tuple[Array, Any]]:
         logits, stats = network.apply_train(params, stats, batch, key)
@@ -44,10 +49,25 @@ def train_step(network: FunctionalNetwork, optimizer: optax.GradientTransformati
         correct = jnp.sum(jnp.argmax(logits, axis=-1) == batch.labels, dtype=jnp.int32)
         return losses.mean(), (correct, stats)
 
+    def gradient(params: Any, stats: Any, batch: Examples, key: Array) -> tuple[Array, Array, Any, Any]:
+        (loss, (correct, stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(params, stats, batch, key)
+        return loss, correct, stats, grads
+
+    return gradient
+
+
+def train_step(
+    network: FunctionalNetwork, optimizer: optax.GradientTransformation, gradient: Gradient | None = None
+) -> TrainStep:
+    """One step of training: forward pass, gradient, update, and the books of the epoch.
+
+    gradient: how the gradient of a batch is computed; None means in one pass.
+    """
+    gradient = gradient or batch_gradient(network)
+
     def step(state: TrainState, batch: Examples, key: Array) -> TrainState:
         key = jax.random.fold_in(key, state.step)
-        gradient = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, (correct, stats)), grads = gradient(state.params, state.stats, batch, key)
+        loss, correct, stats, grads = gradient(state.params, state.stats, batch, key)
         updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
         finite = jnp.isfinite(loss) & all_finite(grads)
         bad = jnp.where((state.first_bad < 0) & ~finite, state.step, state.first_bad)
@@ -60,10 +80,18 @@ def train_step(network: FunctionalNetwork, optimizer: optax.GradientTransformati
 
 
 def train_loop(
-    network: FunctionalNetwork, optimizer: optax.GradientTransformation, batch_size: int, mesh: Mesh
+    network: FunctionalNetwork,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    mesh: Mesh,
+    microbatch: int | None = None,
 ) -> TrainProgram:
-    """Steps on all of the batches, one after another, as one program."""
-    step = train_step(network, optimizer)
+    """Steps on all of the batches, one after another, as one program.
+
+    microbatch: the examples whose gradient is computed at once; None means the whole batch.
+    """
+    parts = None if microbatch is None else accumulated_gradient(network, microbatch, mesh)
+    step = train_step(network, optimizer, parts)
 
     def loop(state: TrainState, batches: Batches, key: Array) -> TrainState:
         def body(i: Array, state: TrainState) -> TrainState:
@@ -100,6 +128,47 @@ def eval_loop(network: FunctionalNetwork, batch_size: int, mesh: Mesh) -> EvalPr
     return loop
 
 
+def accumulated_gradient(network: FunctionalNetwork, microbatch: int, mesh: Mesh) -> Gradient:
+    """The gradient of a batch as a sum over parts of so many examples, of which only one is in memory at once.
+
+    It is that of the whole batch, dropout included, for a network without statistics (`refuse_parts`).
+    """
+
+    def gradient(params: Any, stats: Any, batch: Examples, key: Array) -> tuple[Array, Array, Any, Any]:
+        batch_size = batch.labels.shape[0]
+
+        def loss_of(params: Any, part: Examples, real: Array) -> tuple[Array, Array]:
+            logits, _ = network.apply_train(params, stats, part, key)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, part.labels)
+            correct = jnp.sum(real & (jnp.argmax(logits, axis=-1) == part.labels), dtype=jnp.int32)
+            return jnp.sum(jnp.where(real, losses, 0.0)) / batch_size, correct
+
+        def body(i: Array, sums: tuple[Array, Array, Any]) -> tuple[Array, Array, Any]:
+            numbers = i * microbatch + jnp.arange(microbatch)
+            places = jnp.minimum(numbers, batch_size - 1)  # the last part is filled up with repeated rows
+            with rows_of_batch(places, batch_size):
+                part = gather(batch, places, mesh)
+                (loss, correct), grads = jax.value_and_grad(loss_of, has_aux=True)(params, part, numbers < batch_size)
+            return jax.tree.map(jnp.add, sums, (loss, correct, grads))
+
+        nothing = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params)
+        loss, correct, grads = jax.lax.fori_loop(0, -(-batch_size // microbatch), body, nothing)
+        return loss, correct, stats, grads
+
+    return gradient
+
+
+def refuse_parts(network: FunctionalNetwork, stats: Any) -> None:
+    """Check that the gradient of a batch is a sum over its parts. Raises UserError where the network sees the whole."""
+    if jax.tree.leaves(stats):
+        raise UserError(
+            "--microbatch needs a network without BatchNorm, whose moments are those of the whole batch at once. Leave "
+            "it out, and type --remat for half the memory."
+        )
+    if jax.tree.leaves(network.fixed):
+        raise UserError("--microbatch needs a layer without random streams of its own, which draw for a whole batch.")
+
+
 def gather(examples: Examples, rows: Array, mesh: Mesh) -> Examples:
     """The examples of these rows, divided over the devices."""
     batch = jax.tree.map(lambda column: column[rows], examples)
@@ -119,10 +188,18 @@ def compile_training(
     state: TrainState,
     batches: Batches,
     mesh: Mesh,
+    microbatch: int | None = None,
 ) -> tuple[TrainProgram, Cost]:
-    """The training program, compiled ahead of time, and what the compiler says of it."""
+    """The training program, compiled ahead of time, and what the compiler says of it.
+
+    Raises UserError where the network cannot be trained in parts of `microbatch` examples.
+    """
     batch_size = run.recipe.batch_size
-    loop, key = train_loop(network, optimizer, batch_size, mesh), replicate(stream_key(run.seed, 2), mesh)
+    if microbatch is not None:
+        refuse_parts(network, state.stats)
+        microbatch = min(microbatch, batch_size)
+    loop = train_loop(network, optimizer, batch_size, mesh, microbatch)
+    key = replicate(stream_key(run.seed, 2), mesh)
     options = compiler_options(network.batched_products, training=True)
     return compile_program(loop, (state, batches, key), run.precision, options, donate=0)
 

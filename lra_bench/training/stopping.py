@@ -89,7 +89,7 @@ def out_of_memory_in_words(run: Run) -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise WorkError(
-            f"the device has too little memory for {run.name}. Training takes less with --remat, with the examples on "
-            "the host (--data-on host), or with fewer at once, as in "
+            f"the device has too little memory for {run.name}. Training takes less with --remat, with --microbatch "
+            "where there is no BatchNorm, with the examples on the host (--data-on host), or with fewer at once, as in "
             f"--set batch_size={max(1, run.recipe.batch_size // 2)}."
         ) from None

@@ -59,12 +59,13 @@ def train(
     deadline: float | None = None,
     placement: Placement = "auto",
     remat: bool = False,
+    microbatch: int | None = None,
     trackers: Sequence[TrackerName] = (),
 ) -> Record:
     """Train, choose the best checkpoint on validation, test it once, write the record. A finished run returns at once.
 
-    remat: save memory for time (`models/remat.py`). The mathematics are the same and the roundings are not, so it is
-    no part of what names the run.
+    remat: save memory for time (`models/remat.py`). microbatch: the examples whose gradient is computed at once. The
+    mathematics are the same and the roundings are not, so both are no part of what names the run.
     trackers: where the learning curve is sent as well (`training/tracking.py`).
 
     Raises Interrupted (a signal) or OutOfTime (`deadline`, on the clock of `time.monotonic`) after saving, WorkError
@@ -82,7 +83,7 @@ def train(
             return write_result(load_finished(run.folder), run, results_dir)
 
         # ---------------------------------------------------------------- set up
-        setup, state = set_up(run, data_folder, placement, remat)
+        setup, state = set_up(run, data_folder, placement, remat, microbatch)
         checkpoints = Checkpoints(run.folder / "checkpoints")
         history = History()
         dropout_key = replicate(stream_key(run.seed, 2), setup.mesh)
@@ -96,7 +97,7 @@ def train(
         ) -> Record:
             accuracy = accuracies(run, history, majority_share(setup.data["test"].labels), test, last_test)
             tokens = int(np.prod(setup.data["train"].example_shape))
-            speed = throughput(run, history, setup.cost, tokens, remat)
+            speed = throughput(run, history, setup.cost, tokens, remat, microbatch)
             return make_record(run, status, setup.network.parameters, history, accuracy, speed, note)
 
         # ---------------------------------------------------------------- continue an earlier session
@@ -107,7 +108,7 @@ def train(
         else:
             refuse_other_perturbation(run)
         write_settings(run)  # not before, so that a run that is refused leaves no folder
-        history = history.on(devices_of(run, remat), setup.cost.compile_seconds)
+        history = history.on(devices_of(run, remat, microbatch), setup.cost.compile_seconds)
         history.write_metrics(run)  # an epoch after the checkpoint will be repeated: its line goes now
         log.update(history.curve)
         stop.raise_if_signaled(f"nothing was trained yet. Type the same again: {run.command}")
