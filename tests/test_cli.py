@@ -197,7 +197,8 @@ def test_train_without_task_trains_what_is_prepared(type_in):
     assert "no task is prepared" in one_sentence(err)
     folder = type_in("prepare", "listops", "--size", "tiny", "--jobs", "1")[1].strip().splitlines()[-1]
     assert folder.endswith("listops/s4-generated-tiny-0")
-    code, _, err = type_in("train", "--model", "s5-ptd", "--seed", "0", "--seed", "1", "--dry-run")
+    small = ["--set", "n_layers=1", "--set", "d_model=8"]
+    code, _, err = type_in("train", "--model", "s5-ptd", "--seed", "0", "--seed", "1", *small, "--dry-run")
     assert code == 0
     assert err.count("listops │ generated, s4, tiny") == 2
     assert "listops: only the tiny set of it is prepared here, so this is no result of the benchmark" in err

@@ -12,6 +12,7 @@ import pytest
 
 from lra_bench.ssm.oracle import diagonal_ssm_oracle
 from lra_bench.ssm.scan import diagonal_ssm, recurrence, step
+from lra_bench.ssm.scan_chunked import CHUNK
 
 
 def problem(L, b=2, H=3, P=4, dtype=np.float64, seed=0, smallest=0.0):
@@ -92,10 +93,37 @@ def eager_states(Lambda_bar, b, reverse):
     return np.stack(states)[:: -1 if reverse else 1]
 
 
+EVERY_SHAPE = (
+    *range(1, CHUNK + 1),
+    *(CHUNK * n - 7 * n % CHUNK for n in range(2, CHUNK + 1)),
+    *(CHUNK * n - 5 * n % CHUNK for n in range(CHUNK + 1, 64, 3)),
+    CHUNK**2 - 1,
+    CHUNK**2 + 1,
+)
+"""The length alone decides the chunks: how many levels there are, how long the last one is, and by how much each other
+one is padded. One level of each length; two levels with each length of the last and all paddings but one; three levels
+with every padding of both; and the lengths on both sides of the largest of two levels."""
+
+
+def test_the_lengths_have_every_shape_of_chunks():
+    shapes = set()
+    for length in EVERY_SHAPE:
+        levels = [length]
+        while levels[-1] > CHUNK:
+            levels.append(-(-levels[-1] // CHUNK))
+        shapes |= {(len(levels), "last", levels[-1])}
+        shapes |= {(len(levels), level, -size % CHUNK) for level, size in enumerate(levels[:-1])}
+    every = set(range(CHUNK))
+    assert {size for levels, level, size in shapes if (levels, level) == (1, "last")} == every - {0} | {CHUNK}
+    assert {size for levels, level, size in shapes if (levels, level) == (2, "last")} == every - {0, 1} | {CHUNK}
+    assert {padding for levels, level, padding in shapes if (levels, level) == (2, 0)} >= every - {7}
+    assert all({p for levels, at, p in shapes if (levels, at) == (3, level)} == every for level in (0, 1))
+
+
 @pytest.mark.parametrize("form", ["sequential", "chunked"])
 @pytest.mark.parametrize(
     "lengths",
-    [(1, 2, 16, 17, 257, 997), pytest.param(range(1, 1001, 9), marks=pytest.mark.slow)],
+    [(1, 2, 16, 17, 257, 997), pytest.param(EVERY_SHAPE, marks=pytest.mark.slow)],
     ids=["few", "many"],
 )
 def test_any_length_is_right(float64, form, lengths):
