@@ -111,7 +111,7 @@ def evaluate(run: str | Path | Record) -> Evaluation:
 
     val, test, history = score_best(described, folder, record)
     assert history.best_epoch is not None
-    return Evaluation(history.best_epoch, val[1], test[1], record.accuracy.test if record else None)
+    return Evaluation(history.best_epoch, val.accuracy, test.accuracy, record.accuracy.test if record else None)
 
 
 def predict(run: str | Path | Record, split: SplitName = "test") -> Predictions:

@@ -13,6 +13,7 @@ import lra_bench
 from lra_bench.commands.evaluate import evaluate as evaluate_command
 from lra_bench.errors import UserError
 from lra_bench.training.history import History
+from lra_bench.training.result import Score
 
 PAGE = (Path(__file__).parent.parent / "docs" / "python.md").read_text(encoding="utf-8")
 
@@ -56,7 +57,8 @@ def test_the_documented_snippet_agrees_with_the_commands(tmp_path, monkeypatch, 
     assert (scored.test_accuracy, scored.recorded_test_accuracy) == (record.accuracy.test,) * 2
     name = f"{record.digest}-s0"
     with monkeypatch.context() as patch:
-        again = (0.0, 0.0), (0.0, scored.test_accuracy), History(best_val=0.0, best_epoch=0.2)
+        correct = found.predictions == found.labels
+        again = Score(0.0, 0.0, correct), Score(0.0, correct.mean(), correct), History(best_val=0.0, best_epoch=0.2)
         patch.setattr("lra_bench.training.evaluate.score_best", lambda *_: again)
         for file in (tmp_path / "p.csv", tmp_path / "new" / "p.jsonl"):
             evaluate_command(name, predictions=file)

@@ -125,6 +125,7 @@ def test_bits_that_do_not_fit_the_record_are_refused():
     (run.folder / CORRECT).write_bytes(b"\x93NUMPY")
     with pytest.raises(UserError, match=r"test_correct\.npy has another SHA-256"):
         load_correct(run.folder, record)
-    (run.folder / "SHA256SUMS").unlink()  # as of an earlier version
+    (run.folder / "SHA256SUMS").unlink()
+    (run.folder / "run.json").write_text(run.model_dump_json())  # as of an earlier version
     with pytest.raises(UserError, match="does not give the accuracy"):
         load_correct(run.folder, record)

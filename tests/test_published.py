@@ -88,7 +88,7 @@ def test_a_recipes_number_has_the_mark_of_its_quoted_cell():
 
 
 def test_a_number_that_was_not_read_is_marked_where_it_is_shown(unproved):
-    warned = [why for _, why in _plausible(train_record("s5_ptd", test=0.9, recipe=RECIPES["listops"]))]
+    warned = list(_plausible(train_record("s5_ptd", test=0.9, recipe=RECIPES["listops"])))
     assert "published 62.75 % (n, not verified: no source was read for this number); expected" in warned[0]
     assert describe("s5-ptd")["marks"]["image"] == "s, secondary: read in another work than the model's own paper"
     assert "marks" not in describe("s5")

@@ -147,7 +147,7 @@ def column(browser, name, block=0):
 
 
 def models(browser):
-    return [name.lower() for name in column(browser, "Model")]
+    return column(browser, "Model")
 
 
 def numbers(texts):

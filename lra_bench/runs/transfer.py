@@ -8,6 +8,7 @@ its place. At whatever moment either is killed, no run is lost, and the same com
 
 from __future__ import annotations
 
+import contextlib
 import io
 import lzma
 import os
@@ -144,13 +145,11 @@ def momentary(folder: Path) -> dict[str, bytes]:
     continue. Raises WorkError where the run does not hold still for ten seconds.
     """
     for _ in range(TRIES):
-        before = _listing(folder)
-        try:
+        with contextlib.suppress(FileNotFoundError):  # a step was removed while it was listed or read
+            before = _listing(folder)
             content = {name: (folder / name).read_bytes() for name, size in before if size is not None}
-        except FileNotFoundError:
-            content = None
-        if content is not None and _listing(folder) == before:
-            return content
+            if _listing(folder) == before:
+                return content
         time.sleep(PAUSE)
     raise WorkError(f"{folder} changes faster than it can be read. Stop its training, which saves it, and export then.")
 
