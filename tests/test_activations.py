@@ -19,6 +19,8 @@ SMALL = {"n_layers": 2, "d_model": 32, "batch_size": 4, "dropout": 0.0}
 STATED = {"float32": 2e-5, "tf32": 3e-3, "bfloat16": 3e-2}
 """The relative errors that README and docs/measured.md state for gradients, with a margin of about three."""
 
+OTHERS = [name for name in model_names() if name not in ("s5", "transformer")]
+
 
 def small(model):
     run, shape = synthetic_run(model, "listops", 96, SMALL, "float32")
@@ -48,7 +50,7 @@ def step(network, split, precision):
     return logits, stats, gradients
 
 
-@pytest.mark.parametrize("model", [name for name in model_names() if name != "transformer"])
+@pytest.mark.parametrize("model", ["s5", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_only_activations_are_stored_in_16_bits(model, monkeypatch):
     network, split = small(model)
     seen = []

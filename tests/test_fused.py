@@ -88,7 +88,9 @@ CASES = {
 
 
 @pytest.mark.usefixtures("interpreted")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", ["s5", *(pytest.param(name, marks=pytest.mark.slow) for name in CASES if name != "s5")]
+)
 def test_fused_blocks_have_the_values_statistics_and_gradients_of_plain_ones(name, monkeypatch):
     model, changes = CASES[name]
     made = network(model, changes)
