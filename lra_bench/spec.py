@@ -133,6 +133,16 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class HealthMark(Frozen):
+    """The validation accuracy that a run which learns has reached once an epoch is over.
+
+    Those of the tasks lie below what state-spaces/s4 models/s4/experiments.md says its runs reach by then.
+    """
+
+    epoch: float = Field(gt=0, le=1e9)
+    accuracy: float = Field(gt=0, le=100, description="in %")
+
+
 class Task(Frozen):
     """The description of a task. Each module of `tasks/` has one."""
 
@@ -161,6 +171,9 @@ class Task(Frozen):
     like: str | None = Field(description="another task whose recipes are used for this one; None where it has its own")
     official: dict[Protocol, str] = Field(
         default={}, description="the fingerprint of the full set of the official files by protocol, where it is known"
+    )
+    health: tuple[HealthMark, ...] = Field(
+        default=(), description="below one of these, a run of a published recipe does not learn"
     )
     generated_differs: str = Field(
         default="", description="what is known to differ between the examples made here and the released ones; or empty"

@@ -18,7 +18,7 @@ from lra_bench.data.raw.reading import BATCH, MANY, global_indices, no_val_fract
 from lra_bench.data.raw.splits import tfds_order, torch_permutation
 from lra_bench.datasource import Generator, Layout, Origin, PlacedRows, Reader, RemoteFile, Request, Rows
 from lra_bench.errors import UserError
-from lra_bench.spec import Protocol, Source, SplitName, Task
+from lra_bench.spec import HealthMark, Protocol, Source, SplitName, Task
 
 TASK = Task(
     name="image",
@@ -37,6 +37,7 @@ TASK = Task(
     selects_on_test=False,
     column=4,
     like=None,
+    health=(HealthMark(epoch=1, accuracy=40), HealthMark(epoch=20, accuracy=75)),
     official={"s4": "53b6601bed287557", "lra": "aee21e8020a119a8"},
 )
 

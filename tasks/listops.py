@@ -18,7 +18,7 @@ from lra_bench.data.raw import archive, lra_release
 from lra_bench.data.raw.reading import MANY, Example, in_batches, no_val_fraction
 from lra_bench.datasource import Generator, Layout, PlacedRows, Reader, Request, Rows, counts_for, pad_rows
 from lra_bench.errors import UserError
-from lra_bench.spec import SPLITS, Protocol, Source, SplitName, Task
+from lra_bench.spec import SPLITS, HealthMark, Protocol, Source, SplitName, Task
 
 TASK = Task(
     name="listops",
@@ -38,6 +38,7 @@ TASK = Task(
     selects_on_test=False,
     column=1,
     like=None,
+    health=(HealthMark(epoch=10, accuracy=45),),
 )
 
 

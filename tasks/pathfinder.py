@@ -24,7 +24,7 @@ from lra_bench.data.raw.splits import tenths, tfds_order, torch_permutation
 from lra_bench.datasource import Generator, Layout, PlacedRows, Reader, Request, Rows, counts_for
 from lra_bench.errors import UserError
 from lra_bench.progress import Progress
-from lra_bench.spec import Protocol, Source, SplitName, Task
+from lra_bench.spec import HealthMark, Protocol, Source, SplitName, Task
 
 TASK = Task(
     name="pathfinder",
@@ -43,6 +43,7 @@ TASK = Task(
     selects_on_test=False,
     column=5,
     like=None,
+    health=(HealthMark(epoch=5, accuracy=55), HealthMark(epoch=20, accuracy=90)),
 )
 
 CLASSES = ("discs on two curves", "discs on one curve")

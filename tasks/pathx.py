@@ -5,7 +5,7 @@ Images are generated here by the parameters of the released images, or read from
 
 from __future__ import annotations
 
-from lra_bench.spec import Task
+from lra_bench.spec import HealthMark, Task
 
 from . import pathfinder
 
@@ -25,6 +25,7 @@ TASK = Task(
     selects_on_test=False,
     column=6,
     like=None,
+    health=(HealthMark(epoch=5, accuracy=55),),
 )
 
 CLASSES = pathfinder.CLASSES

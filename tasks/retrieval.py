@@ -33,7 +33,7 @@ from lra_bench.data.raw.tokenizers import (
 from lra_bench.datasource import Generator, Layout, Origin, PlacedRows, Reader, RemoteFile, Request, Rows
 from lra_bench.errors import UserError
 from lra_bench.progress import Progress
-from lra_bench.spec import Source, SplitName, Task
+from lra_bench.spec import HealthMark, Source, SplitName, Task
 
 TASK = Task(
     name="retrieval",
@@ -53,6 +53,7 @@ TASK = Task(
     selects_on_test=False,
     column=3,
     like=None,
+    health=(HealthMark(epoch=5, accuracy=70), HealthMark(epoch=10, accuracy=80)),
 )
 
 CLASSES = ("not related", "related")

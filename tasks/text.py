@@ -29,7 +29,7 @@ from lra_bench.data.raw.tokenizers import (
 from lra_bench.datasource import Generator, Layout, Origin, PlacedRows, Reader, RemoteFile, Request, Rows, counts_for
 from lra_bench.errors import UserError
 from lra_bench.progress import Progress
-from lra_bench.spec import Protocol, Source, SplitName, Task
+from lra_bench.spec import HealthMark, Protocol, Source, SplitName, Task
 
 TASK = Task(
     name="text",
@@ -49,6 +49,7 @@ TASK = Task(
     selects_on_test=True,
     column=2,
     like=None,
+    health=(HealthMark(epoch=3, accuracy=75), HealthMark(epoch=10, accuracy=80)),
     official={"s4": "2ee2250e11f78c73", "lra": "52e738a50f9f327d"},
 )
 

@@ -43,8 +43,13 @@ def test_a_diverged_seed_and_one_at_chance_count_alike(tmp_path):
         train_record("s4", "pathx", 4, 0.5021),
         *(train_record("s5", "pathx", seed, 0.96) for seed in range(4)),
         diverged("s5", "pathx", 4),
+        *(train_record("lru", "pathx", seed, 0.96) for seed in range(4)),
+        train_record("lru", "pathx", 4, None, status="stopped"),
     )
-    assert accuracy(made, "S4", "Path-X").value == accuracy(made, "S5", "Path-X").value == pytest.approx(86.8)
+    for model in ("S4", "S5", "LRU"):
+        assert accuracy(made, model, "Path-X").value == pytest.approx(86.8)
+    (row,) = (row for row in made.table("cells").blocks[0].rows if row[0].text == "LRU")
+    assert "4/5 (38–96 %), 1 stopped" in {cell.text for cell in row}
 
 
 def test_a_bimodal_cell_has_the_interval_of_its_share_and_none_of_its_mean(tmp_path):

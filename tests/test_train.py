@@ -21,10 +21,13 @@ from lra_bench.commands.evaluate import evaluate
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.packed import PackedSplit
 from lra_bench.errors import Interrupted, UserError, WorkError
+from lra_bench.records.agreement import disagreements
 from lra_bench.records.files import load_record
+from lra_bench.registry import task_module
 from lra_bench.runs.checksums import damage_of
 from lra_bench.runs.run import load_run, make_run, write_settings
 from lra_bench.runs.saved_steps import saved_steps
+from lra_bench.spec import HealthMark
 from lra_bench.training import setup as training_setup
 from lra_bench.training import tracking, train
 from lra_bench.training.checkpoint import Checkpoints
@@ -320,6 +323,24 @@ def test_validation_that_is_not_finite_is_divergence_and_keeps_the_last_good_che
     assert record.status == "diverged"
     assert [point.step for point in record.curve] == [50]
     assert [int(folder.name) for folder in (run.folder / "checkpoints/last").iterdir()] == [50]
+
+
+def test_a_run_below_a_health_mark_is_stopped_and_recorded_as_failed(data, tmp_path):
+    run = small_run(data, epochs=3.0)
+    healthy, missed = HealthMark(epoch=1, accuracy=0.1), HealthMark(epoch=2, accuracy=99)
+    said = r"stopped: the best validation accuracy after epoch 2 is \d+\.\d+%, below 99 % at epoch 2\..* rm listops/"
+    for _ in range(2):
+        with pytest.raises(WorkError, match=said):
+            train.train(run, data, tmp_path / "results", health=[healthy, missed])
+    record = load_record(tmp_path / f"results/listops/s5/{run.digest}-s0.json")
+    assert (record.status, record.accuracy.test, len(record.curve)) == ("stopped", None, 2)
+    assert list(disagreements(record)) == []
+    assert saved_steps(run.folder / "checkpoints" / "best")
+
+
+def test_marks_are_for_recipes_that_are_above_them(data):
+    assert small_run(data).health == task_module("listops").TASK.health != ()
+    assert make_run(small_run(data).data, "transformer", 0, {}, "float32").health == ()
 
 
 def test_two_processes_do_not_train_the_same_run(data, tmp_path):

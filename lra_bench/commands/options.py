@@ -29,6 +29,13 @@ Remat = Annotated[
         "a third to a half more time.",
     ),
 ]
+StopUnhealthy = Annotated[
+    bool,
+    typer.Option(
+        "--stop-unhealthy",
+        help="Stop a run that stays below its task's health marks (`lra-bench show TASK`). It is recorded as failed.",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

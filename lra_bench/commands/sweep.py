@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lra_bench.commands.options import PROTOCOL_HELP, PrecisionOption, Remat, ResultsDir, chosen_results_dir
+from lra_bench.commands.options import (
+    PROTOCOL_HELP,
+    PrecisionOption,
+    Remat,
+    ResultsDir,
+    StopUnhealthy,
+    chosen_results_dir,
+)
 from lra_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,6 +84,7 @@ def sweep(
         typer.Option(metavar="KEY=VALUE", help="An option of `sbatch`, as in --sbatch gpus=1. May be repeated."),
     ] = None,
     remat: Remat = False,
+    stop_unhealthy: StopUnhealthy = False,
     results_dir: ResultsDir = None,
     status: Annotated[
         bool, typer.Option("--status", help="Train nothing; show how far each run is, and why those that failed did.")
@@ -107,7 +115,7 @@ def sweep(
     if described.precision is None and engine == "slurm":
         raise UserError("--engine slurm takes --precision, tf32 on accelerators: the devices of the jobs are not here.")
     cells = cells_of(described, described.precision or devices_here().precision)
-    options = ["--remat"] if remat else []
+    options = [*(["--remat"] if remat else []), *(["--stop-unhealthy"] if stop_unhealthy else [])]
     if looks:
         show(cells, watch, as_json)
     elif engine == "print":

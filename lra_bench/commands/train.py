@@ -18,6 +18,7 @@ from lra_bench.commands.options import (
     Remat,
     ResultsDir,
     Settings,
+    StopUnhealthy,
     chosen_precision,
     chosen_results_dir,
     wide_console,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from lra_bench.records.schema import Record
     from lra_bench.runs.plan import PlannedRun
     from lra_bench.runs.run import Run
-    from lra_bench.spec import Placement
+    from lra_bench.spec import HealthMark, Placement
     from lra_bench.training.estimate import Estimate
     from lra_bench.training.tracking import TrackerName
 
@@ -83,6 +84,15 @@ def train(
         typer.Option(help="Keep the examples on the device, or on the host and send them in buffers."),
     ] = "auto",
     remat: Remat = False,
+    stop_unhealthy: StopUnhealthy = False,
+    stop_below: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="EPOCH PERCENT",
+            help="Stop a run whose best validation accuracy is below so many percent after an epoch, as in "
+            "--stop-below 5 55. It is recorded as failed.",
+        ),
+    ] = None,
     microbatch: Annotated[
         int | None,
         typer.Option(
@@ -114,6 +124,7 @@ def train(
     wanted: dict[TrackerName, bool] = {"tensorboard": tensorboard, "wandb": wandb}
     trackers = [name for name, chosen in wanted.items() if chosen]
     refuse_if_missing(trackers)
+    marks = [own_mark(stop_below)] if stop_below else []
     typed: dict[str, Any] = {"model": model, "task": task, "seed": seed, "set": parse_overrides(settings or [])}
     typed["set"] = {key: [value] for key, value in typed["set"].items()}
     typed |= {"protocol": protocol, "size": size, "data": data, "precision": precision}
@@ -135,7 +146,17 @@ def train(
     if not (asked.size or asked.data or smoke):
         note_reduced_data(planned)
     if not dry_run:
-        train_all(planned, results, time_limit, data_on, remat, microbatch, trackers)
+        train_all(planned, results, time_limit, data_on, remat, microbatch, trackers, marks, stop_unhealthy)
+
+
+def own_mark(stop_below: tuple[float, float]) -> HealthMark:
+    """The mark of `--stop-below`. Raises UserError where its numbers are not legal."""
+    from lra_bench.spec import HealthMark, validated
+
+    try:
+        return validated(HealthMark, dict(zip(("epoch", "accuracy"), stop_below, strict=True)))
+    except UserError as error:
+        raise UserError(f"--stop-below takes an epoch and a percentage, as in --stop-below 5 55: {error}") from None
 
 
 def note_reduced_data(planned: Sequence[PlannedRun]) -> None:
@@ -253,6 +274,8 @@ def train_all(
     remat: bool = False,
     microbatch: int | None = None,
     trackers: Sequence[TrackerName] = (),
+    marks: Sequence[HealthMark] = (),
+    stop_unhealthy: bool = False,
 ) -> None:
     """Train each run and print its result, with the record's file as the last line. After `minutes`, save and stop.
 
@@ -269,8 +292,9 @@ def train_all(
             raise OutOfTime(f"the time limit is reached after {number} of {len(planned)} runs. The same continues.")
         assert item.data_folder is not None, "only a dry run has no data"
         try:
+            health = [*marks, *(item.run.health if stop_unhealthy else ())]
             record = train_run(
-                item.run, item.data_folder, results_dir, deadline, placement, remat, microbatch, trackers
+                item.run, item.data_folder, results_dir, deadline, placement, remat, microbatch, trackers, health
             )
             print_result(record, results_dir)
         except (UserError, WorkError) as error:

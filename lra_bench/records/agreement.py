@@ -53,9 +53,9 @@ def _time(record: AnyRecord) -> Iterator[str]:
 def _ended(record: Record) -> Iterator[str]:
     """Check that a run has the results of its status, and none of another."""
     accuracy = record.accuracy
-    if record.status == "diverged":
+    if record.status != "completed":
         if accuracy.test is not None or accuracy.last_test is not None:
-            yield "called diverged, with a test accuracy"
+            yield f"called {record.status}, with a test accuracy"
         return
     missing = [name for name, value in accuracy.model_dump(exclude={"test_loss"}).items() if value is None]
     if accuracy.test is None:

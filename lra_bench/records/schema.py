@@ -109,6 +109,10 @@ class Provenance(Frozen):
     command: Text = Field(description="command that repeats the run")
 
 
+Status = Literal["completed", "diverged", "stopped"]
+"""How a run ended: with a test, at a loss that was not finite, or below a health mark."""
+
+
 class Record(Frozen):
     """The record of one training run."""
 
@@ -117,7 +121,7 @@ class Record(Frozen):
     model: Name
     digest: Name = Field(description="hash of everything that changes the numbers, except the seed")
     seed: Seed
-    status: Literal["completed", "diverged"]
+    status: Status
     published_recipe: bool = Field(
         description="whether the recipe was used as published: full data, nothing overridden or cut short, no bfloat16"
     )

@@ -271,10 +271,10 @@ def _with_rank(cell: Cell, rank: Rank) -> Cell:
 
 
 def _marks(runs: Sequence[Entry]) -> set[str]:
-    """Return the footnote letters of a cell: the data's source, selection on the test set, diverged seeds."""
+    """Return the footnote letters of a cell: the data's source, selection on the test set, seeds that ended early."""
     found = {_source_mark(run.record.data) for run in runs}
     found |= {"t" for run in runs if selected_on_test(run.record)}
-    found |= {"d" for run in runs if run.record.status == "diverged"}
+    found |= {"d" for run in runs if run.record.status != "completed"}
     return found - {""}
 
 

@@ -15,6 +15,7 @@ from lra_bench.report.select import (
     RowKey,
     Section,
     SelectedRecords,
+    ended_early,
     joined,
     labeled,
     precision_labels,
@@ -37,7 +38,7 @@ def left_out_table(left_out: Sequence[LeftOut]) -> Table:
 
 
 def coverage_table(chosen: SelectedRecords) -> Table:
-    """Return the table of how many seeds each cell has, and how many of them solved the task or diverged."""
+    """Return the table of how many seeds each cell has, and how many of them solved the task or ended early."""
     sections: tuple[Section, ...] = ("published", "settings")
     tasks = chosen.tasks(sections)
     blocks = []
@@ -52,7 +53,7 @@ def coverage_table(chosen: SelectedRecords) -> Table:
         "Coverage",
         (Column("Model", numeric=False), *(Column(task_title(task)) for task in tasks)),
         tuple(blocks),
-        ("Seeds run, and in brackets how many solved the task and how many diverged.",),
+        ("Seeds run, and in brackets how many solved the task and how many diverged or were stopped.",),
     )
 
 
@@ -60,11 +61,8 @@ def _coverage_cell(chosen: SelectedRecords, key: RowKey, task: str) -> Cell:
     runs = chosen.cells.get((key, task), [])
     if not runs:
         return Cell(ABSENT, 0)
-    diverged = sum(run.record.status == "diverged" for run in runs)
-    more = f", {diverged} diverged" if diverged else ""
-    return Cell(
-        f"{len(runs)} ({sum(run.solved for run in runs)} solved{more})", len(runs), runs=tuple(run.id for run in runs)
-    )
+    solved = sum(run.solved for run in runs)
+    return Cell(f"{len(runs)} ({solved} solved{ended_early(runs)})", len(runs), runs=tuple(run.id for run in runs))
 
 
 def provenance_table(chosen: SelectedRecords) -> Table:

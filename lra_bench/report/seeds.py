@@ -9,7 +9,16 @@ from statistics import median
 from typing import Any
 
 from lra_bench.registry import task_title
-from lra_bench.report.select import HEADINGS, Entry, RowKey, SelectedRecords, row_label, threshold
+from lra_bench.report.select import (
+    EARLY,
+    HEADINGS,
+    Entry,
+    RowKey,
+    SelectedRecords,
+    ended_early,
+    row_label,
+    threshold,
+)
 from lra_bench.report.statistics import (
     CONFIDENCE,
     Interval,
@@ -40,7 +49,6 @@ class CellStatistics:
     solved: int
     solved_median: float | None
     solved_interval: Interval | None
-    diverged: int
     threshold: float
     last: Summary | None
 
@@ -72,7 +80,6 @@ def _statistics(key: RowKey, task: str, runs: Sequence[Entry]) -> CellStatistics
         len(solved),
         median(solved) if solved else None,
         wilson(len(solved) / len(runs), len(runs)) if some_failed else None,
-        sum(run.record.status == "diverged" for run in runs),
         threshold(runs[0].record),
         _final_step(runs),
     )
@@ -83,9 +90,9 @@ def _final_step(runs: Sequence[Entry]) -> Summary | None:
     values = []
     for run in runs:
         found = run.record.accuracy.last_test
-        if run.record.status != "diverged" and found is None:
+        if run.record.status == "completed" and found is None:
             return None
-        solved = run.record.status != "diverged" and found is not None and found >= threshold(run.record)
+        solved = run.record.status == "completed" and found is not None and found >= threshold(run.record)
         values.append(found if solved and found is not None else run.record.accuracy.majority)
     return summarize(values)
 
@@ -135,7 +142,7 @@ def as_json(cell: CellStatistics) -> dict[str, Any]:
         "precision": record.system.precision,
         "seeds": [run.record.seed for run in cell.runs],
         "solved": cell.solved,
-        "diverged": cell.diverged,
+        **{status: sum(run.record.status == status for run in cell.runs) for status in EARLY},
         "threshold": cell.threshold,
         "accuracy": asdict(cell.summary),
         "interval": None if cell.interval is None else asdict(cell.interval),
@@ -225,7 +232,7 @@ def _statistics_row(cell: CellStatistics) -> tuple[Cell, ...]:
     share = cell.solved_interval
     solved = f"{cell.solved}/{len(cell.runs)}"
     solved += f" ({100 * share.low:.0f}–{100 * share.high:.0f} %)" if share else ""
-    solved += f", {cell.diverged} diverged" if cell.diverged else ""
+    solved += ended_early(cell.runs)
     return (
         Cell(row_label(cell.key), runs=ids),
         Cell(task_title(cell.task)),

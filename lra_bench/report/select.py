@@ -18,7 +18,7 @@ from lra_bench.errors import UserError
 from lra_bench.plain_text import one_line
 from lra_bench.records.files import load_any, record_files
 from lra_bench.records.proof import copies
-from lra_bench.records.schema import AnyRecord, Record
+from lra_bench.records.schema import AnyRecord, Record, Status
 from lra_bench.registry import has_official_contents, model_title, task_module, task_names
 from lra_bench.spec import PUBLISHED_PRECISIONS, DataInfo, Precision, Protocol, Source
 
@@ -64,7 +64,7 @@ class Entry:
 
     @property
     def accuracy(self) -> float | None:
-        """The test accuracy; None for a run that diverged."""
+        """The test accuracy; None for a run that ended early."""
         return self.record.accuracy.test if self.record.status == "completed" else None
 
     @property
@@ -77,6 +77,16 @@ class Entry:
         """The accuracy that counts in means, ranks and averages: a run that failed in whatever way counts as the
         majority class."""
         return self.accuracy if self.accuracy is not None and self.solved else self.record.accuracy.majority
+
+
+EARLY: tuple[Status, ...] = ("diverged", "stopped")
+"""How runs end that have no test accuracy."""
+
+
+def ended_early(runs: Sequence[Entry]) -> str:
+    """Say how many of the runs ended early, as in `, 2 diverged, 1 stopped`; "" where none did."""
+    counts = {status: sum(run.record.status == status for run in runs) for status in EARLY}
+    return "".join(f", {count} {status}" for status, count in counts.items() if count)
 
 
 @dataclass(frozen=True)

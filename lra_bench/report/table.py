@@ -48,7 +48,7 @@ MARKS = {
     "o": "read from the user's own files, which by their fingerprint have the contents of the official ones",
     "m": "from a mirror of the official files",
     "t": "the checkpoint was chosen on the test set, as the published protocol of this task does",
-    "d": "some seeds diverged: they count as the majority class",
+    "d": "some seeds diverged or were stopped below a health mark: they count as the majority class",
     "e": "memory as the compiler estimates it, not as the device measured it",
     **STATUS_MEANINGS,
     "c": "color images, not the grayscale ones of the benchmark",

@@ -32,6 +32,7 @@ from lra_bench.spec import (
     SEEDS,
     DataInfo,
     Frozen,
+    HealthMark,
     Name,
     Precision,
     Recipe,
@@ -83,6 +84,12 @@ class Run(Frozen):
     def folder(self) -> Path:
         """The folder of the run's settings, checkpoints and metrics."""
         return runs_folder() / self.name
+
+    @property
+    def health(self) -> tuple[HealthMark, ...]:
+        """The health marks of the task; none for a recipe whose published accuracy is not above all of them."""
+        marks, published = task_module(self.data.task).TASK.health, self.recipe.published
+        return marks if published is None or all(mark.accuracy < published for mark in marks) else ()
 
     @property
     def is_published_recipe(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
@@ -11,7 +12,7 @@ from lra_bench.paths import write_atomically
 from lra_bench.records.curves import best_step
 from lra_bench.records.schema import CurvePoint
 from lra_bench.runs.run import Run
-from lra_bench.spec import Frozen
+from lra_bench.spec import Frozen, HealthMark
 
 
 class History(Frozen):
@@ -56,6 +57,16 @@ class History(Frozen):
     def last_is_best(self) -> bool:
         """Whether the last epoch is the best one so far."""
         return self.best_epoch == self.curve[-1].epoch
+
+    def below(self, marks: Sequence[HealthMark]) -> str:
+        """Which of the marks that are due the best epoch so far does not reach, as a sentence; "" where it does all."""
+        for mark in marks:
+            if self.curve[-1].epoch >= mark.epoch and 100 * (self.best_val or 0.0) < mark.accuracy:
+                return (
+                    f"the best validation accuracy after epoch {self.curve[-1].epoch:g} is {self.best_val or 0.0:.2%}, "
+                    f"below {mark.accuracy:g} % at epoch {mark.epoch:g}"
+                )
+        return ""
 
     def describe_epoch(self) -> str:
         """The last point of the curve, as one line for people."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from lra_bench.machine.system import describe_provenance, describe_system
 from lra_bench.machine.xla import Cost
 from lra_bench.records.files import write_record
 from lra_bench.records.finished import is_finished, write_finished
-from lra_bench.records.schema import Accuracies, Record, Throughput
+from lra_bench.records.schema import Accuracies, Record, Status, Throughput
 from lra_bench.runs.run import Run
 from lra_bench.runs.saved_steps import saved_steps
 from lra_bench.training.history import History
@@ -74,7 +74,7 @@ def throughput(
 
 def make_record(
     run: Run,
-    status: Literal["completed", "diverged"],
+    status: Status,
     parameters: int,
     history: History,
     accuracy: Accuracies,
@@ -109,17 +109,19 @@ def write_result(record: Record, run: Run, results_dir: Path, correct: NDArray[n
 
     correct: which test examples were classified correctly, (test examples,), kept in the run's folder.
 
-    Raises WorkError for a run that diverged, saying what is kept.
+    Raises WorkError for a run that diverged or was stopped, saying what is kept.
     """
     if not is_finished(run.folder):
         write_finished(run.folder, record, correct)
     path = write_record(results_dir, record)
-    if record.status == "diverged":
+    if record.status != "completed":
         checkpoints = run.folder / "checkpoints"
         saved = any(saved_steps(checkpoints / kind) for kind in ("last", "best"))
         kept = f"The last good checkpoint is in {checkpoints}." if saved else "No checkpoint had been saved."
-        raise WorkError(
-            f"training diverged: {record.note}. {kept} The record is in {path}. Try a smaller learning rate, as in "
-            "--set ssm_lr=0.0005."
-        )
+        advice = {
+            "diverged": "Try a smaller learning rate, as in --set ssm_lr=0.0005.",
+            "stopped": f"It counts as failed. To train it anyway: lra-bench rm {run.name}, then without the mark.",
+        }[record.status]
+        how = "training diverged" if record.status == "diverged" else "training was stopped"
+        raise WorkError(f"{how}: {record.note}. {kept} The record is in {path}. {advice}")
     return record

@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -16,10 +15,10 @@ from lra_bench.models.network import model_config
 from lra_bench.progress import Progress
 from lra_bench.recipes import Perturbed
 from lra_bench.records.finished import is_finished, load_finished, mend_finished
-from lra_bench.records.schema import CurvePoint, Record
+from lra_bench.records.schema import CurvePoint, Record, Status
 from lra_bench.runs.run import Run, write_settings
 from lra_bench.runs.standing import PositionWriter, failure_noted
-from lra_bench.spec import Placement, Recipe, validated
+from lra_bench.spec import HealthMark, Placement, Recipe, validated
 from lra_bench.ssm.ptd import solved_here
 from lra_bench.training.checkpoint import Checkpoints
 from lra_bench.training.history import History
@@ -61,15 +60,18 @@ def train(
     remat: bool = False,
     microbatch: int | None = None,
     trackers: Sequence[TrackerName] = (),
+    health: Sequence[HealthMark] = (),
 ) -> Record:
     """Train, choose the best checkpoint on validation, test it once, write the record. A finished run returns at once.
 
     remat: save memory for time (`models/remat.py`). microbatch: the examples whose gradient is computed at once. The
     mathematics are the same and the roundings are not, so both are no part of what names the run.
     trackers: where the learning curve is sent as well (`training/tracking.py`).
+    health: marks below which the run ends as failed after an epoch. They are no part of what names the run either.
 
     Raises Interrupted (a signal) or OutOfTime (`deadline`, on the clock of `time.monotonic`) after saving, WorkError
-    when the loss stops being finite, the device's memory does not suffice, or another process trains the same run.
+    when the loss stops being finite, a mark is missed, the device's memory does not suffice, or another process trains
+    the same run.
     """
     with (
         only_process_of(run),
@@ -90,7 +92,7 @@ def train(
         advice = growth_advice(run.recipe)
 
         def record(
-            status: Literal["completed", "diverged"],
+            status: Status,
             test: Score | None = None,
             last_test: Score | None = None,
             note: str = "",
@@ -170,6 +172,10 @@ def train(
                 history.write_metrics(run)
                 log.update(history.curve)
                 progress.log(history.describe_epoch())
+                if step < total and (ill := history.below(health)):
+                    saver.save(step, state, history)
+                    checkpoints.close()
+                    return write_result(record("stopped", note=ill), run, results_dir)
                 if stop.wanted or saver.due_after_epoch or step == total:
                     saver.save(step, state, history)
                     stop.raise_if_wanted(run)
