@@ -302,7 +302,7 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
             raise UserError(f"--set {key} is given twice.")
         try:
             overrides[key] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, thousands of digits, or thousands of brackets
             overrides[key] = text
         if isinstance(overrides[key], float) and not math.isfinite(overrides[key]):
             raise UserError(f"--set {key} takes finite numbers; got {text}.")

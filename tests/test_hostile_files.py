@@ -17,7 +17,7 @@ from lra_bench.records.files import record_text, write_record
 from lra_bench.records.finished import load_finished, mend_finished, write_finished
 from lra_bench.report.select import load
 from lra_bench.runs import transfer
-from lra_bench.runs.run import load_run, write_settings
+from lra_bench.runs.run import find_run, load_run, write_settings
 from lra_bench.training.train import train
 from tests.hostile import ESCAPES, LOUD, hostile_files
 from tests.made_records import honest_bench, honest_data, honest_record, honest_run, robustness_record
@@ -267,6 +267,40 @@ def test_a_damaged_finished_run_is_mended_by_its_command(type_in, tmp_path, dama
     mend_finished(run, tmp_path)
     assert {file.name: file.read_bytes() for file in run.folder.iterdir()} == before
     assert load_run(run.folder) == run
+
+
+def test_the_same_edit_here_and_in_the_results_proves_nothing(type_in, tmp_path):
+    """The checksum of what the run wrote is still there."""
+    record = honest_record(seed=0)
+    run = honest_run(record)
+    write_settings(run)
+    write_finished(run.folder, record)
+    for path in (run.folder / "result.json", write_record(tmp_path / "results", record)):
+        path.write_text(path.read_text().replace(record.provenance.finished, "2020-01-01T00:00:00Z"))
+    assert "not what its run on this machine wrote" in type_in("validate", tmp_path / "results")[1]
+    mend_finished(run, tmp_path / "results")
+    with pytest.raises(UserError, match="is damaged"):
+        load_finished(run.folder)
+
+
+def test_an_exact_name_means_one_run(type_in):
+    for seed in (1, 10):
+        write_settings(honest_run(honest_record(seed=seed)))
+    one = honest_run(honest_record(seed=1)).folder
+    assert find_run(one.name) == find_run("/".join(one.parts[-3:])) == one
+    with pytest.raises(UserError, match="means 2 runs"):
+        find_run(one.name[:-3])
+
+
+def test_no_file_of_the_users_own_is_replaced_by_a_report(type_in, tmp_path):
+    write_record(tmp_path / "results", honest_record(seed=0))
+    for folder, name in (("out", "README.md"), ("site", "index.html")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text("mine")
+        code, told = type_in(
+            "report", "--results-dir", tmp_path / "results", "--no-pictures", f"--{folder}", tmp_path / folder
+        )
+        assert (code, (tmp_path / folder / name).read_text()) == (2, "mine"), told
 
 
 def test_what_is_no_run_where_runs_lie_is_listed_and_can_be_removed(type_in, tmp_path):

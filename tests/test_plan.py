@@ -72,6 +72,11 @@ def test_a_results_folder_that_cannot_be_written_is_said_before_training(data, t
             train_all(planned(data, [0]), tmp_path / "closed")
 
 
+@pytest.mark.parametrize("value", ["1" * 5_000, "[" * 30_000])
+def test_a_value_that_is_no_json_anybody_means_is_text(value):
+    assert parse_overrides([f"n_layers={value}"]) == {"n_layers": value}
+
+
 def test_the_recorded_command_repeats_the_run(data):
     """Typed into a shell, it gives the same overrides and so the same digest."""
     changes = {"embedding": 24, "norm": "layer", "prenorm": False, "lr": 0.01, "groups": {"dt": "ssm_decay"}}

@@ -117,6 +117,8 @@ BAD_FILES = [
     ('model = "s5"\n[range.lr]\nlow = 2\nhigh = 1', "low must be less than high, got 2 and 1"),
     ('model = "s5"\n[range.lr]\nlow = 0.0\nhigh = 1\nscale = "log"', "a range on a log scale begins above 0"),
     ('model = "s5"\n[range.lr]\nlow = nan\nhigh = 1', "range.lr"),
+    ('model = "s5"\nseed = ' + "1" * 5_000, "is not TOML"),
+    ('model = "s5"\n[range.lr]\nlow = 1\nhigh = 1' + "0" * 400, "range.lr"),
     ('model = "s5"\n[random]\ndraws = 0', "random.draws must be at least 1, got 0"),
     ('model = "s5"\n[random]\ncount = 3', "unknown key 'count'. Legal: draws, seed"),
     ('model = "s5"\n[set]\nlr = 1\n[range.lr]\nlow=1\nhigh=2\n[random]\ndraws=1', "lr is both in set and in range"),
@@ -238,6 +240,18 @@ def test_local_trains_each_cell_in_order_and_says_which_failed(home, data, tmp_p
     assert standing_of(found[0]).why == "the disk is full."
     assert standing_of(found[1]).why == "its process was ended by SIGKILL"
     assert "s2 is left to the other process that trains it" in capsys.readouterr().err
+
+
+def test_a_cell_whose_folder_cannot_be_one_fails_alone(home, data, tmp_path, monkeypatch):
+    program(monkeypatch, "open('order', 'a').write(sys.argv[sys.argv.index('--seed') + 1])")
+    found = cells(data, range(3))
+    found[0].run.folder.parent.mkdir(parents=True)
+    found[0].run.folder.write_text("")
+    (found[1].run.folder / local.LOG).mkdir(parents=True)
+    with pytest.raises(WorkError, match="2 of 3 runs failed"):
+        local.train_locally(found, tmp_path / "results", local.slots_of(GPUS, 1), [], lambda: None)
+    assert (tmp_path / "order").read_text() == "2"
+    assert "where the folder of a run belongs" in standing_of(found[0]).why
 
 
 def test_a_sweep_that_is_stopped_lets_its_runs_save_themselves(home, data, tmp_path, monkeypatch):

@@ -144,14 +144,22 @@ def paired_tests(first: str, second: str) -> tuple[dict[str, Any] | None, str]:
 
 def all_seeds(folder: Path, run: Run) -> dict[int, NDArray[np.bool_]]:
     """The correct test examples of the finished runs that differ from a run in the seed only, by seed, with its own."""
+    from lra_bench.errors import UserError
+    from lra_bench.progress import warn
     from lra_bench.records.finished import is_finished, load_correct, load_finished
     from lra_bench.runs.run import all_runs
 
     folders = [each for each in all_runs() if each.name.startswith(f"{run.digest}-s") and is_finished(each)]
     found = {}
     for each in (folder, *folders):
-        record = load_finished(each)
-        correct = load_correct(each, record)
+        try:
+            record = load_finished(each)
+            correct = load_correct(each, record)
+        except UserError as error:
+            if each == folder:
+                raise
+            warn(f"{each.name} is left out: {error}")
+            continue
         if correct is not None:
             found[record.seed] = correct
     return dict(sorted(found.items()))

@@ -50,8 +50,6 @@ def evaluate(
     from lra_bench.training.evaluate import score_best
 
     val, test, history = score_best(described, folder, record)
-    if predictions is not None:
-        write_predictions(described, folder, record, predictions)
     recorded = record.accuracy.test if record else None
     findings = {
         "run": described.name,
@@ -69,6 +67,8 @@ def evaluate(
             f"{described.name}, epoch {history.best_epoch:g}: validation {val.accuracy:.2%}, test {test.accuracy:.2%} "
             f"({comparison})"
         )
+    if predictions is not None:
+        write_predictions(described, folder, record, predictions)
     n = described.data.counts["test"]
     if record is None or recorded is None:
         return

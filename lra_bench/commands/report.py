@@ -82,7 +82,7 @@ def report(
 
     results = chosen_results_dir(results_dir)
     if site is not None:
-        prepare_site(site, check)
+        prepare_site(site, out_dir or results, check)
     if not results.is_dir():
         note_runs_elsewhere(results)  # before it is an error
     made = make_report(
@@ -113,12 +113,14 @@ def report(
         note_runs_elsewhere(results)
 
 
-def prepare_site(site: Path, check: bool) -> None:
-    """Raise UserError, before work begins, where the folder of `--site` cannot be written."""
+def prepare_site(site: Path, out_dir: Path, check: bool) -> None:
+    """Raise UserError, before work begins, where the folder of `--site` cannot be written or is that of the tables."""
     from lra_bench.report.site import refuse_if_not_own
 
     if check:
         raise UserError("--check writes nothing. Type it without --site.")
+    if site.resolve() == out_dir.resolve():
+        raise UserError(f"--site needs a folder of its own, and the tables are written to {out_dir}.")
     refuse_if_not_own(site)
 
 

@@ -234,7 +234,10 @@ def _size_problem(manifest: Manifest) -> str | None:
     if manifest.task not in every_task_name() or manifest.version != task_module(manifest.task).TASK.version:
         return None
     counts, size = manifest.counts, manifest.size
-    expected = _counts_of(manifest) if size in ("full", "tiny") else None
+    try:
+        expected = _counts_of(manifest) if size in ("full", "tiny") else None
+    except UserError:  # there is no such set of this task
+        return "says that it was prepared with options which do not go with its task"
     if size.isdigit():
         fits = sum(counts.values()) == int(size)
     elif expected is None:

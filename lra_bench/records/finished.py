@@ -75,10 +75,11 @@ def load_finished(folder: Path) -> Record:
 def keep_correct(folder: Path, record: Record, correct: NDArray[np.bool_]) -> bool:
     """Write which test examples a finished run classified correctly, (test examples,), beside its record.
 
-    Returns False, and leaves all as it is, where the run keeps them already.
+    Returns False, and leaves all as it is, where the run keeps the same already.
     """
     with contextlib.suppress(UserError):
-        if load_correct(folder, record) is not None:
+        kept = load_correct(folder, record)
+        if kept is not None and np.array_equal(kept, correct):
             return False
     packed = _packed(correct)
     write_checksums(folder, checksums_of(folder, [SETTINGS, RECORD]) | {CORRECT: checksum_of(packed)})
@@ -118,8 +119,8 @@ def _packed(correct: NDArray[np.bool_]) -> bytes:
 def mend_finished(run: Run, results_dir: Path) -> None:
     """Write the settings and the record of a finished run anew where they are damaged, and say so.
 
-    The record must be sound: what lies here or in `results_dir` has the SHA-256 that was recorded, or both are the
-    same. Otherwise nothing is done. Killed at any moment, the next call does the same.
+    The record must be sound: what lies here or in `results_dir` has the SHA-256 that was recorded, or, where none was,
+    both are the same. Otherwise nothing is done. Killed at any moment, the next call does the same.
     """
     damage = damage_of(run.folder, [SETTINGS, RECORD])
     if damage is None:
@@ -128,7 +129,7 @@ def mend_finished(run: Run, results_dir: Path) -> None:
     found = [path.read_bytes() for path in (run.folder / RECORD, copy) if path.is_file()]
     expected = recorded_checksums(run.folder).get(RECORD)
     sound = [content for content in found if sha256(content).hexdigest() == expected]
-    if not sound and len(found) == 2 and found[0] == found[1]:
+    if expected is None and len(found) == 2 and found[0] == found[1]:
         sound = found
     if sound:
         settings, record = settings_text(run), sound[0].decode()
@@ -151,10 +152,11 @@ def finished_here(results_dir: Path) -> Iterator[tuple[str, Path, Path]]:
 
 
 def changed_records(results_dir: Path) -> list[Path]:
-    """Return the files of records that are not what their sound runs on this machine wrote."""
+    """Return the files of records that are not what their runs on this machine wrote, by the checksums of the runs."""
     found = []
     for _, record, place in finished_here(results_dir):
-        changed = place.is_file() and place.read_bytes() != record.read_bytes()
-        if changed and damage_of(record.parent, [SETTINGS, RECORD]) is None:
-            found.append(place)
+        if place.is_file():
+            content, expected = place.read_bytes(), recorded_checksums(record.parent).get(RECORD)
+            if content != record.read_bytes() if expected is None else sha256(content).hexdigest() != expected:
+                found.append(place)
     return found

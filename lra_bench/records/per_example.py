@@ -11,6 +11,7 @@ import numpy as np
 
 from lra_bench.errors import UserError
 from lra_bench.paths import write_atomically
+from lra_bench.progress import warn
 from lra_bench.records.finished import is_finished, load_correct, load_finished
 from lra_bench.runs.run import all_runs, find_run, load_run
 
@@ -26,10 +27,17 @@ def write_per_example(file: Path, names: Sequence[str] = ()) -> list[Path]:
     folders = list(dict.fromkeys(map(find_run, names))) if names else [each for each in all_runs() if is_finished(each)]
     columns, sets = {}, set()
     for folder in folders:
-        correct = load_correct(folder, load_finished(folder)) if is_finished(folder) else None
+        try:
+            correct = load_correct(folder, load_finished(folder)) if is_finished(folder) else None
+            fingerprint = load_run(folder).data.fingerprint
+        except UserError as error:
+            if names:
+                raise
+            warn(f"{folder.name} is left out: {error}")
+            continue
         if correct is not None:
             columns[folder] = correct.astype(np.uint8)
-            sets.add(load_run(folder).data.fingerprint)
+            sets.add(fingerprint)
         elif names:
             raise UserError(
                 f"{folder.name} does not keep which test examples are right. `lra-bench evaluate {folder.name}` writes "

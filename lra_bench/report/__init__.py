@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lra_bench.errors import WorkError
+from lra_bench.errors import UserError, WorkError
 from lra_bench.paths import write_atomically
 from lra_bench.records.schema import Record, schema
 from lra_bench.records.validate import doubts_of
@@ -87,6 +87,7 @@ def report(
     if check:
         _compare(made.files, folder, _outdated_figures(loaded, protocol, folder) if pictures else [])
     else:
+        _refuse_to_replace(folder / "README.md")
         for name, content in made.files.items():
             write_atomically(folder / name, content)
     if console is not None:
@@ -191,6 +192,14 @@ def _readme(loaded: Sequence[Loaded]) -> str:
     )
 
 
+def _refuse_to_replace(readme: Path) -> None:
+    """Check that a README is not there, or one that the report made. Raises UserError where it is somebody's own."""
+    if readme.is_file() and GENERATED not in readme.read_bytes().decode("utf-8", errors="replace"):
+        raise UserError(
+            f"{readme} was not made by `lra-bench report`, which would replace it. Name another folder with --out."
+        )
+
+
 def _outdated_figures(loaded: Sequence[Loaded], protocol: Protocol, folder: Path) -> list[str]:
     """Return what is wrong with the figures in `folder`, by the stamps in them."""
     chosen = select_records(loaded, protocol=protocol)
@@ -206,7 +215,7 @@ def _compare(files: dict[str, str | bytes], folder: Path, wrong_figures: list[st
     wrong = []
     for name, content in files.items():
         path = folder / name
-        found = path.read_text(encoding="utf-8") if path.is_file() else None
+        found = path.read_bytes().decode("utf-8", errors="replace") if path.is_file() else None
         if name == "report.html" and isinstance(content, str):
             # The page may be absent, and the bytes of its pictures depend on the version of matplotlib.
             if found is not None and without_pictures(found) != without_pictures(content):

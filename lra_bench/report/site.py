@@ -26,7 +26,8 @@ def refuse_if_not_own(site: Path) -> None:
     """Check that a folder is absent, empty, or holds only files of a site. Raises UserError where it is not."""
     if site.exists() and not site.is_dir():
         raise UserError(f"--site {one_line(str(site))} is a file. Name a folder that is empty or not there yet.")
-    others = sorted({path.name for path in site.glob("*")} - {"index.html", *LINKED})
+    found = {path.name for path in site.glob("*")}
+    others = sorted(found - {"index.html", *LINKED} if CARD in found else found)  # each site has a card
     if others:
         raise UserError(
             f"--site {one_line(str(site))} holds files that are no part of a site, such as {one_line(others[0])}. Name "

@@ -219,7 +219,8 @@ def find_run(name: str) -> Path:
         if (candidate / SETTINGS).is_file():
             return candidate
     runs = all_runs()
-    found = [run for run in runs if run.name.startswith(name) or f"/{run.as_posix()}".endswith(f"/{name}")]
+    found = [run for run in runs if f"/{run.as_posix()}".endswith(f"/{name}")]
+    found = found or [run for run in runs if run.name.startswith(name)]
     if len(found) == 1:
         return found[0]
     names = [folder.relative_to(runs_folder()).as_posix() for folder in (found or runs)]

@@ -71,6 +71,8 @@ def standing_of(cell: PlannedRun) -> Standing:
         return _ended(cell)
     if not folder.exists():
         return Standing(cell, "missing", 0, None, None, "")
+    if not folder.is_dir():
+        return Standing(cell, "failed", 0, None, None, f"{folder} is a file, where the folder of a run belongs.")
     position, curve = read_position(folder), _curve(folder)
     step = max(position.step if position else 0, curve[-1].step if curve else 0)
     best = max((point.val_accuracy for point in curve), default=None)

@@ -50,8 +50,8 @@ def _listed(value: Any) -> Any:
 class Range(Frozen):
     """The range that random search draws a setting from: whole numbers where both ends are whole, and both included."""
 
-    low: int | float
-    high: int | float
+    low: Annotated[int | float, Field(ge=-1e18, le=1e18)]
+    high: Annotated[int | float, Field(ge=-1e18, le=1e18)]
     scale: Literal["linear", "log"] = "linear"
 
     @model_validator(mode="after")
@@ -130,8 +130,9 @@ class Sweep(Frozen):
         """The settings, where there is one combination of them. Raises UserError where `file` describes several."""
         combinations = self.combinations()
         if self.random is not None or len(combinations) > 1:
+            several = "a random search" if self.random is not None else f"{len(combinations)} combinations of settings"
             raise UserError(
-                f"{file} describes {len(combinations)} combinations of settings, and `train` takes one. "
+                f"{file} describes {several}, and `train` takes one combination. "
                 f"To train each: lra-bench sweep --config {file}"
             )
         return combinations[0]
@@ -177,12 +178,12 @@ def _read(file: Path) -> dict[str, Any]:
             content = opened.read(LARGEST + 1)
         if len(content) > LARGEST:
             raise UserError(f"{file} has more than {LARGEST:,} bytes.")
-        return tomllib.loads(content.decode())
+        return tomllib.loads(content.decode("utf-8-sig"))
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise UserError(f"{file} is not TOML: it is not UTF-8 text.") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is one, and so is a number of 5,000 digits
         raise UserError(f"{file} is not TOML: {shortened(str(error))}.") from None
 
 

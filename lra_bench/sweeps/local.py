@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from lra_bench.errors import WorkError
+from lra_bench.errors import UserError, WorkError
 from lra_bench.progress import print_line
 from lra_bench.records.finished import is_finished
 from lra_bench.runs.locking import is_training
@@ -90,25 +90,32 @@ def train_locally(
     options: further words of each `train`. `show` is called about twice a second. What ends this, such as a signal,
     lets each run save itself first. Raises WorkError, with the reasons, where a run fails; the others are trained.
     """
-    waiting, running = deque(cells), dict[int, _Process]()
+    waiting, running, failed = deque(cells), dict[int, _Process](), set[str]()
     try:
         while waiting or running:
             for slot, variables in enumerate(slots):
                 if slot in running:
                     if running[slot].process.poll() is None:
                         continue
-                    _tell_end(running.pop(slot))
+                    ended = running.pop(slot)
+                    if _failed(ended):
+                        failed.add(ended.cell.run.name)
                 cell = _next(waiting, results_dir)
-                if cell is not None:
+                if cell is None:
+                    continue
+                try:
                     running[slot] = _started(cell, command_words(cell, results_dir, options), variables)
+                except (OSError, UserError) as error:  # such as a file where its folder belongs
+                    print_line(f"{cell.run.name} failed: {error}")
+                    failed.add(cell.run.name)
             show()
             if running:
                 time.sleep(PAUSE)
     finally:
         _stop([each.process for each in running.values()])
-    failed = sum(standing_of(cell).state == "failed" for cell in cells)
+    failed |= {cell.run.name for cell in cells if standing_of(cell).state == "failed"}
     if failed:
-        raise WorkError(f"{failed} of {len(cells)} runs failed. The same with --status says why.")
+        raise WorkError(f"{len(failed)} of {len(cells)} runs failed. The same with --status says why.")
 
 
 def _next(waiting: deque[PlannedRun], results_dir: Path) -> PlannedRun | None:
@@ -140,8 +147,8 @@ def _started(cell: PlannedRun, words: Sequence[str], variables: Mapping[str, str
     return _Process(cell, process)
 
 
-def _tell_end(ended: _Process) -> None:
-    """Say how a process ended, and note why its run failed where the run could not."""
+def _failed(ended: _Process) -> bool:
+    """Say how a process ended, note why its run failed where the run could not, and return whether it did."""
     cell, code = ended.cell, ended.process.returncode
     standing = standing_of(cell)
     if code and standing.state in ("stopped", "missing"):
@@ -151,6 +158,7 @@ def _tell_end(ended: _Process) -> None:
         print_line(f"{cell.run.name} is done: test accuracy {standing.accuracy:.2%}.")
     else:
         print_line(f"{cell.run.name} {standing.state}: {standing.why or f'exit code {code}'}")
+    return bool(code) and standing.state not in ("done", "running")
 
 
 def _reason(log: Path, code: int) -> str:

@@ -73,6 +73,7 @@ def train(
     when the loss stops being finite, a mark is missed, the device's memory does not suffice, or another process trains
     the same run.
     """
+    microbatch = None if microbatch is None else min(microbatch, run.recipe.batch_size)
     with (
         only_process_of(run),
         failure_noted(run),
