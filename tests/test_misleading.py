@@ -83,3 +83,20 @@ def test_one_seed_each_is_never_told_apart(tmp_path):
     assert "a" in accuracy(made, "S4", "ListOps").marks
     (row,) = made.table("differences").blocks[0].rows
     assert row[-1].text == "one seed"
+
+
+def test_rows_of_two_precisions_name_them_and_are_compared_in_every_table(tmp_path):
+    exact = [train_record("s5", seed=seed, test=0.62 + seed / 1e4) for seed in range(3)]
+    rounded = {"precision": "tf32", "matmul_precision": "tensorfloat32"}
+    other = [train_record("s4", seed=seed, test=0.50 + seed / 1e4, system=rounded) for seed in range(3)]
+    made = table_of(tmp_path, *exact, *other)
+    assert accuracy(made, "S5 [float32]", "ListOps").rank == "best"
+    assert accuracy(made, "S4 [tf32]", "ListOps").rank == "second"
+    (row,) = made.table("differences").blocks[0].rows
+    assert [cell.text for cell in row[1:3]] == ["S4 [tf32]", "S5 [float32]"]
+
+
+def test_rows_of_one_published_precision_do_not_name_it(tmp_path):
+    rounded = {"precision": "tf32", "matmul_precision": "tensorfloat32"}
+    made = table_of(tmp_path, *(train_record(model, system=rounded) for model in ("s4", "s5")))
+    assert accuracy(made, "S4", "ListOps").value == accuracy(made, "S5", "ListOps").value

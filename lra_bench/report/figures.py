@@ -268,10 +268,10 @@ Noise = dict[tuple[str, float], dict[str, list[RobustnessRecord]]]
 def _noise(loaded: Sequence[Loaded]) -> Noise:
     """Group the robustness records by task, amplitude, and model with its precision."""
     records = [item.record for item in loaded if isinstance(item.record, RobustnessRecord)]
-    labels = precision_labels((record.model, record.system.precision) for record in records)
+    labels = precision_labels(record.system.precision for record in records)
     found: Noise = defaultdict(lambda: defaultdict(list))
     for record in records:
-        name = plain(labeled(model_title(record.model), labels[record.model, record.system.precision]))
+        name = plain(labeled(model_title(record.model), labels[record.system.precision]))
         for amplitude in sorted({point.amplitude for point in record.points}):
             found[record.data.task, amplitude][name].append(record)
     return {place: dict(models) for place, models in sorted(found.items())}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -186,16 +185,15 @@ def cells_table(cells: Sequence[CellStatistics]) -> Table:
 
 
 def differences_table(cells: Sequence[CellStatistics]) -> Table:
-    """Return the table of differences to the best row of each task and precision, of published recipes."""
-    rows = []
-    groups: dict[tuple[str, str], list[CellStatistics]] = defaultdict(list)
-    for cell in cells:
-        if cell.key.section == "published":
-            groups[cell.task, cell.runs[0].record.system.precision].append(cell)
+    """Return the table of differences to the best row of each task, of published recipes."""
+    best = best_cells(cells)
     tasks = list(dict.fromkeys(cell.task for cell in cells))
-    for (task, _), there in sorted(groups.items(), key=lambda group: (tasks.index(group[0][0]), group[0][1])):
-        best = best_cells(there).get(task)
-        rows += [_difference_row(cell, best) for cell in there if best is not None and cell is not best]
+    rows = [
+        _difference_row(cell, best[task])
+        for task in tasks
+        for cell in cells
+        if task == cell.task and task in best and cell.key.section == "published" and cell is not best[task]
+    ]
     return Table(
         "differences",
         "Differences to the best row",
@@ -211,10 +209,10 @@ def differences_table(cells: Sequence[CellStatistics]) -> Table:
         ),
         (Block("Points of test accuracy", tuple(rows)),),
         (
-            "Mean of the model minus mean of the best, both in the same precision; a seed that failed counts as the "
-            "majority class. The interval is Welch's over seeds and the normal one over test examples, in quadrature; "
-            "it needs two seeds of each. Seeds are not paired: the same seed gives two architectures other "
-            "parameters, so its runs have little in common.",
+            "Mean of the model minus mean of the best; rows name their precision where they differ in it. A seed that "
+            "failed counts as the majority class. The interval is Welch's over seeds and the normal one over test "
+            "examples, in quadrature; it needs two seeds of each. Seeds are not paired: the same seed gives two "
+            "architectures other parameters, so its runs have little in common.",
         ),
     )
 
