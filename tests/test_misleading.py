@@ -100,3 +100,39 @@ def test_rows_of_one_published_precision_do_not_name_it(tmp_path):
     rounded = {"precision": "tf32", "matmul_precision": "tensorfloat32"}
     made = table_of(tmp_path, *(train_record(model, system=rounded) for model in ("s4", "s5")))
     assert accuracy(made, "S4", "ListOps").value == accuracy(made, "S5", "ListOps").value
+
+
+def told_apart(made):
+    """Difference, its bounds and whether it is told apart, by the row's model, in the table of differences."""
+    return {row[1].text: [cell.text for cell in row[4:]] for row in made.table("differences").blocks[0].rows}
+
+
+def test_where_seeds_failed_cells_are_told_apart_by_the_share_that_solved_the_task(tmp_path):
+    best = [train_record("s5", "pathx", seed, 0.98 + seed / 1e4) for seed in range(5)]
+    mostly = [train_record("s4", "pathx", seed, 0.98 if seed else 0.5) for seed in range(5)]
+    seldom = [train_record("lru", "pathx", seed, 0.5 if seed else 0.98) for seed in range(5)]
+    made = table_of(tmp_path, *best, *mostly, *seldom)
+    assert "a" in accuracy(made, "S4", "Path-X").marks
+    assert "a" not in accuracy(made, "LRU", "Path-X").marks
+    found = told_apart(made)
+    assert found["S4"][1:] == ["–", "–", "no, by solved seeds: 4/5, 5/5"]
+    assert found["LRU"][1:] == ["–", "–", "yes, by solved seeds: 1/5, 5/5"]
+
+
+def test_seeds_that_solved_the_task_far_below_the_best_are_told_apart_although_one_failed(tmp_path):
+    best = [train_record("s5", "pathx", seed, 0.98 + seed / 1e4) for seed in range(5)]
+    below = [train_record("s4", "pathx", seed, 0.6 + seed / 1e4 if seed else 0.5) for seed in range(5)]
+    made = table_of(tmp_path, *best, *below)
+    assert "a" not in accuracy(made, "S4", "Path-X").marks
+    assert told_apart(made)["S4"][-1] == "yes, by solved seeds: 4/5, 5/5"
+
+
+def test_seeds_that_all_failed_have_no_interval_of_the_constant_they_count_as(tmp_path):
+    best = [train_record("s5", "pathx", seed, 0.98) for seed in range(5)]
+    made = table_of(tmp_path, *best, *(train_record("s4", "pathx", seed, 0.501) for seed in range(5)))
+    names = [column.title for column in made.table("cells").columns]
+    (row,) = (row for row in made.table("cells").blocks[0].rows if row[0].text == "S4")
+    cells = {name: cell.text for name, cell in zip(names, row, strict=True)}
+    assert cells["Interval"] == cells["95% low"] == cells["95% high"] == "–"
+    assert cells["Solved"] == "0/5 (0–43 %)"
+    assert told_apart(made)["S4"] == ["-48.00", "–", "–", "yes, by solved seeds: 0/5, 5/5"]
