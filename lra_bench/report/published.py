@@ -41,7 +41,7 @@ class Quoted(Frozen):
     std: float | None = Field(description="standard deviation in points, where the paper gives one")
     sources: list[str] = Field(min_length=1, description="keys of the sources that give the number")
     status: PublishedStatus = Field(
-        description="read in the sources; read in another work than the model's own paper; or read nowhere"
+        description="read in a results table of a named paper; read second-hand; or read nowhere"
     )
     marks: str = Field(description="footnote letters of table.MARKS beside the one of the status")
 
@@ -57,7 +57,7 @@ class Quoted(Frozen):
 
     @property
     def status_mark(self) -> str:
-        """The footnote letter of the status; "" where the number was read in its own source."""
+        """The footnote letter of the status; "" where the number was read in a table of a named paper."""
         return STATUS_MARKS[self.status]
 
 
