@@ -2,6 +2,7 @@
 
 import pytest
 
+from lra_bench.recipes import s5_ptd
 from lra_bench.records.files import write_record
 from lra_bench.report import report
 from tests.made_records import train_record
@@ -136,3 +137,21 @@ def test_seeds_that_all_failed_have_no_interval_of_the_constant_they_count_as(tm
     assert cells["Interval"] == cells["95% low"] == cells["95% high"] == "–"
     assert cells["Solved"] == "0/5 (0–43 %)"
     assert told_apart(made)["S4"] == ["-48.00", "–", "–", "yes, by solved seeds: 0/5, 5/5"]
+
+
+def test_a_difference_to_a_number_that_was_not_read_carries_its_mark_in_every_format(tmp_path):
+    recipe = s5_ptd.RECIPES["pathfinder"].model_dump()
+    made = table_of(tmp_path, *(train_record("s5_ptd", "pathfinder", seed, 0.95, recipe=recipe) for seed in range(2)))
+    assert accuracy(made, "S5-PTD", "Pathfinder").note == "Δ −0.54 n"
+    below = made.compact.blocks[0].rows[1]
+    assert [(cell.text, cell.marks) for cell in below if cell.marks] == [("−0.5", "n")]
+    assert "n" in dict(made.compact.footnotes)
+    assert r"\textsuperscript{n}" in made.files["leaderboard.tex"].split("Quoted from papers")[0]
+    assert "Δ −0.54 n" in made.files["leaderboard.md"]
+
+
+def test_a_difference_of_averages_carries_the_marks_of_all_the_published_numbers(tmp_path):
+    records = [
+        train_record("s5_ptd", task, test=0.95, recipe=recipe.model_dump()) for task, recipe in s5_ptd.RECIPES.items()
+    ]
+    assert accuracy(table_of(tmp_path, *records), "S5-PTD", "Avg(6)").note.endswith(" n,s")

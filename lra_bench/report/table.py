@@ -66,7 +66,8 @@ class Accuracy:
     """The numbers of an accuracy cell in %, for formats that write them in their own way.
 
     `std` is None for a single seed, and where no seed solved the task. `solved` of the `seeds` solved it. `difference`
-    is the mean minus the published number of the recipe, None where there is none.
+    is the mean minus the published number of the recipe, None where there is none, and `difference_marks` are the
+    letters of `MARKS` that this published number has.
     """
 
     mean: float
@@ -74,6 +75,15 @@ class Accuracy:
     solved: int = 1
     seeds: int = 1
     difference: float | None = None
+    difference_marks: str = ""
+
+    @property
+    def note(self) -> str:
+        """The difference with its footnote letters, such as `Δ +0.35` or `Δ +1.30 n`; "" where there is none."""
+        if self.difference is None:
+            return ""
+        letters = f" {','.join(self.difference_marks)}" if self.difference_marks else ""
+        return f"Δ {signed(self.difference, 2)}{letters}"
 
     def parts(self, digits: int) -> tuple[str, str, str]:
         """Return mean, deviation and "k/n" with so many decimals; the latter two are "" where they say nothing.
