@@ -141,6 +141,14 @@ def test_an_average_of_cells_that_were_not_read_carries_their_marks():
     assert "c" in rows["LRU"].marks_of(LRA)
 
 
+def test_any_task_may_have_failed_and_counts_as_chance_in_an_average():
+    rows = {row.name: row for row in published().rows}
+    for name, task in (("CCNN", "retrieval"), ("SpaceTime", "pathfinder"), ("CCNN", "pathx")):
+        assert rows[name].cells[task].cell(published().sources).text == "✗"
+    for name in ("CCNN", "SpaceTime"):
+        assert rows[name].average_of(LRA) == pytest.approx(rows[name].average, abs=0.006), "as the paper prints it"
+
+
 def test_a_recipe_quotes_a_number_with_its_mark():
     marks = published().marks_of_recipe
     assert marks("s5-ptd", "listops", 62.75) == "n"

@@ -40,8 +40,8 @@ FIVE = LRA[:5]
 
 AVERAGES = (
     "Avg(5) is the mean of the five tasks without Path-X (LRA paper), Avg(6) of all six (state space papers); each is "
-    "given only where all its tasks are. A failed task (✗: no seed solved it) counts as the majority class, 50 for "
-    "Path-X."
+    "given only where all its tasks are. A failed task (✗: no seed solved it) counts as the majority class; a quoted "
+    "one as chance, 50 where there are two classes."
 )
 SELECTIONS: dict[SelectionProtocol, str] = {
     "paper": "Selection protocol: paper. The checkpoint is the best on validation data; on Text, which has none as "

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from lra_bench.registry import cli_name
+from lra_bench.registry import cli_name, task_module
 from lra_bench.report.select import LRA
 from lra_bench.report.table import MARKS, Accuracy, Cell
 from lra_bench.spec import STATUS_MARKS, Frozen, PublishedStatus
@@ -22,9 +22,6 @@ Family = Literal["attention", "convolution", "recurrence", "hybrid", "state spac
 
 FAMILIES: tuple[str, ...] = get_args(Family)
 """The families in the order of the tables' rows."""
-
-FAILED = 50.0
-"""The accuracy in % of a failed Path-X in an average, as in the papers that average all six tasks."""
 
 
 class Reference(Frozen):
@@ -76,12 +73,12 @@ class QuotedRow(Frozen):
     def average_of(self, tasks: tuple[str, ...]) -> float | None:
         """Return the mean in % over the tasks by the rule of the measured rows, or None where one is missing.
 
-        A failed task counts as `FAILED`.
+        A failed task counts as chance, 50 for two classes, as in the papers that average all six tasks.
         """
         if any(task not in self.cells for task in tasks):
             return None
-        values = [self.cells[task].value for task in tasks]
-        return fmean(FAILED if value is None else value for value in values)
+        values = {task: self.cells[task].value for task in tasks}
+        return fmean(100 / task_module(task).TASK.classes if value is None else value for task, value in values.items())
 
     def marks_of(self, tasks: tuple[str, ...]) -> str:
         """Return the footnote letters of an average over the tasks: those of all its cells."""
@@ -106,8 +103,6 @@ class Published(Frozen):
                     or set(quoted.sources) - set(self.sources)
                 ):
                     raise ValueError(f"{row.name}, {task}: unknown task, mark or source")
-                if quoted.value is None and task != "pathx":
-                    raise ValueError(f"{row.name}, {task}: only Path-X is reported as failed")
         return self
 
     def labels(self, row: QuotedRow) -> str:
