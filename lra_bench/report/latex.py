@@ -227,7 +227,7 @@ def _caption(title: str, notes: Iterable[str], marks: Iterable[tuple[str, str]])
 
 
 def _numbers(cell: Cell, accuracy: Accuracy, digits: int) -> str:
-    r"""Return the numbers of an accuracy cell on one line, such as `62.1\,{\scriptsize $\pm$.2}`."""
+    r"""Return the numbers of an accuracy cell on one line, such as `62.2\,{\scriptsize $\pm$.2}`."""
     mean, deviation, count = accuracy.parts(digits)
     text = _emphasized(cell, latex_text(mean))
     text += rf"\,{{\scriptsize $\pm${deviation}}}" if deviation else ""

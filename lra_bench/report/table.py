@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Literal
 
 from lra_bench.spec import STATUS_MEANINGS
@@ -95,11 +96,11 @@ class Accuracy:
             return "✗", "", f"0/{self.seeds}"
         deviation = ""
         if self.std is not None:
-            deviation = f"{self.std:.{digits - (self.std >= 9.95)}f}".removeprefix("0")
-        return f"{self.mean:.{digits}f}", deviation, f"{self.solved}/{self.seeds}" if self.solved < self.seeds else ""
+            deviation = rounded(self.std, digits - (self.std >= 9.95)).removeprefix("0")
+        return rounded(self.mean, digits), deviation, f"{self.solved}/{self.seeds}" if self.solved < self.seeds else ""
 
     def short(self, digits: int = 1) -> str:
-        """Return the numbers as plain text, such as `62.1±.2` or `86.8±20.5 4/5`."""
+        """Return the numbers as plain text, such as `62.2±.2` or `86.8±20.5 4/5`."""
         mean, deviation, count = self.parts(digits)
         return mean + (f"±{deviation}" if deviation else "") + (f" {count}" if count else "")
 
@@ -194,10 +195,18 @@ def tables_with(use: Use) -> list[str]:
     return [name for name, uses in USES.items() if use in uses]
 
 
+def rounded(value: float, digits: int) -> str:
+    """Return the number with so many decimals, halves away from zero.
+
+    A half is one in the shortest decimal text of the number: 62.15 is 62.2, although its nearest float is below.
+    """
+    return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
+
+
 def signed(value: float, digits: int) -> str:
     """Return a difference with its sign, which is absent where it rounds to zero."""
-    text = f"{value:+.{digits}f}"
-    return text[1:] if float(text) == 0 else text.replace("-", "−")
+    text = rounded(abs(value), digits)
+    return text if float(text) == 0 else ("−" if value < 0 else "+") + text
 
 
 def footnotes(blocks: Iterable[Block], columns: Iterable[Column] = ()) -> list[tuple[str, str]]:
