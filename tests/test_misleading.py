@@ -5,7 +5,7 @@ import pytest
 from lra_bench.recipes import s5_ptd
 from lra_bench.records.files import write_record
 from lra_bench.report import report
-from tests.made_records import train_record
+from tests.made_records import RECIPE, train_record
 
 pytestmark = pytest.mark.usefixtures("unproved")
 
@@ -155,3 +155,13 @@ def test_a_difference_of_averages_carries_the_marks_of_all_the_published_numbers
         train_record("s5_ptd", task, test=0.95, recipe=recipe.model_dump()) for task, recipe in s5_ptd.RECIPES.items()
     ]
     assert accuracy(table_of(tmp_path, *records), "S5-PTD", "Avg(6)").note.endswith(" n,s")
+
+
+def test_a_recipe_without_a_published_number_says_what_is_published_of_its_model(tmp_path):
+    bare = {"published_recipe": False, "recipe": {**RECIPE, "published": None}}
+    places = (("lru", "image"), ("transformer", "pathx"), ("linoss", "listops"))
+    made = table_of(tmp_path, *(train_record(*place, test=0.8, **bare) for place in places))
+    labels = {row[0].text for row in made.table("accuracy-paper").blocks[1].rows}
+    assert labels == {
+        "LRU [published for color only]", "Transformer [published as failed]", "LinOSS [no published accuracy]",
+    }  # fmt: skip

@@ -9,8 +9,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from lra_bench.registry import cli_name, task_module
-from lra_bench.report.select import LRA
+from lra_bench.registry import cli_name, task_module, task_names
 from lra_bench.report.table import MARKS, Accuracy, Cell
 from lra_bench.spec import STATUS_MARKS, Frozen, PublishedStatus
 
@@ -98,7 +97,7 @@ class Published(Frozen):
         for row in self.rows:
             for task, quoted in row.cells.items():
                 if (
-                    task not in (*LRA, SCALING)
+                    task not in (*task_names(), SCALING)
                     or set(quoted.marks) - set(MARKS)
                     or set(quoted.sources) - set(self.sources)
                 ):
@@ -109,6 +108,20 @@ class Published(Frozen):
         """Return the labels of the row's sources, in order of appearance."""
         keys = dict.fromkeys(self.sources[key].label for quoted in row.cells.values() for key in quoted.sources)
         return ", ".join(keys)
+
+    def without_accuracy(self, model: str, task: str) -> str:
+        """Return the label of a recipe without a published accuracy; `model` as typed on a command line.
+
+        It says what is published of the model for the task in another form, so that no quoted number contradicts it.
+        """
+        cells = [row.cells[task] for row in self.rows if row.model == model and task in row.cells]
+        if not cells:
+            return "no published accuracy"
+        if all(cell.value is None for cell in cells):
+            return "published as failed"
+        if all("c" in cell.marks for cell in cells if cell.value is not None):
+            return "published for color only"
+        return "published for other settings only"
 
     def marks_of_recipe(self, model: str, task: str, value: float) -> str:
         """Return the footnote letters of a recipe's published accuracy in %; `model` as typed on a command line.

@@ -19,7 +19,8 @@ from lra_bench.plain_text import one_line
 from lra_bench.records.files import load_any, record_files
 from lra_bench.records.proof import copies
 from lra_bench.records.schema import AnyRecord, Record, Status
-from lra_bench.registry import has_official_contents, model_title, task_module, task_names
+from lra_bench.registry import cli_name, has_official_contents, model_title, task_module, task_names
+from lra_bench.report.published import published
 from lra_bench.spec import PUBLISHED_PRECISIONS, DataInfo, Precision, Protocol, Source
 
 LRA = task_names()
@@ -269,7 +270,9 @@ def row_key(record: Record) -> RowKey:
         return RowKey("reduced", record.model, joined(f"data {record.data.size}", settings))
     if record.published_recipe:
         return RowKey("published", record.model)
-    bare = "no published accuracy" if record.recipe.published is None else "cut short"
+    bare = "cut short"
+    if record.recipe.published is None:
+        bare = published().without_accuracy(cli_name(record.model), record.data.task)
     if record.system.precision not in PUBLISHED_PRECISIONS:
         bare = ""  # the precision is what was changed
     return RowKey("settings", record.model, settings or record.note or bare)
