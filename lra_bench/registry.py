@@ -38,7 +38,7 @@ class RecipeModule(Protocol):
     Config: type[Frozen]
     RECIPES: dict[str, Recipe]
     PUBLISHED_STATUS: dict[str, PublishedStatus]
-    """The status of each task's published accuracy that was not read in its own source. Most modules leave it out."""
+    """The status of each task's published accuracy that was not read in a named paper. Most modules leave it out."""
 
 
 def _modules_of(package: str) -> list[str]:
@@ -115,7 +115,7 @@ def recipes_of(task: str) -> dict[str, Recipe]:
 def published_mark(model: str, task: str) -> str:
     """The footnote letter of the published accuracy of a model's recipe for a task, a key of `spec.STATUS_MEANINGS`.
 
-    It is "" where the number was read in its own source, and for a model that is not lra-bench's own.
+    It is "" where the number was read in a table of a named paper, and for a model that is not lra-bench's own.
     """
     if model not in model_names():
         return ""

@@ -63,14 +63,14 @@ PUBLISHED_PRECISIONS: frozenset[Precision] = frozenset({"float32", "tf32"})
 """The precisions in which a published recipe is run as published."""
 
 PublishedStatus = Literal["read", "secondary", "memory"]
-"""Where a published accuracy was read: in the source that it is quoted from, in another work than the model's own
-paper, or nowhere."""
+"""Where a published accuracy was read: in a results table of a paper that is named as its source, second-hand (in a
+later paper's table that was not noted, or in a text that quotes the model's own paper), or nowhere."""
 
 STATUS_MARKS: dict[PublishedStatus, str] = {"read": "", "secondary": "s", "memory": "n"}
 """The footnote letter of a published accuracy of each status."""
 
 STATUS_MEANINGS = {
-    "s": "secondary: read in another work than the model's own paper",
+    "s": "secondary: read in a later paper's table that was not noted, or in a text that quotes the model's own paper",
     "n": "not verified: no source was read for this number",
 }
 """The meaning of each of these letters."""

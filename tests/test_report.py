@@ -264,7 +264,7 @@ def test_it_prints_and_reads_no_markup_in_names(tmp_path):
     report_(tmp_path, console=console)
     text = console.export_text()
     assert "S5 [[red]x]" in text
-    assert "62.1±.2" in text, "the quoted row of the same model is shown"
+    assert "62.2±.2" in text, "the quoted row of the same model is shown"
     assert "MEGA-chunk" not in text
 
 

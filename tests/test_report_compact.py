@@ -132,7 +132,7 @@ def test_without_records_it_says_what_to_type(tmp_path):
     text, made = printed(tmp_path, tmp_path / "out")
     assert text.startswith("No record in")
     assert "S4-LegS (v2)" in text
-    assert "62.1±.2" in text
+    assert "62.2±.2" in text
     assert "lra-bench train --model s5" in text
     assert made.compact.blocks[0].quoted
 
@@ -140,7 +140,9 @@ def test_without_records_it_says_what_to_type(tmp_path):
 @pytest.mark.parametrize(
     ("accuracy", "text"),
     [
-        (Accuracy(62.15, 0.23), "62.1±.2"),
+        (Accuracy(62.15, 0.23), "62.2±.2"),
+        (Accuracy(62.75), "62.8"),
+        (Accuracy(61.1, 0.25), "61.1±.3"),
         (Accuracy(86.8, 20.46, 4, 5), "86.8±20 4/5"),
         (Accuracy(50.0, None, 0, 3), "✗ 0/3"),
         (Accuracy(93.0, 9.96, 3, 3), "93.0±10"),
@@ -152,4 +154,4 @@ def test_short_cells(accuracy, text):
 
 
 def test_signs():
-    assert [signed(value, 1) for value in (0.04, -0.04, 0.06, -12.3)] == ["0.0", "0.0", "+0.1", "−12.3"]
+    assert [signed(value, 1) for value in (0.04, -0.04, 0.05, -12.35)] == ["0.0", "0.0", "+0.1", "−12.4"]

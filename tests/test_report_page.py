@@ -330,11 +330,11 @@ def test_footnotes_are_in_place(browser):
         moveTo(all.find((cell) => cell.querySelector("sup")?.textContent === "s"));
         return document.getElementById("tip").innerText;"""
     )
-    assert "secondary: read in another work" in tip
+    assert "secondary: read in a later paper's table" in tip
     assert "arXiv" in tip
     browser.press("Enter")
     opened = browser.run("return document.getElementById('details').innerText")
-    assert "secondary: read in another work" in opened
+    assert "secondary: read in a later paper's table" in opened
     assert "https://" in opened
     browser.press("Escape")
     browser.wait("!document.getElementById('details').open")

@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lra_bench.report.statistics import difference_interval, mean_interval, summarize, wilson
+from lra_bench.report.statistics import difference_interval, mean_interval, shares_differ, summarize, wilson
 
 ACCURACIES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
@@ -94,6 +94,13 @@ def test_welchs_interval_is_scipys_where_the_test_set_is_large():
 def test_a_difference_needs_two_seeds_of_each():
     assert difference_interval([0.6], [0.5, 0.5], 2000) is None
     assert difference_interval([0.6, 0.6], [0.5], 2000) is None
+
+
+def test_shares_are_told_apart_by_fishers_exact_test():
+    assert shares_differ((5, 5), (1, 5))
+    assert shares_differ((0, 4), (4, 4))
+    assert not shares_differ((5, 5), (4, 5))
+    assert not shares_differ((0, 3), (3, 3)), "three seeds each cannot show it"
 
 
 def test_the_test_sets_noise_is_in_a_difference():

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from statistics import fmean, median
 
-from lra_bench.registry import has_official_contents, task_title
+from lra_bench.registry import has_official_contents, published_mark, task_title
 from lra_bench.report.published import FAMILIES, SCALING, QuotedRow, family_place, published
 from lra_bench.report.seeds import CellStatistics, like_the_best
 from lra_bench.report.select import (
@@ -32,16 +32,16 @@ from lra_bench.report.standing import (
     win_rates,
 )
 from lra_bench.report.statistics import summarize
-from lra_bench.report.table import ABSENT, Accuracy, Block, Cell, Column, Rank, Table, ranks, signed
-from lra_bench.spec import DataInfo
+from lra_bench.report.table import ABSENT, Accuracy, Block, Cell, Column, Rank, Table, ranks
+from lra_bench.spec import STATUS_MEANINGS, DataInfo, with_meaning
 
 FIVE = LRA[:5]
 """The tasks of Avg(5): all but Path-X, which is the last column."""
 
 AVERAGES = (
     "Avg(5) is the mean of the five tasks without Path-X (LRA paper), Avg(6) of all six (state space papers); each is "
-    "given only where all its tasks are. A failed task (✗: no seed solved it) counts as the majority class, 50 for "
-    "Path-X."
+    "given only where all its tasks are. A failed task (✗: no seed solved it) counts as the majority class; a quoted "
+    "one as chance, 50 where there are two classes."
 )
 SELECTIONS: dict[SelectionProtocol, str] = {
     "paper": "Selection protocol: paper. The checkpoint is the best on validation data; on Text, which has none as "
@@ -55,7 +55,10 @@ SEEDS = (
     "did, the median of those that solved the task stands beside the mean."
 )
 RANKS = "Best bold, second underlined, among the rows measured here with published recipes."
-DIFFERENCE = "Δ: the mean minus the published number of the recipe, in points."
+DIFFERENCE = (
+    "Δ: the mean minus the published number of the recipe, in points. Letters behind it are those of that number: "
+    f"{'; '.join(map(with_meaning, STATUS_MEANINGS))}."
+)
 ORDER = (
     f"Rows by family ({', '.join(FAMILIES)}), then by Avg(6), Avg(5) and wins: the share of comparisons with the "
     "other rows measured here with published recipes, on each of the six tasks that both have, in which the row's mean "
@@ -145,13 +148,11 @@ def accuracy_cell(runs: Sequence[Entry]) -> Cell:
     marks, ids = "".join(sorted(_marks(runs))), tuple(run.id for run in runs)
     published = runs[0].record.recipe.published if row_key(runs[0].record).section == "published" else None
     difference = None if published is None else found.mean - published
+    of_published = "" if published is None else published_mark(runs[0].record.model, runs[0].record.data.task)
+    std = found.std if solved else None
+    accuracy = Accuracy(found.mean, std, len(solved), len(runs), difference, of_published)
     return Cell(
-        text if solved else f"✗ {text}",
-        found.mean,
-        marks=marks,
-        runs=ids,
-        note="" if difference is None else f"Δ {signed(difference, 2)}",
-        accuracy=Accuracy(found.mean, found.std if solved else None, len(solved), len(runs), difference),
+        text if solved else f"✗ {text}", found.mean, marks=marks, runs=ids, note=accuracy.note, accuracy=accuracy
     )
 
 
@@ -205,8 +206,10 @@ def _measured_average(value: float | None, cells: Sequence[Cell]) -> Cell:
     differences = [cell.accuracy.difference if cell.accuracy else None for cell in cells]
     known = [found for found in differences if found is not None]
     difference = fmean(known) if len(known) == len(cells) else None
-    note = "" if difference is None else f"Δ {signed(difference, 2)}"
-    return Cell(f"{value:.2f}", value, note=note, accuracy=Accuracy(value, difference=difference))
+    letters = {mark for cell in cells if cell.accuracy for mark in cell.accuracy.difference_marks}
+    marks = "" if difference is None else "".join(sorted(letters))
+    accuracy = Accuracy(value, difference=difference, difference_marks=marks)
+    return Cell(f"{value:.2f}", value, note=accuracy.note, accuracy=accuracy)
 
 
 def _reduced_rows(chosen: SelectedRecords, tasks: Sequence[str]) -> list[tuple[Cell, ...]]:

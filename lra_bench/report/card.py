@@ -9,7 +9,7 @@ from lra_bench.plain_text import one_line
 from lra_bench.records.schema import BenchRecord
 from lra_bench.registry import has_official_contents as official
 from lra_bench.registry import task_title
-from lra_bench.report.accuracy import accuracy_cell
+from lra_bench.report.accuracy import DIFFERENCE, accuracy_cell
 from lra_bench.report.formats import markdown
 from lra_bench.report.select import HEADINGS, Loaded, SelectedRecords, row_label, select_records
 from lra_bench.report.table import Block, Cell, Column, Table
@@ -48,7 +48,7 @@ def _measured(chosen: SelectedRecords) -> Table:
         "the task. A seed that failed counts as the majority class."
     )
     columns = (*_texts("Model", "Task", "Digest", "Seeds"), Column("Test accuracy"))
-    return Table("measured", "What was measured", columns, tuple(blocks), (note,))
+    return Table("measured", "What was measured", columns, tuple(blocks), (note, DIFFERENCE))
 
 
 def _data(loaded: Sequence[Loaded]) -> Table:

@@ -138,7 +138,7 @@ def _difference(cell: Cell) -> Cell:
     """Return the cell below this one: its difference to the published number."""
     if cell.accuracy is None or cell.accuracy.difference is None:
         return Cell("")
-    return Cell(signed(cell.accuracy.difference, 1))
+    return Cell(signed(cell.accuracy.difference, 1), marks=cell.accuracy.difference_marks)
 
 
 def _shared_marks(blocks: Sequence[Block], columns: int) -> list[str]:

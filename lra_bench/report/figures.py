@@ -90,7 +90,8 @@ SEEDS = (
 )
 DIFFERENCES = (
     "Mean test accuracy minus the published number of the recipe, in points, with the 95 % interval of the mean over "
-    "seeds and test examples. A seed that failed counts as the majority class. × at the left edge: beyond it."
+    "seeds and test examples, where no seed failed. A seed that failed counts as the majority class. × at the left "
+    "edge: beyond it."
 )
 CURVES = (
     "Validation accuracy while training: median over seeds, and a band from the least to the largest. Dotted: the "
@@ -199,11 +200,14 @@ def _draw_differences(cells: Cells, tasks: Sequence[str], featured: Sequence[str
             if published is None:
                 continue
             counted = [run.counted for run in runs]
-            middle, bounds = 100 * fmean(counted), mean_interval(counted, runs[0].record.data.counts["test"])
+            middle = 100 * fmean(counted)
             if middle - published < FARTHEST:
                 _note_at_left(ax, y, "×")
                 continue
-            error = [[middle - 100 * bounds.low], [100 * bounds.high - middle]]
+            error = None
+            if all(run.solved for run in runs):
+                bounds = mean_interval(counted, runs[0].record.data.counts["test"])
+                error = [[middle - 100 * bounds.low], [100 * bounds.high - middle]]
             style = look[model]
             ax.errorbar(
                 middle - published, y, xerr=error, fmt=style.marker, color=style.color, markersize=4, elinewidth=0.9
@@ -268,10 +272,10 @@ Noise = dict[tuple[str, float], dict[str, list[RobustnessRecord]]]
 def _noise(loaded: Sequence[Loaded]) -> Noise:
     """Group the robustness records by task, amplitude, and model with its precision."""
     records = [item.record for item in loaded if isinstance(item.record, RobustnessRecord)]
-    labels = precision_labels((record.model, record.system.precision) for record in records)
+    labels = precision_labels(record.system.precision for record in records)
     found: Noise = defaultdict(lambda: defaultdict(list))
     for record in records:
-        name = plain(labeled(model_title(record.model), labels[record.model, record.system.precision]))
+        name = plain(labeled(model_title(record.model), labels[record.system.precision]))
         for amplitude in sorted({point.amplitude for point in record.points}):
             found[record.data.task, amplitude][name].append(record)
     return {place: dict(models) for place, models in sorted(found.items())}

@@ -93,7 +93,7 @@ def compact_latex(table: Table) -> str:
     It is as wide as the text of a NeurIPS page with its default columns, and is made smaller where it is wider.
     """
     names = max(len(row[0].text) for block in table.blocks for row in block.rows)
-    gap = 1.1 if len(table.columns) > WIDE else 2.0
+    gap = 0.85 if len(table.columns) > WIDE else 2.0
     first = rf">{{\raggedright\arraybackslash}}p{{{NAME_WIDTH:g}pt}}" if names > LONG_NAME else "l"
     align = first + "r" * (len(table.columns) - 1)
     titles = [column.title.partition("(") for column in table.columns]
@@ -227,7 +227,7 @@ def _caption(title: str, notes: Iterable[str], marks: Iterable[tuple[str, str]])
 
 
 def _numbers(cell: Cell, accuracy: Accuracy, digits: int) -> str:
-    r"""Return the numbers of an accuracy cell on one line, such as `62.1\,{\scriptsize $\pm$.2}`."""
+    r"""Return the numbers of an accuracy cell on one line, such as `62.2\,{\scriptsize $\pm$.2}`."""
     mean, deviation, count = accuracy.parts(digits)
     text = _emphasized(cell, latex_text(mean))
     text += rf"\,{{\scriptsize $\pm${deviation}}}" if deviation else ""
@@ -240,7 +240,7 @@ def _emphasized(cell: Cell, text: str) -> str:
 
 def _compact_row(row: Sequence[Cell], quoted: bool) -> str:
     if row[0].text == DIFFERENCE_LABEL:
-        return _row(rf"\scriptsize {latex_text(cell.text)}".rstrip() for cell in row)
+        return _row(rf"\scriptsize {latex_text(cell.text)}".rstrip() + _marks(cell.marks) for cell in row)
     return _row(_cell(cell, quoted, 1, _breakable) for cell in row)
 
 

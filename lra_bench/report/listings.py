@@ -121,14 +121,11 @@ def robustness_table(loaded: Iterable[Loaded]) -> Table:
             for amplitude in sorted({point.amplitude for point in record.points}):
                 groups[*place, amplitude].append((item.id, record))
     frequencies = sorted({p.frequency for group in groups.values() for _, record in group for p in record.points})
-    first = [group[0][1] for group in groups.values()]
-    labels = precision_labels(
-        ((record.data.task, *_robustness_name(record)), record.system.precision) for record in first
-    )
+    labels = precision_labels(precision for *_, precision, _ in groups)
     rows = []
-    for (task, *_, precision, amplitude), group in sorted(groups.items()):
+    for (*_, precision, amplitude), group in sorted(groups.items()):
         name, settings = _robustness_name(group[0][1])
-        label = joined(settings, labels[(task, name, settings), precision])
+        label = joined(settings, labels[precision])
         rows.append(_robustness_row(labeled(name, label), amplitude, group, frequencies))
     heads = (Column("Model", numeric=False), Column("Task", numeric=False), Column("Data", numeric=False))
     numbers = (Column("Seeds"), Column("Amplitude"), Column("Clean"))

@@ -9,8 +9,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from lra_bench.registry import cli_name
-from lra_bench.report.select import LRA
+from lra_bench.registry import cli_name, task_module, task_names
 from lra_bench.report.table import MARKS, Accuracy, Cell
 from lra_bench.spec import STATUS_MARKS, Frozen, PublishedStatus
 
@@ -22,9 +21,6 @@ Family = Literal["attention", "convolution", "recurrence", "hybrid", "state spac
 
 FAMILIES: tuple[str, ...] = get_args(Family)
 """The families in the order of the tables' rows."""
-
-FAILED = 50.0
-"""The accuracy in % of a failed Path-X in an average, as in the papers that average all six tasks."""
 
 
 class Reference(Frozen):
@@ -41,7 +37,7 @@ class Quoted(Frozen):
     std: float | None = Field(description="standard deviation in points, where the paper gives one")
     sources: list[str] = Field(min_length=1, description="keys of the sources that give the number")
     status: PublishedStatus = Field(
-        description="read in the sources; read in another work than the model's own paper; or read nowhere"
+        description="read in a results table of a named paper; read second-hand; or read nowhere"
     )
     marks: str = Field(description="footnote letters of table.MARKS beside the one of the status")
 
@@ -57,7 +53,7 @@ class Quoted(Frozen):
 
     @property
     def status_mark(self) -> str:
-        """The footnote letter of the status; "" where the number was read in its own source."""
+        """The footnote letter of the status; "" where the number was read in a table of a named paper."""
         return STATUS_MARKS[self.status]
 
 
@@ -76,12 +72,12 @@ class QuotedRow(Frozen):
     def average_of(self, tasks: tuple[str, ...]) -> float | None:
         """Return the mean in % over the tasks by the rule of the measured rows, or None where one is missing.
 
-        A failed task counts as `FAILED`.
+        A failed task counts as chance, 50 for two classes, as in the papers that average all six tasks.
         """
         if any(task not in self.cells for task in tasks):
             return None
-        values = [self.cells[task].value for task in tasks]
-        return fmean(FAILED if value is None else value for value in values)
+        values = {task: self.cells[task].value for task in tasks}
+        return fmean(100 / task_module(task).TASK.classes if value is None else value for task, value in values.items())
 
     def marks_of(self, tasks: tuple[str, ...]) -> str:
         """Return the footnote letters of an average over the tasks: those of all its cells."""
@@ -101,19 +97,31 @@ class Published(Frozen):
         for row in self.rows:
             for task, quoted in row.cells.items():
                 if (
-                    task not in (*LRA, SCALING)
+                    task not in (*task_names(), SCALING)
                     or set(quoted.marks) - set(MARKS)
                     or set(quoted.sources) - set(self.sources)
                 ):
                     raise ValueError(f"{row.name}, {task}: unknown task, mark or source")
-                if quoted.value is None and task != "pathx":
-                    raise ValueError(f"{row.name}, {task}: only Path-X is reported as failed")
         return self
 
     def labels(self, row: QuotedRow) -> str:
         """Return the labels of the row's sources, in order of appearance."""
         keys = dict.fromkeys(self.sources[key].label for quoted in row.cells.values() for key in quoted.sources)
         return ", ".join(keys)
+
+    def without_accuracy(self, model: str, task: str) -> str:
+        """Return the label of a recipe without a published accuracy; `model` as typed on a command line.
+
+        It says what is published of the model for the task in another form, so that no quoted number contradicts it.
+        """
+        cells = [row.cells[task] for row in self.rows if row.model == model and task in row.cells]
+        if not cells:
+            return "no published accuracy"
+        if all(cell.value is None for cell in cells):
+            return "published as failed"
+        if all("c" in cell.marks for cell in cells if cell.value is not None):
+            return "published for color only"
+        return "published for other settings only"
 
     def marks_of_recipe(self, model: str, task: str, value: float) -> str:
         """Return the footnote letters of a recipe's published accuracy in %; `model` as typed on a command line.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -25,6 +24,7 @@ from lra_bench.report.statistics import (
     Summary,
     difference_interval,
     mean_interval,
+    shares_differ,
     summarize,
     wilson,
 )
@@ -36,9 +36,10 @@ class CellStatistics:
     """The statistics of one cell; accuracies are shares in [0, 1].
 
     `summary` is of all seeds, where one that failed counts as the majority class, and `interval` is of its mean. Where
-    some seeds solved the task and others did not, the mean says little: `interval` is then None, and `solved_interval`
-    is that of the share of seeds that solve it. `solved_median` is of the seeds that did. `last` is the summary of the
-    test accuracies of the final step's parameters, counted alike; None where a finished seed has none.
+    a seed failed, the mean says little, and that of failed seeds alone is the constant they count as: `interval` is
+    then None, and `solved_interval` is that of the share of seeds that solve the task. `solved_median` is of the seeds
+    that did. `last` is the summary of the test accuracies of the final step's parameters, counted alike; None where a
+    finished seed has none.
     """
 
     key: RowKey
@@ -58,6 +59,11 @@ class CellStatistics:
         return [run.counted for run in self.runs]
 
     @property
+    def failed(self) -> int:
+        """The number of seeds that did not solve the task."""
+        return len(self.runs) - self.solved
+
+    @property
     def n_test(self) -> int:
         """The number of test examples."""
         return self.runs[0].record.data.counts["test"]
@@ -70,16 +76,16 @@ def cell_statistics(chosen: SelectedRecords) -> list[CellStatistics]:
 
 def _statistics(key: RowKey, task: str, runs: Sequence[Entry]) -> CellStatistics:
     counted, solved = [run.counted for run in runs], [run.counted for run in runs if run.solved]
-    some_failed = 0 < len(solved) < len(runs)
+    failed = len(solved) < len(runs)
     return CellStatistics(
         key,
         task,
         tuple(runs),
         summarize(counted),
-        None if some_failed else mean_interval(counted, runs[0].record.data.counts["test"]),
+        None if failed else mean_interval(counted, runs[0].record.data.counts["test"]),
         len(solved),
         median(solved) if solved else None,
-        wilson(len(solved) / len(runs), len(runs)) if some_failed else None,
+        wilson(len(solved) / len(runs), len(runs)) if failed else None,
         threshold(runs[0].record),
         _final_step(runs),
     )
@@ -117,10 +123,33 @@ def like_the_best(cells: Sequence[CellStatistics]) -> frozenset[tuple[RowKey, st
         first = best.get(cell.task)
         if first is None or cell is first or cell.key.section != "published" or not cell.solved:
             continue
-        bounds = difference_interval(cell.counted, first.counted, cell.n_test)
-        if bounds is None or bounds.holds_zero:
+        if not told_apart(cell, first):
             found.add((cell.key, cell.task))
     return frozenset(found)
+
+
+def told_apart(cell: CellStatistics, best: CellStatistics) -> bool | None:
+    """Return whether a cell can be told apart from the best at 95 %; None where one of them has a single seed.
+
+    It can by the interval of their difference. Where a seed of either failed, accuracies are of two kinds, and the
+    shares of seeds that solved the task are compared. If none of the best failed, the seeds that solved the task may
+    also tell: failed ones only lower the mean further.
+    """
+    if min(len(cell.runs), len(best.runs)) < 2:
+        return None
+    bounds = _difference(cell, best)
+    if bounds is not None:
+        return not bounds.holds_zero
+    if shares_differ((cell.solved, len(cell.runs)), (best.solved, len(best.runs))):
+        return True
+    solved = [run.counted for run in cell.runs if run.solved]
+    bounds = None if best.failed or not solved else difference_interval(solved, best.counted, cell.n_test)
+    return bounds is not None and bounds.high < 0
+
+
+def _difference(cell: CellStatistics, best: CellStatistics) -> Interval | None:
+    """Return the interval of the difference of two cells; None where a seed of either failed, or is the only one."""
+    return None if cell.failed or best.failed else difference_interval(cell.counted, best.counted, cell.n_test)
 
 
 def as_json(cell: CellStatistics) -> dict[str, Any]:
@@ -178,7 +207,7 @@ def cells_table(cells: Sequence[CellStatistics]) -> Table:
         (
             "Test accuracy in %; a seed that failed counts as the majority class. Wilson: of one run, over the "
             "choice of test examples. t: of the mean of several, over the choice of the seed and of test examples. "
-            "Where some seeds solved the task and others did not, the interval is that of the share that solves it, "
+            "Where a seed failed, there is no interval of the mean, but one of the share of seeds that solve the task, "
             "behind their number. Final step: mean test accuracy of the last step's parameters, without choosing a "
             "checkpoint.",
         ),
@@ -186,16 +215,15 @@ def cells_table(cells: Sequence[CellStatistics]) -> Table:
 
 
 def differences_table(cells: Sequence[CellStatistics]) -> Table:
-    """Return the table of differences to the best row of each task and precision, of published recipes."""
-    rows = []
-    groups: dict[tuple[str, str], list[CellStatistics]] = defaultdict(list)
-    for cell in cells:
-        if cell.key.section == "published":
-            groups[cell.task, cell.runs[0].record.system.precision].append(cell)
+    """Return the table of differences to the best row of each task, of published recipes."""
+    best = best_cells(cells)
     tasks = list(dict.fromkeys(cell.task for cell in cells))
-    for (task, _), there in sorted(groups.items(), key=lambda group: (tasks.index(group[0][0]), group[0][1])):
-        best = best_cells(there).get(task)
-        rows += [_difference_row(cell, best) for cell in there if best is not None and cell is not best]
+    rows = [
+        _difference_row(cell, best[task])
+        for task in tasks
+        for cell in cells
+        if task == cell.task and task in best and cell.key.section == "published" and cell is not best[task]
+    ]
     return Table(
         "differences",
         "Differences to the best row",
@@ -211,10 +239,12 @@ def differences_table(cells: Sequence[CellStatistics]) -> Table:
         ),
         (Block("Points of test accuracy", tuple(rows)),),
         (
-            "Mean of the model minus mean of the best, both in the same precision; a seed that failed counts as the "
-            "majority class. The interval is Welch's over seeds and the normal one over test examples, in quadrature; "
-            "it needs two seeds of each. Seeds are not paired: the same seed gives two architectures other "
-            "parameters, so its runs have little in common.",
+            "Mean of the model minus mean of the best; rows name their precision where they differ in it. A seed that "
+            "failed counts as the majority class. The interval is Welch's over seeds and the normal one over test "
+            "examples, in quadrature; it needs two seeds of each. Seeds are not paired: the same seed gives two "
+            "architectures other parameters, so its runs have little in common. Where a seed of either failed, the "
+            "mean has no such interval, and the shares of seeds that solved the task are told apart or not (Fisher's "
+            "exact test, two-sided, at 5 %); where none of the best failed, so may be the seeds that solved it.",
         ),
     )
 
@@ -249,7 +279,10 @@ def _statistics_row(cell: CellStatistics) -> tuple[Cell, ...]:
 
 def _difference_row(cell: CellStatistics, best: CellStatistics) -> tuple[Cell, ...]:
     """Return the row of the table `differences` that compares one cell with the best."""
-    bounds = difference_interval(cell.counted, best.counted, cell.n_test)
+    bounds, apart = _difference(cell, best), told_apart(cell, best)
+    told = "one seed" if apart is None else "yes" if apart else "no"
+    if apart is not None and (cell.failed or best.failed):
+        told += f", by solved seeds: {cell.solved}/{len(cell.runs)}, {best.solved}/{len(best.runs)}"
     middle = 100 * (cell.summary.mean - best.summary.mean)
     ends = [None, None] if bounds is None else [100 * bounds.low, 100 * bounds.high]
     return (
@@ -259,5 +292,5 @@ def _difference_row(cell: CellStatistics, best: CellStatistics) -> tuple[Cell, .
         Cell(f"{len(cell.runs)}, {len(best.runs)}", len(cell.runs)),
         Cell(f"{middle:+.2f}", middle),
         *(Cell(ABSENT) if end is None else Cell(f"{end:+.2f}", end) for end in ends),
-        Cell("one seed" if bounds is None else "no" if bounds.holds_zero else "yes"),
+        Cell(told),
     )

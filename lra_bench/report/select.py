@@ -8,21 +8,20 @@ from __future__ import annotations
 import gc
 import json
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from lra_bench.errors import UserError
 from lra_bench.plain_text import one_line
 from lra_bench.records.files import load_any, record_files
 from lra_bench.records.proof import copies
 from lra_bench.records.schema import AnyRecord, Record, Status
-from lra_bench.registry import has_official_contents, model_title, task_module, task_names
+from lra_bench.registry import cli_name, has_official_contents, model_title, task_module, task_names
+from lra_bench.report.published import published
 from lra_bench.spec import PUBLISHED_PRECISIONS, DataInfo, Precision, Protocol, Source
-
-T = TypeVar("T", bound=Hashable)
 
 LRA = task_names()
 """The tasks of the benchmark, in the order of the paper's table."""
@@ -101,7 +100,7 @@ class LeftOut:
 class RowKey:
     """The key of a row of the accuracy tables; `settings` tells the rows of one model and section apart.
 
-    It names the precision where the row's model and settings were run in several, and where it is not a published one.
+    They name the precision where the section has several, and where it is not a published one.
     """
 
     section: Section
@@ -251,12 +250,16 @@ def _unfit(record: Record, protocol: Protocol, selection: SelectionProtocol) -> 
 
 def _cells(runs: Sequence[Entry]) -> dict[tuple[RowKey, str], list[Entry]]:
     """Return the runs by row and task. A row holds one precision, so that no mean is over two."""
-    labels = precision_labels((row_key(run.record), run.record.system.precision) for run in runs)
-    cells: dict[tuple[RowKey, str], list[Entry]] = defaultdict(list)
+    found: dict[Section, list[tuple[RowKey, Entry]]] = defaultdict(list)
     for run in runs:
         key = row_key(run.record)
-        settings = joined(key.settings, labels[key, run.record.system.precision])
-        cells[replace(key, settings=settings), run.record.data.task].append(run)
+        found[key.section].append((key, run))
+    cells: dict[tuple[RowKey, str], list[Entry]] = defaultdict(list)
+    for there in found.values():
+        labels = precision_labels(run.record.system.precision for _, run in there)
+        for key, run in there:
+            settings = joined(key.settings, labels[run.record.system.precision])
+            cells[replace(key, settings=settings), run.record.data.task].append(run)
     return cells
 
 
@@ -267,7 +270,9 @@ def row_key(record: Record) -> RowKey:
         return RowKey("reduced", record.model, joined(f"data {record.data.size}", settings))
     if record.published_recipe:
         return RowKey("published", record.model)
-    bare = "no published accuracy" if record.recipe.published is None else "cut short"
+    bare = "cut short"
+    if record.recipe.published is None:
+        bare = published().without_accuracy(cli_name(record.model), record.data.task)
     if record.system.precision not in PUBLISHED_PRECISIONS:
         bare = ""  # the precision is what was changed
     return RowKey("settings", record.model, settings or record.note or bare)
@@ -283,18 +288,14 @@ def labeled(name: str, settings: str) -> str:
     return f"{name} [{settings}]" if settings else name
 
 
-def precision_labels(rows: Iterable[tuple[T, Precision]]) -> dict[tuple[T, Precision], str]:
-    """Return the label of the precision of each row.
+def precision_labels(precisions: Iterable[Precision]) -> dict[Precision, str]:
+    """Return the label of each of the precisions that rows shown together were run in.
 
-    It is empty where the row was run in no other precision and this one is as published.
+    It is empty where all were run in the same precision and this one is as published.
     """
-    found: dict[T, set[Precision]] = defaultdict(set)
-    for row, precision in rows:
-        found[row].add(precision)
+    found = set(precisions)
     return {
-        (row, precision): precision if len(precisions) > 1 or precision not in PUBLISHED_PRECISIONS else ""
-        for row, precisions in found.items()
-        for precision in precisions
+        precision: precision if len(found) > 1 or precision not in PUBLISHED_PRECISIONS else "" for precision in found
     }
 
 

@@ -168,11 +168,11 @@ def lines_of(loaded: Sequence[Loaded]) -> dict[str, list[BenchRecord]]:
     """
     records = [item.record for item in loaded if isinstance(item.record, BenchRecord)]
     records = [record for record in records if is_published_network(record)]
-    labels = precision_labels((record.model, record.system.precision) for record in records)
+    labels = precision_labels(record.system.precision for record in records)
     several = len({record.task for record in records}) > 1
     found: dict[str, list[BenchRecord]] = defaultdict(list)
     for record in records:
-        name = labeled(model_title(record.model), labels[record.model, record.system.precision])
+        name = labeled(model_title(record.model), labels[record.system.precision])
         found[plain(f"{name}, {task_title(record.task)}" if several else name)].append(record)
     return found
 

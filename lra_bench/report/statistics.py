@@ -92,6 +92,14 @@ def difference_interval(a: Sequence[float], b: Sequence[float], n_test: int) -> 
     return Interval("t", max(-1.0, middle - half), min(1.0, middle + half))
 
 
+def shares_differ(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Whether two shares, each as (successes, trials), can be told apart by Fisher's exact test, two-sided."""
+    from scipy.stats import fisher_exact
+
+    table = [[successes, trials - successes] for successes, trials in (a, b)]
+    return bool(fisher_exact(table).pvalue < 1 - CONFIDENCE)
+
+
 def _variance_of_mean(found: Summary) -> float:
     assert found.std is not None
     return found.std**2 / found.n

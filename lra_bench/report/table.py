@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Literal
 
 from lra_bench.spec import STATUS_MEANINGS
@@ -42,7 +43,8 @@ PARTS: dict[str, tuple[str, ...]] = {
 """The tables that `lra-bench report PART` prints, by the name of the part."""
 
 MARKS = {
-    "a": "cannot be told apart from the best of its column at 95 %, over seeds and test examples; one seed never can",
+    "a": "cannot be told apart from the best of its column at 95 %, over seeds and test examples, or where a seed "
+    "failed by the share of seeds that solved the task; one seed never can",
     "g": "generated here with the task's own generator; not the official files",
     "u": "read from the user's own files, whose origin lra-bench cannot know",
     "o": "read from the user's own files, which by their fingerprint have the contents of the official ones",
@@ -65,7 +67,8 @@ class Accuracy:
     """The numbers of an accuracy cell in %, for formats that write them in their own way.
 
     `std` is None for a single seed, and where no seed solved the task. `solved` of the `seeds` solved it. `difference`
-    is the mean minus the published number of the recipe, None where there is none.
+    is the mean minus the published number of the recipe, None where there is none, and `difference_marks` are the
+    letters of `MARKS` that this published number has.
     """
 
     mean: float
@@ -73,6 +76,15 @@ class Accuracy:
     solved: int = 1
     seeds: int = 1
     difference: float | None = None
+    difference_marks: str = ""
+
+    @property
+    def note(self) -> str:
+        """The difference with its footnote letters, such as `Δ +0.35` or `Δ +1.30 n`; "" where there is none."""
+        if self.difference is None:
+            return ""
+        letters = f" {','.join(self.difference_marks)}" if self.difference_marks else ""
+        return f"Δ {signed(self.difference, 2)}{letters}"
 
     def parts(self, digits: int) -> tuple[str, str, str]:
         """Return mean, deviation and "k/n" with so many decimals; the latter two are "" where they say nothing.
@@ -84,11 +96,11 @@ class Accuracy:
             return "✗", "", f"0/{self.seeds}"
         deviation = ""
         if self.std is not None:
-            deviation = f"{self.std:.{digits - (self.std >= 9.95)}f}".removeprefix("0")
-        return f"{self.mean:.{digits}f}", deviation, f"{self.solved}/{self.seeds}" if self.solved < self.seeds else ""
+            deviation = rounded(self.std, digits - (self.std >= 9.95)).removeprefix("0")
+        return rounded(self.mean, digits), deviation, f"{self.solved}/{self.seeds}" if self.solved < self.seeds else ""
 
     def short(self, digits: int = 1) -> str:
-        """Return the numbers as plain text, such as `62.1±.2` or `86.8±20.5 4/5`."""
+        """Return the numbers as plain text, such as `62.2±.2` or `86.8±20.5 4/5`."""
         mean, deviation, count = self.parts(digits)
         return mean + (f"±{deviation}" if deviation else "") + (f" {count}" if count else "")
 
@@ -183,10 +195,18 @@ def tables_with(use: Use) -> list[str]:
     return [name for name, uses in USES.items() if use in uses]
 
 
+def rounded(value: float, digits: int) -> str:
+    """Return the number with so many decimals, halves away from zero.
+
+    A half is one in the shortest decimal text of the number: 62.15 is 62.2, although its nearest float is below.
+    """
+    return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
+
+
 def signed(value: float, digits: int) -> str:
     """Return a difference with its sign, which is absent where it rounds to zero."""
-    text = f"{value:+.{digits}f}"
-    return text[1:] if float(text) == 0 else text.replace("-", "−")
+    text = rounded(abs(value), digits)
+    return text if float(text) == 0 else ("−" if value < 0 else "+") + text
 
 
 def footnotes(blocks: Iterable[Block], columns: Iterable[Column] = ()) -> list[tuple[str, str]]:
