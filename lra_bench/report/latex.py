@@ -51,9 +51,10 @@ NAME_WIDTH = 57.0
 """The width in points of the names of rows in the compact table, where one of them is longer."""
 
 COMPACT_PACKAGES = (
-    r"% needs \usepackage[T1]{fontenc}, \usepackage{textcomp}, \usepackage{booktabs} and \usepackage{graphicx}"
+    r"% needs \usepackage[T1]{fontenc}, \usepackage{textcomp}, \usepackage{array}, \usepackage{booktabs} and "
+    r"\usepackage{graphicx}"
 )
-"""The packages that the compact table needs."""
+"""The packages that the compact table needs; array is for names of rows that break."""
 
 LONG_PACKAGES = (
     r"% for a page of one column; needs \usepackage[T1]{fontenc}, \usepackage{textcomp}, \usepackage{booktabs}, "
