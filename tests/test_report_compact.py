@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 from typing import get_args
 
 import pytest
@@ -11,7 +12,7 @@ from lra_bench.commands.report import Part
 from lra_bench.errors import UserError
 from lra_bench.records.files import write_record
 from lra_bench.report import report
-from lra_bench.report.compact import SELECTED
+from lra_bench.report.compact import DIFFERENCE_LABEL, SELECTED
 from lra_bench.report.published import published
 from lra_bench.report.select import LRA
 from lra_bench.report.table import PARTS, Accuracy, signed
@@ -100,6 +101,31 @@ def test_columns_and_rows_in_the_order_that_is_asked_for(folder, tmp_path):
     for wrong, legal in (({"columns": ["txt"]}, "wins, parameters, speed, difference"), ({"rows": ["S6"]}, "S4D-Lin")):
         with pytest.raises(UserError, match=f"unknown (row|column).*Legal:.*{legal}"):
             report(folder, tmp_path, pictures=False, **wrong)
+
+
+def test_rows_with_other_settings_are_counted_but_for_those_that_are_asked_for(folder, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(folder, results)
+    for i in range(80):
+        lr = {"published_recipe": False, "overrides": {"lr": 0.001 + 0.0000009999999999999 * i}}
+        write_record(results, train_record("s5", digest=f"c{i:011d}", **lr))
+    text, made = printed(results, tmp_path / "out")
+    assert "[lr=" not in text + made.files["leaderboard.tex"]
+    assert "80 rows with other settings not shown; lra-bench report accuracy and appendix.tex" in " ".join(text.split())
+    labels = [row[0].text for row in made.table("accuracy-paper").blocks[1].rows]
+    assert len(labels) == 80
+    assert max(map(len, labels)) == len("S5 [lr=0.001079]")
+    asked = report(results, tmp_path / "out", pictures=False, rows=["S5 [lr=0.001079]"])
+    assert [row[0].text for row in asked.compact.blocks[0].rows][0] == "S5 [lr=0.001079]"
+    assert not any("not shown" in note for note in asked.compact.notes)
+
+
+def test_settings_that_differ_in_the_seventh_digit_are_two_rows(tmp_path):
+    for digest, lr in (("a" * 12, 0.00128), ("b" * 12, 0.0012800001)):
+        made = train_record("s5", test=0.6, digest=digest, published_recipe=False, overrides={"lr": lr})
+        write_record(tmp_path, made)
+    rows = report(tmp_path, tmp_path / "out", pictures=False).compact.blocks[0].rows
+    assert [row[0].text for row in rows if row[0].text != DIFFERENCE_LABEL] == ["S5 [lr=0.00128]"] * 2
 
 
 @pytest.mark.parametrize(("width", "encoding"), [(80, "utf-8"), (200, "utf-8"), (80, "ascii"), (200, "ascii")])

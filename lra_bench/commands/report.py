@@ -51,7 +51,7 @@ def report(
             "--rows",
             metavar="NAME",
             help="A row of the compact accuracy table, measured or quoted, by the name it has there, as in --rows "
-            "S5-PTD. May be repeated.",
+            "S5-PTD. May be repeated. Rows with other settings are shown only where they are named.",
         ),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print every main table in full.")] = False,

@@ -88,7 +88,7 @@ def accuracy_table(chosen: SelectedRecords, cells: Sequence[CellStatistics]) -> 
         ),
         (
             Block("Measured here, published recipes", tuple(_ranked(measured, len(tasks) + 3))),
-            Block("Measured here, other settings (not ranked)", tuple(_rows(chosen, "settings", tasks))),
+            Block("Measured here, other settings (not ranked)", tuple(_rows(chosen, "settings", tasks)), settings=True),
             Block("Quoted from papers, not measured here (not ranked)", _quoted_rows(tasks), True, QUOTED),
         ),
         (

@@ -35,13 +35,18 @@ DELTA = "Δ: the mean minus the published number of the recipe."
 WINS = "Wins: the share of comparisons with the other rows, on each task that both have, that the row wins."
 RANKS = "Best bold, second underlined, of the rows measured here with published recipes."
 QUOTED = "Quoted rows were not measured here."
+NOT_SHOWN = "with other settings not shown; lra-bench report accuracy and appendix.tex have all, --rows chooses some."
+
+MOST_SETTINGS = 10
+"""The most rows with other settings that are shown where nothing with a published recipe was measured."""
 
 
 def compact_table(table: Table, columns: Sequence[str] = (), rows: Sequence[str] = ()) -> Table:
     """Return the compact form of an accuracy table with these columns and rows, in the order in which they are named.
 
-    By default it has the columns that say something, all measured rows and the quoted rows `SELECTED`. A name of a row
-    chooses the rows of that name in every block. Raises UserError with the legal names for one that is unknown.
+    By default it has the columns that say something, the rows measured with published recipes and the quoted rows
+    `SELECTED`. Where no published recipe was measured, the first rows with other settings stand for them. A name of a
+    row chooses the rows of that name in every block. Raises UserError with the legal names for one that is unknown.
     """
     named = {column.name: i for i, column in enumerate(table.columns) if column.name}
     for name in columns:
@@ -51,11 +56,12 @@ def compact_table(table: Table, columns: Sequence[str] = (), rows: Sequence[str]
     kept = [0, *(named[name] for name in columns or _default_columns(blocks, named) if name != DIFFERENCE)]
     beside = {named[name] for name in BESIDE}
     with_differences = not columns or DIFFERENCE in columns
+    hidden = 0 if rows else _settings_rows(table.blocks) - _settings_rows(blocks)
     blocks = [_compact_block(block, kept, beside, with_differences) for block in blocks]
     shared = _shared_marks(blocks, len(kept))
     blocks = [block if block.quoted else _without_marks(block, shared) for block in blocks]
     heads = [replace(table.columns[i], marks=marks) for i, marks in zip(kept, shared, strict=True)]
-    return Table("compact", TITLE, tuple(heads), tuple(blocks), tuple(_notes(table, heads, blocks)))
+    return Table("compact", TITLE, tuple(heads), tuple(blocks), tuple(_notes(table, heads, blocks, hidden)))
 
 
 def without(table: Table, names: Iterable[str]) -> Table:
@@ -71,11 +77,7 @@ def without(table: Table, names: Iterable[str]) -> Table:
 def _chosen_blocks(table: Table, rows: Sequence[str]) -> list[Block]:
     """Return the blocks with the rows of these names, or the default ones; blocks without rows are left out."""
     if not rows:
-        blocks = [
-            _only(block, [row for row in block.rows if not block.quoted or row[0].text in SELECTED])
-            for block in table.blocks
-        ]
-        return [block for block in blocks if block.rows]
+        return [block for block in _default_blocks(table.blocks) if block.rows]
     legal = list(dict.fromkeys(row[0].text for block in table.blocks for row in block.rows))
     by_name = {name.casefold(): name for name in legal}
     for name in rows:
@@ -86,6 +88,23 @@ def _chosen_blocks(table: Table, rows: Sequence[str]) -> list[Block]:
         _only(block, [row for name in wanted for row in block.rows if row[0].text == name]) for block in table.blocks
     ]
     return [block for block in blocks if block.rows]
+
+
+def _default_blocks(blocks: Sequence[Block]) -> list[Block]:
+    """Return the blocks with their default rows. Rows with other settings may be too many for a page or a terminal."""
+    published = any(block.rows for block in blocks if not block.quoted and not block.settings)
+    most = 0 if published else MOST_SETTINGS
+    return [
+        _only(block, [row for row in block.rows if row[0].text in SELECTED])
+        if block.quoted
+        else _only(block, block.rows[:most] if block.settings else block.rows)
+        for block in blocks
+    ]
+
+
+def _settings_rows(blocks: Sequence[Block]) -> int:
+    """Return the number of rows with other settings."""
+    return sum(len(block.rows) for block in blocks if block.settings)
 
 
 def _only(block: Block, rows: Sequence[tuple[Cell, ...]]) -> Block:
@@ -160,8 +179,8 @@ def _without_marks(block: Block, shared: Sequence[str]) -> Block:
     return replace(block, rows=tuple(rows))
 
 
-def _notes(table: Table, heads: Sequence[Column], blocks: Sequence[Block]) -> list[str]:
-    """Return the notes that the table needs."""
+def _notes(table: Table, heads: Sequence[Column], blocks: Sequence[Block], hidden: int) -> list[str]:
+    """Return the notes that the table needs; `hidden` rows with other settings are not shown."""
     measured = [row for block in blocks if not block.quoted for row in block.rows]
     cells = [cell for row in measured for cell in row]
     names = {head.name for head in heads}
@@ -175,5 +194,6 @@ def _notes(table: Table, heads: Sequence[Column], blocks: Sequence[Block]) -> li
         (WINS, "wins" in names),
         ("".join(speed), "speed" in names),
         (QUOTED, any(block.quoted for block in blocks)),
+        (f"{hidden} row{'s' if hidden > 1 else ''} {NOT_SHOWN}", hidden > 0),
     )
     return [note for note, needed in conditions if needed and note]

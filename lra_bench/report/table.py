@@ -135,12 +135,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Block:
-    """The rows under one heading. `quoted` rows were not measured here, and every format shows them differently."""
+    """The rows under one heading. `quoted` rows were not measured here, and every format shows them differently.
+
+    `settings` says that the rows were measured with other settings than the published recipes'.
+    """
 
     title: str
     rows: tuple[tuple[Cell, ...], ...]
     quoted: bool = False
     note: str = ""
+    settings: bool = False
 
     @property
     def marks(self) -> set[str]:
