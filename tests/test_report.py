@@ -161,6 +161,22 @@ def test_a_failed_cell_is_never_best(tmp_path):
     assert [(found.text[0], found.rank) for found in cells] == [("✗", ""), ("✗", "")]
 
 
+def test_wins_are_ranked_among_rows_with_as_many_tasks_only(tmp_path):
+    records = [
+        train_record(model, task, test=base + 0.3 * (task != "listops"))
+        for model, base in (("s4", 0.60), ("s5", 0.62), ("lru", 0.58))
+        for task in LRA
+    ]
+    made = report_(write(tmp_path, *records, train_record("s5_ptd", test=0.64), train_record("s4d", test=0.61)))
+    table = made.table("accuracy-paper")
+    wins = {model: cell(table, "published recipes", model, "Wins") for model in ("S5-PTD", "S5", "S4", "LRU")}
+    assert wins["S5-PTD"].text == "100.0", "it wins all comparisons, on one task"
+    assert {model: found.rank for model, found in wins.items()} == {
+        "S5-PTD": "", "S5": "best", "S4": "second", "LRU": "",
+    }  # fmt: skip
+    assert cell(table, "published recipes", "S5-PTD", "ListOps").rank == "best"
+
+
 def test_text_chosen_on_test_and_on_held_out_data_never_share_a_column(tmp_path):
     made = report_(
         write(

@@ -24,6 +24,7 @@ from lra_bench.report.select import (
 )
 from lra_bench.report.standing import (
     SpeedPlace,
+    best_covered,
     length_of,
     parameters_cell,
     row_order,
@@ -59,7 +60,8 @@ DIFFERENCE = "Δ: the mean minus the published number of the recipe, in points."
 ORDER = (
     f"Rows by family ({', '.join(FAMILIES)}), then by Avg(6), Avg(5) and wins: the share of comparisons with the "
     "other rows measured here with published recipes, on each of the six tasks that both have, in which the row's mean "
-    "is the higher one (Borda count); it is there also where cells are missing."
+    "is the higher one (Borda count); it is there also where cells are missing, and ranked among the rows with all "
+    "tasks that the row with most tasks has."
 )
 QUOTED = "Quoted rows were not measured here; a standard deviation is the paper's. They are not ranked."
 
@@ -172,7 +174,7 @@ def _rows(
     """Return the measured rows of a section, unranked. The cells `like_best` get the mark a."""
     rows = []
     keys, place = chosen.rows(section), _speed_place(chosen)
-    wins = win_rates(chosen, keys) if section == "published" else {}
+    wins, covered = (win_rates(chosen, keys) if section == "published" else {}), best_covered(chosen, keys)
     averages = {key: (average(chosen, key, LRA), average(chosen, key, FIVE), wins.get(key)) for key in keys}
     for key in sorted(keys, key=lambda key: (row_order(family_place(key.model), averages[key]), key)):
         cells = [
@@ -184,7 +186,7 @@ def _rows(
         ]
         of_five, of_six = _measured_average(averages[key][1], cells[:5]), _measured_average(averages[key][0], cells[:6])
         beside = (
-            _average_cell(wins.get(key), 1),
+            replace(_average_cell(wins.get(key), 1), ranked=key in covered),
             parameters_cell(chosen, key, place),
             speed_cell(chosen, key, place),
             Cell(_source(chosen, key)),
@@ -261,7 +263,7 @@ def _ranked(rows: Sequence[tuple[Cell, ...]], last: int) -> list[tuple[Cell, ...
         if i > last:
             columns.append(list(column))
             continue
-        values = [None if cell.text.startswith("✗") else cell.value for cell in column]
+        values = [None if cell.text.startswith("✗") or not cell.ranked else cell.value for cell in column]
         columns.append([_with_rank(cell, rank) for cell, rank in zip(column, ranks(values), strict=True)])
     return list(zip(*columns, strict=True))
 

@@ -32,7 +32,10 @@ DEVIATION = " ± standard deviation"
 SEEDS = f"Test accuracy in %, mean{DEVIATION} over seeds."
 FAILED = "k/n: only k of n seeds solved the task; one that failed in whatever way counts as the majority class."
 DELTA = "Δ: the mean minus the published number of the recipe."
-WINS = "Wins: the share of comparisons with the other rows, on each task that both have, that the row wins."
+WINS = (
+    "Wins: the share of comparisons with the other rows, on each task that both have, that the row wins; ranked among "
+    "the rows with all tasks that the row with most tasks has."
+)
 RANKS = "Best bold, second underlined, of the rows measured here with published recipes."
 QUOTED = "Quoted rows were not measured here."
 NOT_SHOWN = "with other settings not shown; lra-bench report accuracy and appendix.tex have all, --rows chooses some."

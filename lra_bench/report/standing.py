@@ -61,6 +61,17 @@ def win_rates(chosen: SelectedRecords, keys: Sequence[RowKey]) -> dict[RowKey, f
     return found
 
 
+def best_covered(chosen: SelectedRecords, keys: Sequence[RowKey]) -> set[RowKey]:
+    """Return the rows whose wins are ranked: those with every task of the six that the rows with most tasks have.
+
+    The share of a few comparisons is no place beside the share of many.
+    """
+    tasks = {key: {task for task in LRA if (key, task) in chosen.cells} for key in keys}
+    most = max(map(len, tasks.values()), default=0)
+    wanted = {task for there in tasks.values() if len(there) == most for task in there}
+    return {key for key, there in tasks.items() if wanted and there >= wanted}
+
+
 def parameters_cell(chosen: SelectedRecords, key: RowKey, place: SpeedPlace | None) -> Cell:
     """Return the row's number of parameters on the task of this place, in millions."""
     runs = chosen.cells.get((key, place.task), []) if place else []

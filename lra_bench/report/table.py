@@ -100,6 +100,7 @@ class Cell:
     The column sorts by `value`. `marks` are letters of `MARKS`, and `runs` the ids of the records behind the cell.
     `note` follows the text in brackets in Markdown, CSV, JSON and HTML, but not in LaTeX or on a terminal. The page
     shows `hint` while the pointer is on the cell. `accuracy` has the numbers of an accuracy cell, where it has any.
+    A cell that is not `ranked` has no rank among the others of its column.
     """
 
     text: str
@@ -110,6 +111,7 @@ class Cell:
     note: str = ""
     hint: str = ""
     accuracy: Accuracy | None = None
+    ranked: bool = True
 
     @property
     def long(self) -> str:
