@@ -103,6 +103,14 @@ def test_columns_and_rows_in_the_order_that_is_asked_for(folder, tmp_path):
             report(folder, tmp_path, pictures=False, **wrong)
 
 
+def test_the_notes_say_that_ranks_are_also_among_rows_not_shown(folder, tmp_path):
+    note = "among all 3 rows measured here with published recipes, also those not shown"
+    for rows, said in ((["S4", "Transformer"], True), (["S4", "S5", "Transformer"], False), ([], False)):
+        made = report(folder, tmp_path, pictures=False, rows=rows)
+        assert any(note in found for found in made.compact.notes) == said, rows
+        assert (note in made.files["leaderboard.tex"]) == said
+
+
 def test_rows_with_other_settings_are_counted_but_for_those_that_are_asked_for(folder, tmp_path):
     results = tmp_path / "results"
     shutil.copytree(folder, results)

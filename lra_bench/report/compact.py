@@ -36,6 +36,9 @@ WINS = (
     "Wins: the share of comparisons with the other rows, on each task that both have, that the row wins; ranked among "
     "the rows with all tasks that the row with most tasks has."
 )
+ALSO_HIDDEN = (
+    "Ranks, wins and the mark a are among all {} rows measured here with published recipes, also those not shown."
+)
 RANKS = "Best bold, second underlined, of the rows measured here with published recipes."
 QUOTED = "Quoted rows were not measured here."
 NOT_SHOWN = "with other settings not shown; lra-bench report accuracy and appendix.tex have all, --rows chooses some."
@@ -59,12 +62,12 @@ def compact_table(table: Table, columns: Sequence[str] = (), rows: Sequence[str]
     kept = [0, *(named[name] for name in columns or _default_columns(blocks, named) if name != DIFFERENCE)]
     beside = {named[name] for name in BESIDE}
     with_differences = not columns or DIFFERENCE in columns
-    hidden = 0 if rows else _settings_rows(table.blocks) - _settings_rows(blocks)
+    hidden = _hidden(table.blocks, blocks, bool(rows))
     blocks = [_compact_block(block, kept, beside, with_differences) for block in blocks]
     shared = _shared_marks(blocks, len(kept))
     blocks = [block if block.quoted else _without_marks(block, shared) for block in blocks]
     heads = [replace(table.columns[i], marks=marks) for i, marks in zip(kept, shared, strict=True)]
-    return Table("compact", TITLE, tuple(heads), tuple(blocks), tuple(_notes(table, heads, blocks, hidden)))
+    return Table("compact", TITLE, tuple(heads), tuple(blocks), (*_notes(table, heads, blocks), *hidden))
 
 
 def without(table: Table, names: Iterable[str]) -> Table:
@@ -105,9 +108,17 @@ def _default_blocks(blocks: Sequence[Block]) -> list[Block]:
     ]
 
 
-def _settings_rows(blocks: Sequence[Block]) -> int:
-    """Return the number of rows with other settings."""
-    return sum(len(block.rows) for block in blocks if block.settings)
+def _hidden(full: Sequence[Block], shown: Sequence[Block], by_name: bool) -> list[str]:
+    """Return the notes on measured rows that are not shown. Those that `--rows` does not name are not counted."""
+
+    def count(blocks: Sequence[Block], settings: bool) -> int:
+        return sum(len(block.rows) for block in blocks if not block.quoted and block.settings == settings)
+
+    published, there = count(full, False), count(shown, False)
+    if by_name:
+        return [ALSO_HIDDEN.format(published)] if 0 < there < published else []
+    others = count(full, True) - count(shown, True)
+    return [f"{others} row{'s' if others > 1 else ''} {NOT_SHOWN}"] if others else []
 
 
 def _only(block: Block, rows: Sequence[tuple[Cell, ...]]) -> Block:
@@ -182,8 +193,8 @@ def _without_marks(block: Block, shared: Sequence[str]) -> Block:
     return replace(block, rows=tuple(rows))
 
 
-def _notes(table: Table, heads: Sequence[Column], blocks: Sequence[Block], hidden: int) -> list[str]:
-    """Return the notes that the table needs; `hidden` rows with other settings are not shown."""
+def _notes(table: Table, heads: Sequence[Column], blocks: Sequence[Block]) -> list[str]:
+    """Return the notes that the table needs."""
     measured = [row for block in blocks if not block.quoted for row in block.rows]
     cells = [cell for row in measured for cell in row]
     names = {head.name for head in heads}
@@ -197,6 +208,5 @@ def _notes(table: Table, heads: Sequence[Column], blocks: Sequence[Block], hidde
         (WINS, "wins" in names),
         ("".join(speed), "speed" in names),
         (QUOTED, any(block.quoted for block in blocks)),
-        (f"{hidden} row{'s' if hidden > 1 else ''} {NOT_SHOWN}", hidden > 0),
     )
     return [note for note, needed in conditions if needed and note]
