@@ -103,6 +103,25 @@ def test_columns_and_rows_in_the_order_that_is_asked_for(folder, tmp_path):
             report(folder, tmp_path, pictures=False, **wrong)
 
 
+def test_the_notes_say_how_many_seeds_a_cell_is_of(folder, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(folder, results)
+    assert "over 2 to 3 seeds." in report(results, tmp_path / "out", pictures=False).compact.notes[0]
+    write_record(results, train_record("s5_ptd", "image", 0, 0.86))
+    made = report(results, tmp_path / "out", pictures=False)
+    said = "mean ± standard deviation over 2 to 3 seeds; without ± or k/n, of one seed."
+    assert said in made.compact.notes[0]
+    for name in ("leaderboard.tex", "appendix.tex"):
+        assert said.replace("±", r"$\pm$") in made.files[name]
+    narrow, _ = printed(results, tmp_path / "out", width=80)
+    assert "mean over 1 to 3 seeds." in " ".join(narrow.split()), "no deviations, no ±"
+
+
+def test_the_notes_of_single_seeds_name_no_deviation(tmp_path):
+    write_record(tmp_path, train_record("s5"))
+    assert report(tmp_path, tmp_path / "out", pictures=False).compact.notes[0] == "Test accuracy in %, of one seed."
+
+
 def test_the_notes_say_that_ranks_are_also_among_rows_not_shown(folder, tmp_path):
     note = "among all 3 rows measured here with published recipes, also those not shown"
     for rows, said in ((["S4", "Transformer"], True), (["S4", "S5", "Transformer"], False), ([], False)):
@@ -124,7 +143,7 @@ def test_rows_with_other_settings_are_counted_but_for_those_that_are_asked_for(f
     assert len(labels) == 80
     assert max(map(len, labels)) == len("S5 [lr=0.001079]")
     asked = report(results, tmp_path / "out", pictures=False, rows=["S5 [lr=0.001079]"])
-    assert [row[0].text for row in asked.compact.blocks[0].rows][0] == "S5 [lr=0.001079]"
+    assert next(row[0].text for row in asked.compact.blocks[0].rows) == "S5 [lr=0.001079]"
     assert not any("not shown" in note for note in asked.compact.notes)
 
 

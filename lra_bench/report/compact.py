@@ -29,7 +29,6 @@ BESIDE = ("wins", "parameters", "speed")
 
 TITLE = "Long Range Arena"
 DEVIATION = " ± standard deviation"
-SEEDS = f"Test accuracy in %, mean{DEVIATION} over seeds."
 FAILED = "k/n: only k of n seeds solved the task; one that failed in whatever way counts as the majority class."
 DELTA = "Δ: the mean minus the published number of the recipe."
 WINS = (
@@ -68,6 +67,24 @@ def compact_table(table: Table, columns: Sequence[str] = (), rows: Sequence[str]
     blocks = [block if block.quoted else _without_marks(block, shared) for block in blocks]
     heads = [replace(table.columns[i], marks=marks) for i, marks in zip(kept, shared, strict=True)]
     return Table("compact", TITLE, tuple(heads), tuple(blocks), (*_notes(table, heads, blocks), *hidden))
+
+
+def seeds_note(blocks: Iterable[Block], deviations: bool = True) -> str:
+    """Return the note on the numbers: how many seeds the measured cells are of, and which ones are of a single seed.
+
+    The tables show `deviations` or not. Quoted rows have those of the papers, which do not always name their seeds.
+    """
+    measured = [row for block in blocks if not block.quoted for row in block.rows]
+    counts = sorted({cell.accuracy.seeds for row in measured for cell in row if cell.accuracy and cell.runs})
+    spread = DEVIATION if deviations else ""
+    if counts == [1]:
+        return "Test accuracy in %, of one seed."
+    several = [count for count in counts if count > 1] if deviations else counts
+    single = "; without ± or k/n, of one seed" if deviations and 1 in counts else ""
+    if not several:
+        return f"Test accuracy in %, mean{spread} over seeds."
+    span = f"{several[0]}" if len(several) == 1 else f"{several[0]} to {several[-1]}"
+    return f"Test accuracy in %, mean{spread} over {span} seeds{single}."
 
 
 def without(table: Table, names: Iterable[str]) -> Table:
@@ -201,7 +218,7 @@ def _notes(table: Table, heads: Sequence[Column], blocks: Sequence[Block]) -> li
     failed = any(cell.accuracy and cell.accuracy.solved < cell.accuracy.seeds for cell in cells)
     speed = [note for note in table.notes if note.startswith("Ex/s:")]
     conditions = (
-        (SEEDS, True),
+        (seeds_note(blocks), True),
         (FAILED, failed),
         (DELTA, any(row[0].text == DIFFERENCE_LABEL for row in measured)),
         (RANKS, any(cell.rank for cell in cells)),

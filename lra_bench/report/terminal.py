@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from lra_bench.plain_text import one_line
-from lra_bench.report.compact import DEVIATION, DIFFERENCE_LABEL, without
+from lra_bench.report.compact import DIFFERENCE_LABEL, seeds_note, without
 from lra_bench.report.table import ABSENT, PARTS, Block, Cell, Table, tables_with
 
 LONGEST_WORD = 16
@@ -154,7 +154,8 @@ def _without_deviations(table: Table) -> Table:
         return replace(cell, text=replace(cell.accuracy, std=None).short()) if cell.accuracy else cell
 
     blocks = [replace(block, rows=tuple(tuple(map(shorter, row)) for row in block.rows)) for block in table.blocks]
-    notes = tuple(note.replace(DEVIATION, "") for note in table.notes)
+    long, short = (seeds_note(table.blocks, deviations) for deviations in (True, False))
+    notes = tuple(short if note == long else note for note in table.notes)
     return replace(table, blocks=tuple(blocks), notes=notes)
 
 
