@@ -177,6 +177,22 @@ def test_wins_are_ranked_among_rows_with_as_many_tasks_only(tmp_path):
     assert cell(table, "published recipes", "S5-PTD", "ListOps").rank == "best"
 
 
+def test_an_average_that_cannot_be_told_apart_from_the_best_is_marked(tmp_path):
+    # On Path-X S5 and S4 vary much more than they differ, and the LRU is worse on every task.
+    bases, spreads = {"s4": 0.600, "s5": 0.605, "lru": 0.5}, {"s4": 0.12, "s5": 0.1, "lru": 0.001}
+    for model, base in bases.items():
+        for task in LRA:
+            spread = spreads[model] if task == "pathx" else 0.001
+            write(tmp_path, *(train_record(model, task, s, base + 0.2 + spread * (s - 1)) for s in range(3)))
+    table = report_(tmp_path).table("accuracy-paper")
+    assert [cell(table, "published recipes", model, "Avg(6)").rank for model in ("S5", "S4")] == ["best", "second"]
+    marks = {m: cell(table, "published recipes", m, "Avg(6)").marks for m in ("S5", "S4", "LRU")}
+    assert marks == {"S5": "", "S4": "a", "LRU": ""}
+    write(tmp_path, train_record("s5_ptd", "listops"), *(train_record("s5_ptd", task, 0, 0.6) for task in LRA[1:]))
+    single = cell(report_(tmp_path).table("accuracy-paper"), "published recipes", "S5-PTD", "Avg(6)")
+    assert single.marks == "a", "one seed never can"
+
+
 def test_text_chosen_on_test_and_on_held_out_data_never_share_a_column(tmp_path):
     made = report_(
         write(

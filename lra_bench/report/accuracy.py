@@ -24,6 +24,7 @@ from lra_bench.report.select import (
 )
 from lra_bench.report.standing import (
     SpeedPlace,
+    averages_like_the_best,
     best_covered,
     length_of,
     parameters_cell,
@@ -42,7 +43,7 @@ FIVE = LRA[:5]
 AVERAGES = (
     "Avg(5) is the mean of the five tasks without Path-X (LRA paper), Avg(6) of all six (state space papers); each is "
     "given only where all its tasks are. A failed task (✗: no seed solved it) counts as the majority class, 50 for "
-    "Path-X."
+    "Path-X. The standard error of an average is that of its cells, taken as independent."
 )
 SELECTIONS: dict[SelectionProtocol, str] = {
     "paper": "Selection protocol: paper. The checkpoint is the best on validation data; on Text, which has none as "
@@ -171,10 +172,13 @@ def _rows(
     tasks: Sequence[str],
     like_best: frozenset[tuple[RowKey, str]] = frozenset(),
 ) -> list[tuple[Cell, ...]]:
-    """Return the measured rows of a section, unranked. The cells `like_best` get the mark a."""
+    """Return the measured rows of a section, unranked. Cells `like_best`, and averages by that rule, get the mark a."""
     rows = []
     keys, place = chosen.rows(section), _speed_place(chosen)
     wins, covered = (win_rates(chosen, keys) if section == "published" else {}), best_covered(chosen, keys)
+    average_like_best = [
+        averages_like_the_best(chosen, keys, group) if section == "published" else set() for group in (FIVE, LRA)
+    ]
     averages = {key: (average(chosen, key, LRA), average(chosen, key, FIVE), wins.get(key)) for key in keys}
     for key in sorted(keys, key=lambda key: (row_order(family_place(key.model), averages[key]), key)):
         cells = [
@@ -184,7 +188,10 @@ def _rows(
             replace(cell, marks=f"a{cell.marks}") if (key, task) in like_best else cell
             for task, cell in zip(tasks, cells, strict=True)
         ]
-        of_five, of_six = _measured_average(averages[key][1], cells[:5]), _measured_average(averages[key][0], cells[:6])
+        of_five, of_six = (
+            _measured_average(value, there, key in like)
+            for value, there, like in zip(averages[key][1::-1], (cells[:5], cells[:6]), average_like_best, strict=True)
+        )
         beside = (
             replace(_average_cell(wins.get(key), 1), ranked=key in covered),
             parameters_cell(chosen, key, place),
@@ -200,15 +207,19 @@ def _speed_place(chosen: SelectedRecords) -> SpeedPlace | None:
     return speed_place(chosen, chosen.rows("published") or chosen.rows("settings"))
 
 
-def _measured_average(value: float | None, cells: Sequence[Cell]) -> Cell:
-    """Return the average of these cells, with its difference to that of the published numbers where each has one."""
+def _measured_average(value: float | None, cells: Sequence[Cell], like_best: bool) -> Cell:
+    """Return the average of these cells, with its difference to that of the published numbers where each has one.
+
+    One that is `like_best` gets the mark a.
+    """
     if value is None:
         return Cell(ABSENT)
     differences = [cell.accuracy.difference if cell.accuracy else None for cell in cells]
     known = [found for found in differences if found is not None]
     difference = fmean(known) if len(known) == len(cells) else None
     note = "" if difference is None else f"Δ {signed(difference, 2)}"
-    return Cell(f"{value:.2f}", value, note=note, accuracy=Accuracy(value, difference=difference))
+    marks = "a" if like_best else ""
+    return Cell(f"{value:.2f}", value, marks=marks, note=note, accuracy=Accuracy(value, difference=difference))
 
 
 def _reduced_rows(chosen: SelectedRecords, tasks: Sequence[str]) -> list[tuple[Cell, ...]]:
