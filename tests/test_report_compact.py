@@ -3,6 +3,7 @@
 import io
 import re
 import shutil
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -45,10 +46,12 @@ def rows_of(table, block="published recipes"):
     return {row[0].text: row for found in table.blocks if block in found.title for row in found.rows}
 
 
-def printed(folder, tmp_path, *, width=120, encoding="utf-8", **options):
-    """What the report prints, and the report."""
+def printed(folder, tmp_path, *, width=120, encoding="utf-8", terminal=False, **options):
+    """What the report prints, to a file or to a terminal, and the report."""
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    made = report(folder, tmp_path, pictures=False, console=Console(width=width, file=out), **options)
+    color = "standard" if terminal else None
+    console = Console(width=width, file=out, force_terminal=terminal, color_system=color)
+    made = report(folder, tmp_path, pictures=False, console=console, **options)
     out.seek(0)
     return out.read(), made
 
@@ -138,7 +141,7 @@ def test_rows_with_other_settings_are_counted_but_for_those_that_are_asked_for(f
         write_record(results, train_record("s5", digest=f"c{i:011d}", **lr))
     text, made = printed(results, tmp_path / "out")
     assert "[lr=" not in text + made.files["leaderboard.tex"]
-    assert "80 rows with other settings not shown; lra-bench report accuracy and appendix.tex" in " ".join(text.split())
+    assert "80 rows with other settings not shown; report accuracy and appendix.tex" in " ".join(text.split())
     labels = [row[0].text for row in made.table("accuracy-paper").blocks[1].rows]
     assert len(labels) == 80
     assert max(map(len, labels)) == len("S5 [lr=0.001079]")
@@ -165,8 +168,24 @@ def test_a_terminal_shows_one_compact_table(folder, tmp_path, width, encoding):
     assert "?" not in text
     assert ("Ex/s" in text) == (width == 200)
     assert "Throughput" not in text
-    assert "`lra-bench report PART`" in text
+    assert re.search(r"`lra-bench\s+report\s+--results-dir\s", text)
     assert len(lines) < 45
+
+
+def test_commands_name_the_folder_that_is_not_the_default_one(folder, tmp_path, monkeypatch):
+    assert f"`lra-bench report --results-dir {folder} PART`" in " ".join(
+        printed(folder, tmp_path, width=900)[0].split()
+    )
+    shutil.copytree(folder, tmp_path / "here" / "results")
+    monkeypatch.chdir(tmp_path / "here")
+    assert "`lra-bench report PART`" in printed(Path("results"), tmp_path, width=900)[0]
+
+
+@pytest.mark.parametrize("part", [None, "accuracy", "speed"])
+def test_notes_on_bold_numbers_are_there_only_where_some_are_bold(folder, tmp_path, part):
+    assert "bold" not in printed(folder, tmp_path, part=part)[0]
+    assert "\x1b[1m" in (shown := printed(folder, tmp_path, part=part, terminal=True)[0])
+    assert "Best bold" in shown
 
 
 def test_parts_by_name_and_verbose(folder, tmp_path):

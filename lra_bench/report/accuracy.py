@@ -34,7 +34,7 @@ from lra_bench.report.standing import (
     win_rates,
 )
 from lra_bench.report.statistics import summarize
-from lra_bench.report.table import ABSENT, Accuracy, Block, Cell, Column, Rank, Table, ranks, signed
+from lra_bench.report.table import ABSENT, STYLES, Accuracy, Block, Cell, Column, Rank, Table, ranks, signed
 from lra_bench.spec import DataInfo
 
 FIVE = LRA[:5]
@@ -56,7 +56,7 @@ SEEDS = (
     "task. A seed that failed in whatever way counts as the majority class, in means, averages and ranks; where some "
     "did, the median of those that solved the task stands beside the mean."
 )
-RANKS = "Best bold, second underlined, among the rows measured here with published recipes."
+RANKS = f"{STYLES}, among the rows measured here with published recipes."
 DIFFERENCE = "Δ: the mean minus the published number of the recipe, in points."
 ORDER = (
     f"Rows by family ({', '.join(FAMILIES)}), then by Avg(6), Avg(5) and wins: the share of comparisons with the "

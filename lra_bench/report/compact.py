@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from lra_bench.report.published import SCALING
-from lra_bench.report.table import Block, Cell, Column, Table, signed
+from lra_bench.report.table import STYLES, Block, Cell, Column, Table, signed
 from lra_bench.spec import unknown
 
 SELECTED = (
@@ -38,9 +38,9 @@ WINS = (
 ALSO_HIDDEN = (
     "Ranks, wins and the mark a are among all {} rows measured here with published recipes, also those not shown."
 )
-RANKS = "Best bold, second underlined, of the rows measured here with published recipes."
+RANKS = f"{STYLES}, of the rows measured here with published recipes."
 QUOTED = "Quoted rows were not measured here."
-NOT_SHOWN = "with other settings not shown; lra-bench report accuracy and appendix.tex have all, --rows chooses some."
+NOT_SHOWN = "with other settings not shown; report accuracy and appendix.tex have all, --rows chooses some."
 
 MOST_SETTINGS = 10
 """The most rows with other settings that are shown where nothing with a published recipe was measured."""

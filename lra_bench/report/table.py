@@ -56,6 +56,9 @@ MARKS = {
 }
 """The meaning of each footnote letter, the same in every table."""
 
+STYLES = "Best bold, second underlined"
+"""How notes on ranks begin. A terminal that shows neither leaves these notes out."""
+
 ABSENT = "–"
 """The text of a cell that has no value."""
 
