@@ -344,6 +344,17 @@ def test_check_notices_every_change(tmp_path):
         report(results, out, check=True)
 
 
+def test_check_takes_the_columns_and_rows_that_the_files_were_made_with(tmp_path):
+    results, out = tmp_path / "results", tmp_path / "out"
+    write(results, train_record("s5"), train_record("s4"))
+    chosen = {"columns": ["listops"], "rows": ["S5"]}
+    report_(results, out, **chosen)
+    report(results, out, check=True, **chosen)
+    with pytest.raises(WorkError, match=r"leaderboard\.tex differs\. Give --check the --columns and --rows") as error:
+        report(results, out, check=True)
+    assert f"`lra-bench report --results-dir {results} --out {out}`" in str(error.value)
+
+
 def test_no_jax_is_imported():
     code = "import sys, lra_bench.report, lra_bench.records.validate; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

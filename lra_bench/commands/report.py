@@ -62,7 +62,12 @@ def report(
         bool, typer.Option("--pictures/--no-pictures", help="Draw the figures. This needs the extra `plots`.")
     ] = True,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing, and fail if the tables or the figures are out of date.")
+        bool,
+        typer.Option(
+            "--check",
+            help="Write nothing, and fail if the tables or the figures are out of date. Where they were made with "
+            "--columns or --rows, give the same ones.",
+        ),
     ] = False,
     site: Annotated[
         Path | None,

@@ -58,7 +58,7 @@ def print_report(
     Without accuracies the first main table that has measured rows stands for it; without any, quoted rows and what to
     type next.
     """
-    command = _command(results_dir)
+    command = report_command(results_dir)
     there = {table.name: table for table in tables}
     main = [there[name] for name in tables_with("terminal") if name in there and there[name].measured]
     measured = [table for table in main if table.name != "left-out"]
@@ -85,10 +85,10 @@ def print_report(
         _say_what_else(there, console, command)
 
 
-def _command(results_dir: Path) -> str:
-    """Return the command that makes the report of this folder."""
+def report_command(results_dir: Path, out_dir: Path | None = None) -> str:
+    """Return the command that makes the report of this folder, and writes it into another one if it is named."""
     place = [] if results_dir.resolve() == default_results_dir().resolve() else ["--results-dir", str(results_dir)]
-    return shlex.join(["lra-bench", "report", *place])
+    return shlex.join(["lra-bench", "report", *place, *(["--out", str(out_dir)] if out_dir else [])])
 
 
 def _say_what_else(there: dict[str, Table], console: Console, command: str) -> None:
