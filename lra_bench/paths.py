@@ -40,6 +40,17 @@ def runs_folder() -> Path:
     return home() / "runs"
 
 
+def default_results_dir() -> Path:
+    """Return the folder of result records where no command line names another.
+
+    It is `results` in the working directory, but `results` in `home()` in the clone of lra-bench: runs of a user there
+    never enter the records that are committed.
+    """
+    committed = Path(__file__).resolve().parent.parent / "results"
+    here = Path("results")
+    return home() / "results" if (committed / "README.md").exists() and here.resolve() == committed else here
+
+
 _temporary_cache: list[Path] = []
 
 

@@ -161,6 +161,38 @@ def test_a_failed_cell_is_never_best(tmp_path):
     assert [(found.text[0], found.rank) for found in cells] == [("✗", ""), ("✗", "")]
 
 
+def test_wins_are_ranked_among_rows_with_as_many_tasks_only(tmp_path):
+    records = [
+        train_record(model, task, test=base + 0.3 * (task != "listops"))
+        for model, base in (("s4", 0.60), ("s5", 0.62), ("lru", 0.58))
+        for task in LRA
+    ]
+    made = report_(write(tmp_path, *records, train_record("s5_ptd", test=0.64), train_record("s4d", test=0.61)))
+    table = made.table("accuracy-paper")
+    wins = {model: cell(table, "published recipes", model, "Wins") for model in ("S5-PTD", "S5", "S4", "LRU")}
+    assert wins["S5-PTD"].text == "100.0", "it wins all comparisons, on one task"
+    assert {model: found.rank for model, found in wins.items()} == {
+        "S5-PTD": "", "S5": "best", "S4": "second", "LRU": "",
+    }  # fmt: skip
+    assert cell(table, "published recipes", "S5-PTD", "ListOps").rank == "best"
+
+
+def test_an_average_that_cannot_be_told_apart_from_the_best_is_marked(tmp_path):
+    # On Path-X S5 and S4 vary much more than they differ, and the LRU is worse on every task.
+    bases, spreads = {"s4": 0.600, "s5": 0.605, "lru": 0.5}, {"s4": 0.12, "s5": 0.1, "lru": 0.001}
+    for model, base in bases.items():
+        for task in LRA:
+            spread = spreads[model] if task == "pathx" else 0.001
+            write(tmp_path, *(train_record(model, task, s, base + 0.2 + spread * (s - 1)) for s in range(3)))
+    table = report_(tmp_path).table("accuracy-paper")
+    assert [cell(table, "published recipes", model, "Avg(6)").rank for model in ("S5", "S4")] == ["best", "second"]
+    marks = {m: cell(table, "published recipes", m, "Avg(6)").marks for m in ("S5", "S4", "LRU")}
+    assert marks == {"S5": "", "S4": "a", "LRU": ""}
+    write(tmp_path, train_record("s5_ptd", "listops"), *(train_record("s5_ptd", task, 0, 0.6) for task in LRA[1:]))
+    single = cell(report_(tmp_path).table("accuracy-paper"), "published recipes", "S5-PTD", "Avg(6)")
+    assert single.marks == "a", "one seed never can"
+
+
 def test_text_chosen_on_test_and_on_held_out_data_never_share_a_column(tmp_path):
     made = report_(
         write(
@@ -310,6 +342,17 @@ def test_check_notices_every_change(tmp_path):
     write(results, train_record("s5", seed=1, test=0.7))
     with pytest.raises(WorkError, match=r"leaderboard.md differs"):
         report(results, out, check=True)
+
+
+def test_check_takes_the_columns_and_rows_that_the_files_were_made_with(tmp_path):
+    results, out = tmp_path / "results", tmp_path / "out"
+    write(results, train_record("s5"), train_record("s4"))
+    chosen = {"columns": ["listops"], "rows": ["S5"]}
+    report_(results, out, **chosen)
+    report(results, out, check=True, **chosen)
+    with pytest.raises(WorkError, match=r"leaderboard\.tex differs\. Give --check the --columns and --rows") as error:
+        report(results, out, check=True)
+    assert f"`lra-bench report --results-dir {results} --out {out}`" in str(error.value)
 
 
 def test_no_jax_is_imported():

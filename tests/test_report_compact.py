@@ -2,6 +2,8 @@
 
 import io
 import re
+import shutil
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -11,7 +13,7 @@ from lra_bench.commands.report import Part
 from lra_bench.errors import UserError
 from lra_bench.records.files import write_record
 from lra_bench.report import report
-from lra_bench.report.compact import SELECTED
+from lra_bench.report.compact import DIFFERENCE_LABEL, SELECTED
 from lra_bench.report.published import published
 from lra_bench.report.select import LRA
 from lra_bench.report.table import PARTS, Accuracy, signed
@@ -44,10 +46,12 @@ def rows_of(table, block="published recipes"):
     return {row[0].text: row for found in table.blocks if block in found.title for row in found.rows}
 
 
-def printed(folder, tmp_path, *, width=120, encoding="utf-8", **options):
-    """What the report prints, and the report."""
+def printed(folder, tmp_path, *, width=120, encoding="utf-8", terminal=False, **options):
+    """What the report prints, to a file or to a terminal, and the report."""
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    made = report(folder, tmp_path, pictures=False, console=Console(width=width, file=out), **options)
+    color = "standard" if terminal else None
+    console = Console(width=width, file=out, force_terminal=terminal, color_system=color)
+    made = report(folder, tmp_path, pictures=False, console=console, **options)
     out.seek(0)
     return out.read(), made
 
@@ -102,6 +106,58 @@ def test_columns_and_rows_in_the_order_that_is_asked_for(folder, tmp_path):
             report(folder, tmp_path, pictures=False, **wrong)
 
 
+def test_the_notes_say_how_many_seeds_a_cell_is_of(folder, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(folder, results)
+    assert "over 2 to 3 seeds." in report(results, tmp_path / "out", pictures=False).compact.notes[0]
+    write_record(results, train_record("s5_ptd", "image", 0, 0.86))
+    made = report(results, tmp_path / "out", pictures=False)
+    said = "mean ± standard deviation over 2 to 3 seeds; without ± or k/n, of one seed."
+    assert said in made.compact.notes[0]
+    for name in ("leaderboard.tex", "appendix.tex"):
+        assert said.replace("±", r"$\pm$") in made.files[name]
+    narrow, _ = printed(results, tmp_path / "out", width=80)
+    assert "mean over 1 to 3 seeds." in " ".join(narrow.split()), "no deviations, no ±"
+
+
+def test_the_notes_of_single_seeds_name_no_deviation(tmp_path):
+    write_record(tmp_path, train_record("s5"))
+    assert report(tmp_path, tmp_path / "out", pictures=False).compact.notes[0] == "Test accuracy in %, of one seed."
+
+
+def test_the_notes_say_that_ranks_are_also_among_rows_not_shown(folder, tmp_path):
+    note = "among all 3 rows measured here with published recipes, also those not shown"
+    for rows, said in ((["S4", "Transformer"], True), (["S4", "S5", "Transformer"], False), ([], False)):
+        made = report(folder, tmp_path, pictures=False, rows=rows)
+        assert any(note in found for found in made.compact.notes) == said, rows
+        assert (note in made.files["leaderboard.tex"]) == said
+
+
+def test_rows_with_other_settings_are_counted_but_for_those_that_are_asked_for(folder, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(folder, results)
+    for i in range(80):
+        lr = {"published_recipe": False, "overrides": {"lr": 0.001 + 0.0000009999999999999 * i}}
+        write_record(results, train_record("s5", digest=f"c{i:011d}", **lr))
+    text, made = printed(results, tmp_path / "out")
+    assert "[lr=" not in text + made.files["leaderboard.tex"]
+    assert "80 rows with other settings not shown; report accuracy and appendix.tex" in " ".join(text.split())
+    labels = [row[0].text for row in made.table("accuracy-paper").blocks[1].rows]
+    assert len(labels) == 80
+    assert max(map(len, labels)) == len("S5 [lr=0.001079]")
+    asked = report(results, tmp_path / "out", pictures=False, rows=["S5 [lr=0.001079]"])
+    assert next(row[0].text for row in asked.compact.blocks[0].rows) == "S5 [lr=0.001079]"
+    assert not any("not shown" in note for note in asked.compact.notes)
+
+
+def test_settings_that_differ_in_the_seventh_digit_are_two_rows(tmp_path):
+    for digest, lr in (("a" * 12, 0.00128), ("b" * 12, 0.0012800001)):
+        made = train_record("s5", test=0.6, digest=digest, published_recipe=False, overrides={"lr": lr})
+        write_record(tmp_path, made)
+    rows = report(tmp_path, tmp_path / "out", pictures=False).compact.blocks[0].rows
+    assert [row[0].text for row in rows if row[0].text != DIFFERENCE_LABEL] == ["S5 [lr=0.00128]"] * 2
+
+
 @pytest.mark.parametrize(("width", "encoding"), [(80, "utf-8"), (200, "utf-8"), (80, "ascii"), (200, "ascii")])
 def test_a_terminal_shows_one_compact_table(folder, tmp_path, width, encoding):
     text, _ = printed(folder, tmp_path, width=width, encoding=encoding)
@@ -112,8 +168,24 @@ def test_a_terminal_shows_one_compact_table(folder, tmp_path, width, encoding):
     assert "?" not in text
     assert ("Ex/s" in text) == (width == 200)
     assert "Throughput" not in text
-    assert "`lra-bench report PART`" in text
+    assert re.search(r"`lra-bench\s+report\s+--results-dir\s", text)
     assert len(lines) < 45
+
+
+def test_commands_name_the_folder_that_is_not_the_default_one(folder, tmp_path, monkeypatch):
+    assert f"`lra-bench report --results-dir {folder} PART`" in " ".join(
+        printed(folder, tmp_path, width=900)[0].split()
+    )
+    shutil.copytree(folder, tmp_path / "here" / "results")
+    monkeypatch.chdir(tmp_path / "here")
+    assert "`lra-bench report PART`" in printed(Path("results"), tmp_path, width=900)[0]
+
+
+@pytest.mark.parametrize("part", [None, "accuracy", "speed"])
+def test_notes_on_bold_numbers_are_there_only_where_some_are_bold(folder, tmp_path, part):
+    assert "bold" not in printed(folder, tmp_path, part=part)[0]
+    assert "\x1b[1m" in (shown := printed(folder, tmp_path, part=part, terminal=True)[0])
+    assert "Best bold" in shown
 
 
 def test_parts_by_name_and_verbose(folder, tmp_path):

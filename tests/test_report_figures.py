@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
+from rich.console import Console
 
 from lra_bench.errors import WorkError
 from lra_bench.records.files import write_record
-from lra_bench.report import report
+from lra_bench.report import OLD_FIGURES, report
 from lra_bench.report.drawing import COLORS, DARK, FEATURED, LIGHT, Picture, darken, panels, styles, thinned
 from lra_bench.report.figures import pictures
 from lra_bench.report.select import Loaded, select_records
@@ -92,12 +93,17 @@ def test_check_finds_figures_that_are_out_of_date_and_draws_none(tmp_path, monke
 
     monkeypatch.setattr("lra_bench.report.figures.render", never)
     report(results, out, check=True)
+    said = io.StringIO()
+    report(results, out, pictures=False, console=Console(file=said, width=400))
+    assert OLD_FIGURES not in said.getvalue(), "they are up to date"
+    report(results, out, check=True)
     (out / "figures" / "old.svg").write_text("<svg/>")
     (out / "figures" / "seeds.png").unlink()
     with pytest.raises(WorkError, match=r"seeds\.png is missing; figures/old\.svg has no records\."):
         report(results, out, check=True)
     write_record(results, train_record("s5", seed=2))
-    report(results, out, pictures=False)
+    report(results, out, pictures=False, console=Console(file=said, width=400))
+    assert said.getvalue().count(OLD_FIGURES) == 1
     with pytest.raises(WorkError, match=r"give: figures/accuracy.*svg was drawn from other records or by other code"):
         report(results, out, check=True)
     report(results, out, check=True, pictures=False)

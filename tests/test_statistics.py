@@ -8,7 +8,14 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lra_bench.report.statistics import difference_interval, mean_interval, shares_differ, summarize, wilson
+from lra_bench.report.statistics import (
+    average_difference_interval,
+    difference_interval,
+    mean_interval,
+    shares_differ,
+    summarize,
+    wilson,
+)
 
 ACCURACIES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
@@ -107,3 +114,27 @@ def test_the_test_sets_noise_is_in_a_difference():
     """Two points apart on ListOps' 2,000 examples, without any spread over seeds, is no difference; ten are one."""
     assert difference_interval([0.62] * 5, [0.60] * 5, 2000).holds_zero
     assert not difference_interval([0.62] * 5, [0.52] * 5, 2000).holds_zero
+
+
+def test_the_interval_of_averages_covers_what_it_says():
+    """Six tasks of three seeds, one with a spread ten times that of the others; the true difference is zero."""
+    rng, spreads, n_test, trials = np.random.default_rng(0), [0.004] * 5 + [0.04], [2000] * 5 + [20_000], 1000
+    covered = 0
+    for _ in range(trials):
+        runs = [
+            [
+                rng.binomial(n, 0.7) / n + spread * rng.standard_normal(3)
+                for n, spread in zip(n_test, spreads, strict=True)
+            ]
+            for _ in range(2)
+        ]
+        covered += average_difference_interval(*runs, n_test).holds_zero
+    assert covered / trials > 0.935
+
+
+def test_the_average_of_one_task_is_the_task():
+    a, b = [0.60, 0.62, 0.61], [0.55, 0.58]
+    assert average_difference_interval([a], [b], [2000]) == difference_interval(a, b, 2000)
+    twice = average_difference_interval([a, a], [b, b], [2000] * 2)
+    assert twice.high - twice.low < 0.75 * (difference_interval(a, b, 2000).high - difference_interval(a, b, 2000).low)
+    assert average_difference_interval([a, [0.6]], [b, b], [2000] * 2) is None

@@ -58,18 +58,10 @@ PROTOCOL_HELP = "Tokens and splits as in S4 and S5 (s4), or as in the LRA paper 
 
 
 def chosen_results_dir(asked: Path | None) -> Path:
-    """The folder of result records that was asked for, or else the default one.
+    """The folder of result records that was asked for, or else the default one."""
+    from lra_bench.paths import default_results_dir
 
-    Runs of a user in the clone of lra-bench never enter the records that are committed there.
-    """
-    import lra_bench
-    from lra_bench.paths import home
-
-    if asked is not None:
-        return asked
-    committed = Path(lra_bench.__file__).resolve().parent.parent / "results"
-    here = Path("results")
-    return home() / "results" if (committed / "README.md").exists() and here.resolve() == committed else here
+    return default_results_dir() if asked is None else asked
 
 
 def wide_console(stderr: bool = False) -> Console:

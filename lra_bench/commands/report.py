@@ -51,7 +51,7 @@ def report(
             "--rows",
             metavar="NAME",
             help="A row of the compact accuracy table, measured or quoted, by the name it has there, as in --rows "
-            "S5-PTD. May be repeated.",
+            "S5-PTD. May be repeated. Rows with other settings are shown only where they are named.",
         ),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print every main table in full.")] = False,
@@ -62,7 +62,12 @@ def report(
         bool, typer.Option("--pictures/--no-pictures", help="Draw the figures. This needs the extra `plots`.")
     ] = True,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing, and fail if the tables or the figures are out of date.")
+        bool,
+        typer.Option(
+            "--check",
+            help="Write nothing, and fail if the tables or the figures are out of date. Where they were made with "
+            "--columns or --rows, give the same ones.",
+        ),
     ] = False,
     site: Annotated[
         Path | None,

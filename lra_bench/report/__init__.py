@@ -29,12 +29,16 @@ from lra_bench.report.select import LeftOut, Loaded, SelectedRecords, load, sele
 from lra_bench.report.speed import throughput_table, training_speed_table
 from lra_bench.report.stamp import outdated, stamp_of
 from lra_bench.report.table import Table, tables_with
-from lra_bench.report.terminal import print_report
+from lra_bench.report.terminal import print_report, report_command
 from lra_bench.spec import Protocol
 
 __all__ = ["Report", "report", "tables_of"]
 
 GENERATED = "Made by `lra-bench report` from the records in this folder; do not edit."
+
+OLD_FIGURES = (
+    "figures/ was not drawn anew: it is of other records or other code. Remove it, or draw it with --pictures."
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,9 @@ def report(
     drawing = pictures and not check and have_matplotlib()
     made = tables_of(loaded, unreadable, protocol=protocol, pictures=drawing, columns=columns, rows=rows)
     if check:
-        _compare(made.files, folder, _outdated_figures(loaded, protocol, folder) if pictures else [])
+        wrong = _differences(made.files, folder)
+        wrong += _outdated_figures(loaded, protocol, folder) if pictures else []
+        _refuse(wrong, folder, report_command(results_dir, out_dir))
     else:
         _refuse_to_replace(folder / "README.md")
         for name, content in made.files.items():
@@ -94,6 +100,9 @@ def report(
         print_report(made.tables, made.compact, console, results_dir, part=part, verbose=verbose)
         if pictures and not check and not have_matplotlib():
             console.print("No pictures: matplotlib is not installed; `pip install matplotlib` brings it.", markup=False)
+        left = not drawing and not check and (folder / "figures").is_dir()
+        if left and _outdated_figures(loaded, protocol, folder):
+            console.print(OLD_FIGURES, markup=False)
     return made
 
 
@@ -206,12 +215,9 @@ def _outdated_figures(loaded: Sequence[Loaded], protocol: Protocol, folder: Path
     return outdated(drawings(chosen, loaded), stamp_of(chosen, loaded), folder)
 
 
-def _compare(files: dict[str, str | bytes], folder: Path, wrong_figures: list[str]) -> None:
-    """Compare the files in `folder` with `files`.
-
-    Raises WorkError with the names of those that differ, are missing, or belong to a table without rows, and with what
-    is wrong with the figures.
-    """
+def _differences(files: dict[str, str | bytes], folder: Path) -> list[str]:
+    """Return the names of the files in `folder` that differ from `files`, are missing, or are of a table without rows,
+    and what is wrong with each."""
     wrong = []
     for name, content in files.items():
         path = folder / name
@@ -225,9 +231,14 @@ def _compare(files: dict[str, str | bytes], folder: Path, wrong_figures: list[st
         elif found != content:
             wrong.append(f"{name} differs")
     without_rows = [f"{name}.csv" for name in tables_with("csv") if f"{name}.csv" not in files]
-    wrong += [f"{name} has no records" for name in without_rows if (folder / name).exists()]
-    wrong += wrong_figures
-    if wrong:
-        raise WorkError(
-            f"The files in {folder} are not what its records give: {'; '.join(wrong)}. Run `lra-bench report`."
-        )
+    return wrong + [f"{name} has no records" for name in without_rows if (folder / name).exists()]
+
+
+def _refuse(wrong: Sequence[str], folder: Path, command: str) -> None:
+    """Raise WorkError with what is wrong with the files in `folder` and the command that makes them, if anything is."""
+    if not wrong:
+        return
+    advice = f"Run `{command}`."
+    if list(wrong) == ["leaderboard.tex differs"]:
+        advice = f"Give --check the --columns and --rows that it was made with, or run `{command}`."
+    raise WorkError(f"The files in {folder} are not what its records give: {'; '.join(wrong)}. {advice}")

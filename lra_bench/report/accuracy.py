@@ -24,6 +24,8 @@ from lra_bench.report.select import (
 )
 from lra_bench.report.standing import (
     SpeedPlace,
+    averages_like_the_best,
+    best_covered,
     length_of,
     parameters_cell,
     row_order,
@@ -32,7 +34,7 @@ from lra_bench.report.standing import (
     win_rates,
 )
 from lra_bench.report.statistics import summarize
-from lra_bench.report.table import ABSENT, Accuracy, Block, Cell, Column, Rank, Table, ranks
+from lra_bench.report.table import ABSENT, STYLES, Accuracy, Block, Cell, Column, Rank, Table, ranks
 from lra_bench.spec import STATUS_MEANINGS, DataInfo, with_meaning
 
 FIVE = LRA[:5]
@@ -41,7 +43,8 @@ FIVE = LRA[:5]
 AVERAGES = (
     "Avg(5) is the mean of the five tasks without Path-X (LRA paper), Avg(6) of all six (state space papers); each is "
     "given only where all its tasks are. A failed task (✗: no seed solved it) counts as the majority class; a quoted "
-    "one as chance, 50 where there are two classes."
+    "one as chance, 50 where there are two classes. The standard error of an average "
+    "is that of its cells, taken as independent."
 )
 SELECTIONS: dict[SelectionProtocol, str] = {
     "paper": "Selection protocol: paper. The checkpoint is the best on validation data; on Text, which has none as "
@@ -54,7 +57,7 @@ SEEDS = (
     "task. A seed that failed in whatever way counts as the majority class, in means, averages and ranks; where some "
     "did, the median of those that solved the task stands beside the mean."
 )
-RANKS = "Best bold, second underlined, among the rows measured here with published recipes."
+RANKS = f"{STYLES}, among the rows measured here with published recipes."
 DIFFERENCE = (
     "Δ: the mean minus the published number of the recipe, in points. Letters behind it are those of that number: "
     f"{'; '.join(map(with_meaning, STATUS_MEANINGS))}."
@@ -62,7 +65,8 @@ DIFFERENCE = (
 ORDER = (
     f"Rows by family ({', '.join(FAMILIES)}), then by Avg(6), Avg(5) and wins: the share of comparisons with the "
     "other rows measured here with published recipes, on each of the six tasks that both have, in which the row's mean "
-    "is the higher one (Borda count); it is there also where cells are missing."
+    "is the higher one (Borda count); it is there also where cells are missing, and ranked among the rows with all "
+    "tasks that the row with most tasks has."
 )
 QUOTED = "Quoted rows were not measured here; a standard deviation is the paper's. They are not ranked."
 
@@ -91,7 +95,7 @@ def accuracy_table(chosen: SelectedRecords, cells: Sequence[CellStatistics]) -> 
         ),
         (
             Block("Measured here, published recipes", tuple(_ranked(measured, len(tasks) + 3))),
-            Block("Measured here, other settings (not ranked)", tuple(_rows(chosen, "settings", tasks))),
+            Block("Measured here, other settings (not ranked)", tuple(_rows(chosen, "settings", tasks)), settings=True),
             Block("Quoted from papers, not measured here (not ranked)", _quoted_rows(tasks), True, QUOTED),
         ),
         (
@@ -170,10 +174,13 @@ def _rows(
     tasks: Sequence[str],
     like_best: frozenset[tuple[RowKey, str]] = frozenset(),
 ) -> list[tuple[Cell, ...]]:
-    """Return the measured rows of a section, unranked. The cells `like_best` get the mark a."""
+    """Return the measured rows of a section, unranked. Cells `like_best`, and averages by that rule, get the mark a."""
     rows = []
     keys, place = chosen.rows(section), _speed_place(chosen)
-    wins = win_rates(chosen, keys) if section == "published" else {}
+    wins, covered = (win_rates(chosen, keys) if section == "published" else {}), best_covered(chosen, keys)
+    average_like_best = [
+        averages_like_the_best(chosen, keys, group) if section == "published" else set() for group in (FIVE, LRA)
+    ]
     averages = {key: (average(chosen, key, LRA), average(chosen, key, FIVE), wins.get(key)) for key in keys}
     for key in sorted(keys, key=lambda key: (row_order(family_place(key.model), averages[key]), key)):
         cells = [
@@ -183,9 +190,12 @@ def _rows(
             replace(cell, marks=f"a{cell.marks}") if (key, task) in like_best else cell
             for task, cell in zip(tasks, cells, strict=True)
         ]
-        of_five, of_six = _measured_average(averages[key][1], cells[:5]), _measured_average(averages[key][0], cells[:6])
+        of_five, of_six = (
+            _measured_average(value, there, key in like)
+            for value, there, like in zip(averages[key][1::-1], (cells[:5], cells[:6]), average_like_best, strict=True)
+        )
         beside = (
-            _average_cell(wins.get(key), 1),
+            replace(_average_cell(wins.get(key), 1), ranked=key in covered),
             parameters_cell(chosen, key, place),
             speed_cell(chosen, key, place),
             Cell(_source(chosen, key)),
@@ -199,17 +209,21 @@ def _speed_place(chosen: SelectedRecords) -> SpeedPlace | None:
     return speed_place(chosen, chosen.rows("published") or chosen.rows("settings"))
 
 
-def _measured_average(value: float | None, cells: Sequence[Cell]) -> Cell:
-    """Return the average of these cells, with its difference to that of the published numbers where each has one."""
+def _measured_average(value: float | None, cells: Sequence[Cell], like_best: bool) -> Cell:
+    """Return the average of these cells, with its difference to that of the published numbers where each has one.
+
+    One that is `like_best` gets the mark a.
+    """
     if value is None:
         return Cell(ABSENT)
     differences = [cell.accuracy.difference if cell.accuracy else None for cell in cells]
     known = [found for found in differences if found is not None]
     difference = fmean(known) if len(known) == len(cells) else None
     letters = {mark for cell in cells if cell.accuracy for mark in cell.accuracy.difference_marks}
-    marks = "" if difference is None else "".join(sorted(letters))
-    accuracy = Accuracy(value, difference=difference, difference_marks=marks)
-    return Cell(f"{value:.2f}", value, note=accuracy.note, accuracy=accuracy)
+    accuracy = Accuracy(
+        value, difference=difference, difference_marks="" if difference is None else "".join(sorted(letters))
+    )
+    return Cell(f"{value:.2f}", value, marks="a" if like_best else "", note=accuracy.note, accuracy=accuracy)
 
 
 def _reduced_rows(chosen: SelectedRecords, tasks: Sequence[str]) -> list[tuple[Cell, ...]]:
@@ -264,7 +278,7 @@ def _ranked(rows: Sequence[tuple[Cell, ...]], last: int) -> list[tuple[Cell, ...
         if i > last:
             columns.append(list(column))
             continue
-        values = [None if cell.text.startswith("✗") else cell.value for cell in column]
+        values = [None if cell.text.startswith("✗") or not cell.ranked else cell.value for cell in column]
         columns.append([_with_rank(cell, rank) for cell, rank in zip(column, ranks(values), strict=True)])
     return list(zip(*columns, strict=True))
 

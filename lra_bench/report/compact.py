@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from lra_bench.report.published import SCALING
-from lra_bench.report.table import Block, Cell, Column, Table, signed
+from lra_bench.report.table import STYLES, Block, Cell, Column, Table, signed
 from lra_bench.spec import unknown
 
 SELECTED = (
@@ -29,19 +29,29 @@ BESIDE = ("wins", "parameters", "speed")
 
 TITLE = "Long Range Arena"
 DEVIATION = " ± standard deviation"
-SEEDS = f"Test accuracy in %, mean{DEVIATION} over seeds."
 FAILED = "k/n: only k of n seeds solved the task; one that failed in whatever way counts as the majority class."
 DELTA = "Δ: the mean minus the published number of the recipe."
-WINS = "Wins: the share of comparisons with the other rows, on each task that both have, that the row wins."
-RANKS = "Best bold, second underlined, of the rows measured here with published recipes."
+WINS = (
+    "Wins: the share of comparisons with the other rows, on each task that both have, that the row wins; ranked among "
+    "the rows with all tasks that the row with most tasks has."
+)
+ALSO_HIDDEN = (
+    "Ranks, wins and the mark a are among all {} rows measured here with published recipes, also those not shown."
+)
+RANKS = f"{STYLES}, of the rows measured here with published recipes."
 QUOTED = "Quoted rows were not measured here."
+NOT_SHOWN = "with other settings not shown; report accuracy and appendix.tex have all, --rows chooses some."
+
+MOST_SETTINGS = 10
+"""The most rows with other settings that are shown where nothing with a published recipe was measured."""
 
 
 def compact_table(table: Table, columns: Sequence[str] = (), rows: Sequence[str] = ()) -> Table:
     """Return the compact form of an accuracy table with these columns and rows, in the order in which they are named.
 
-    By default it has the columns that say something, all measured rows and the quoted rows `SELECTED`. A name of a row
-    chooses the rows of that name in every block. Raises UserError with the legal names for one that is unknown.
+    By default it has the columns that say something, the rows measured with published recipes and the quoted rows
+    `SELECTED`. Where no published recipe was measured, the first rows with other settings stand for them. A name of a
+    row chooses the rows of that name in every block. Raises UserError with the legal names for one that is unknown.
     """
     named = {column.name: i for i, column in enumerate(table.columns) if column.name}
     for name in columns:
@@ -51,11 +61,30 @@ def compact_table(table: Table, columns: Sequence[str] = (), rows: Sequence[str]
     kept = [0, *(named[name] for name in columns or _default_columns(blocks, named) if name != DIFFERENCE)]
     beside = {named[name] for name in BESIDE}
     with_differences = not columns or DIFFERENCE in columns
+    hidden = _hidden(table.blocks, blocks, bool(rows))
     blocks = [_compact_block(block, kept, beside, with_differences) for block in blocks]
     shared = _shared_marks(blocks, len(kept))
     blocks = [block if block.quoted else _without_marks(block, shared) for block in blocks]
     heads = [replace(table.columns[i], marks=marks) for i, marks in zip(kept, shared, strict=True)]
-    return Table("compact", TITLE, tuple(heads), tuple(blocks), tuple(_notes(table, heads, blocks)))
+    return Table("compact", TITLE, tuple(heads), tuple(blocks), (*_notes(table, heads, blocks), *hidden))
+
+
+def seeds_note(blocks: Iterable[Block], deviations: bool = True) -> str:
+    """Return the note on the numbers: how many seeds the measured cells are of, and which ones are of a single seed.
+
+    The tables show `deviations` or not. Quoted rows have those of the papers, which do not always name their seeds.
+    """
+    measured = [row for block in blocks if not block.quoted for row in block.rows]
+    counts = sorted({cell.accuracy.seeds for row in measured for cell in row if cell.accuracy and cell.runs})
+    spread = DEVIATION if deviations else ""
+    if counts == [1]:
+        return "Test accuracy in %, of one seed."
+    several = [count for count in counts if count > 1] if deviations else counts
+    single = "; without ± or k/n, of one seed" if deviations and 1 in counts else ""
+    if not several:
+        return f"Test accuracy in %, mean{spread} over seeds."
+    span = f"{several[0]}" if len(several) == 1 else f"{several[0]} to {several[-1]}"
+    return f"Test accuracy in %, mean{spread} over {span} seeds{single}."
 
 
 def without(table: Table, names: Iterable[str]) -> Table:
@@ -71,11 +100,7 @@ def without(table: Table, names: Iterable[str]) -> Table:
 def _chosen_blocks(table: Table, rows: Sequence[str]) -> list[Block]:
     """Return the blocks with the rows of these names, or the default ones; blocks without rows are left out."""
     if not rows:
-        blocks = [
-            _only(block, [row for row in block.rows if not block.quoted or row[0].text in SELECTED])
-            for block in table.blocks
-        ]
-        return [block for block in blocks if block.rows]
+        return [block for block in _default_blocks(table.blocks) if block.rows]
     legal = list(dict.fromkeys(row[0].text for block in table.blocks for row in block.rows))
     by_name = {name.casefold(): name for name in legal}
     for name in rows:
@@ -86,6 +111,31 @@ def _chosen_blocks(table: Table, rows: Sequence[str]) -> list[Block]:
         _only(block, [row for name in wanted for row in block.rows if row[0].text == name]) for block in table.blocks
     ]
     return [block for block in blocks if block.rows]
+
+
+def _default_blocks(blocks: Sequence[Block]) -> list[Block]:
+    """Return the blocks with their default rows. Rows with other settings may be too many for a page or a terminal."""
+    published = any(block.rows for block in blocks if not block.quoted and not block.settings)
+    most = 0 if published else MOST_SETTINGS
+    return [
+        _only(block, [row for row in block.rows if row[0].text in SELECTED])
+        if block.quoted
+        else _only(block, block.rows[:most] if block.settings else block.rows)
+        for block in blocks
+    ]
+
+
+def _hidden(full: Sequence[Block], shown: Sequence[Block], by_name: bool) -> list[str]:
+    """Return the notes on measured rows that are not shown. Those that `--rows` does not name are not counted."""
+
+    def count(blocks: Sequence[Block], settings: bool) -> int:
+        return sum(len(block.rows) for block in blocks if not block.quoted and block.settings == settings)
+
+    published, there = count(full, False), count(shown, False)
+    if by_name:
+        return [ALSO_HIDDEN.format(published)] if 0 < there < published else []
+    others = count(full, True) - count(shown, True)
+    return [f"{others} row{'s' if others > 1 else ''} {NOT_SHOWN}"] if others else []
 
 
 def _only(block: Block, rows: Sequence[tuple[Cell, ...]]) -> Block:
@@ -168,7 +218,7 @@ def _notes(table: Table, heads: Sequence[Column], blocks: Sequence[Block]) -> li
     failed = any(cell.accuracy and cell.accuracy.solved < cell.accuracy.seeds for cell in cells)
     speed = [note for note in table.notes if note.startswith("Ex/s:")]
     conditions = (
-        (SEEDS, True),
+        (seeds_note(blocks), True),
         (FAILED, failed),
         (DELTA, any(row[0].text == DIFFERENCE_LABEL for row in measured)),
         (RANKS, any(cell.rank for cell in cells)),

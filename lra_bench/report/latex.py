@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from lra_bench.plain_text import one_line
 from lra_bench.report.accuracy import DIFFERENCE, SEEDS
-from lra_bench.report.compact import DIFFERENCE_LABEL
+from lra_bench.report.compact import DIFFERENCE_LABEL, seeds_note
 from lra_bench.report.compact import FAILED as COUNTS
-from lra_bench.report.compact import SEEDS as ONE_LINE
 from lra_bench.report.table import ABSENT, Accuracy, Block, Cell, Column, Table, footnotes
 
 _LATEX = {
@@ -38,9 +37,6 @@ LONG_WORD = 12
 SHORT_HEAD = 10
 """The letters of the shortest line of a heading that no other word is put on."""
 
-IN_LATEX = {SEEDS: f"{ONE_LINE} {COUNTS}", DIFFERENCE: ""}
-"""The notes on how accuracy cells are written, and what stands for them in LaTeX."""
-
 WIDE = 10
 """The most columns of the compact table between which there is room for a wider gap."""
 
@@ -51,9 +47,10 @@ NAME_WIDTH = 57.0
 """The width in points of the names of rows in the compact table, where one of them is longer."""
 
 COMPACT_PACKAGES = (
-    r"% needs \usepackage[T1]{fontenc}, \usepackage{textcomp}, \usepackage{booktabs} and \usepackage{graphicx}"
+    r"% needs \usepackage[T1]{fontenc}, \usepackage{textcomp}, \usepackage{array}, \usepackage{booktabs} and "
+    r"\usepackage{graphicx}"
 )
-"""The packages that the compact table needs."""
+"""The packages that the compact table needs; array is for names of rows that break."""
 
 LONG_PACKAGES = (
     r"% for a page of one column; needs \usepackage[T1]{fontenc}, \usepackage{textcomp}, \usepackage{booktabs}, "
@@ -150,7 +147,8 @@ def _longtable(table: Table, blocks: Sequence[Block]) -> str:
     align = "".join(map(_alignment, columns, widths))
     constant = [f"{table.columns[i].title}: {rows[0][i].text}." for i in same if rows[0][i].text not in ("", ABSENT)]
     notes = [block.note for block in blocks if block.note] if quoted else table.notes_with(blocks)
-    written = [IN_LATEX.get(note, note) for note in (*notes, *constant)]
+    in_latex = {SEEDS: f"{seeds_note(blocks)} {COUNTS}", DIFFERENCE: ""}  # cells are written in another way
+    written = [in_latex.get(note, note) for note in (*notes, *constant)]
     caption = _caption(table.title + (" (quoted)" if quoted else ""), written, footnotes(blocks))
     head = rf"\toprule {_row(_stacked(column) for column in columns)} \midrule"
     lines = [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ SELECTED_ON_TEST = frozenset(name for name in LRA if task_module(name).TASK.sele
 
 SOLVED_MARGIN = 0.1
 """The share of the way from the majority class to 100 % from which on a run counts as having solved its task."""
+
+_LONG_NUMBER = re.compile(r"(?<![\w.])\d+\.\d{6,}(?:e[+-]?\d+)?")
+"""A number of many decimals in a row's settings."""
 
 SelectionProtocol = Literal["paper", "holdout"]
 """The split on which checkpoints were chosen: as published, or always held-out validation data."""
@@ -279,8 +283,12 @@ def row_key(record: Record) -> RowKey:
 
 
 def row_label(key: RowKey) -> str:
-    """Return the row's name in tables, such as `S5 [epochs=1]`."""
-    return labeled(model_title(key.model), key.settings)
+    """Return the row's name in tables, such as `S5 [epochs=1]`, with numbers of at most six digits.
+
+    The key itself has all digits, so that settings which differ in the seventh are rows of their own.
+    """
+    settings = _LONG_NUMBER.sub(lambda found: f"{float(found[0]):.6g}", key.settings)
+    return labeled(model_title(key.model), settings)
 
 
 def labeled(name: str, settings: str) -> str:

@@ -13,7 +13,7 @@ from statistics import median
 from lra_bench.records.schema import BenchRecord, Measurement, Record
 from lra_bench.registry import task_title
 from lra_bench.report.select import LRA, Entry, Loaded, RowKey, row_key, row_label, settings_of
-from lra_bench.report.table import ABSENT, Block, Cell, Column, Rank, Table, ranks
+from lra_bench.report.table import ABSENT, STYLES, Block, Cell, Column, Rank, Table, ranks
 
 GIB = 2**30
 """The bytes of one GiB."""
@@ -101,9 +101,9 @@ def throughput_table(loaded: Iterable[Loaded]) -> Table:
         _columns(BENCH),
         tuple(Block(kind, tuple(rows)) for kind, rows in sorted(blocks.items())),
         (
-            "Examples/s/device = global batch / (median seconds × devices); compilation apart. Best bold, second "
-            "underlined among published networks of the same task, length, devices, call and precision, each at its "
-            "own batch. Changed recipes and --remat are not ranked, nor device kinds against each other.",
+            "Examples/s/device = global batch / (median seconds × devices); compilation apart.",
+            f"{STYLES} among published networks of the same task, length, devices, call and precision, each at its own "
+            "batch. Changed recipes and --remat are not ranked, nor device kinds against each other.",
         ),
     )
 

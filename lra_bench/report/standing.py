@@ -10,6 +10,7 @@ from statistics import fmean, median
 from lra_bench.registry import every_task_name, task_module, task_title
 from lra_bench.report.select import LRA, Entry, RowKey, SelectedRecords
 from lra_bench.report.speed import number
+from lra_bench.report.statistics import average_difference_interval
 from lra_bench.report.table import ABSENT, Cell
 
 SPEED_TASK = "text"
@@ -59,6 +60,36 @@ def win_rates(chosen: SelectedRecords, keys: Sequence[RowKey]) -> dict[RowKey, f
         if compared:
             found[key] = 100 * fmean(compared)
     return found
+
+
+def best_covered(chosen: SelectedRecords, keys: Sequence[RowKey]) -> set[RowKey]:
+    """Return the rows whose wins are ranked: those with every task of the six that the rows with most tasks have.
+
+    The share of a few comparisons is no place beside the share of many.
+    """
+    tasks = {key: {task for task in LRA if (key, task) in chosen.cells} for key in keys}
+    most = max(map(len, tasks.values()), default=0)
+    wanted = {task for there in tasks.values() if len(there) == most for task in there}
+    return {key for key, there in tasks.items() if wanted and there >= wanted}
+
+
+def averages_like_the_best(chosen: SelectedRecords, keys: Sequence[RowKey], tasks: Sequence[str]) -> set[RowKey]:
+    """Return the rows whose average over the tasks cannot be told apart from the highest, which is not among them.
+
+    It is the rule of single cells (`seeds.like_the_best`): where one of the two has a single seed on a task, they never
+    can.
+    """
+    values = {
+        key: [[run.counted for run in chosen.cells[key, task]] for task in tasks]
+        for key in keys
+        if all((key, task) in chosen.cells for task in tasks)
+    }
+    if not values:
+        return set()
+    best = max(values, key=lambda key: fmean(map(fmean, values[key])))
+    n_test = [chosen.cells[best, task][0].record.data.counts["test"] for task in tasks]
+    bounds = {key: average_difference_interval(values[key], values[best], n_test) for key in values if key != best}
+    return {key for key, found in bounds.items() if found is None or found.holds_zero}
 
 
 def parameters_cell(chosen: SelectedRecords, key: RowKey, place: SpeedPlace | None) -> Cell:

@@ -83,12 +83,27 @@ def difference_interval(a: Sequence[float], b: Sequence[float], n_test: int) -> 
     It adds, in quadrature, Welch's interval over seeds and the normal one over test examples, taken as independent for
     the two models. They answer the same examples, so the latter is at most that wide.
     """
-    if min(len(a), len(b)) < 2:
+    return average_difference_interval([a], [b], [n_test])
+
+
+def average_difference_interval(
+    a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], n_test: Sequence[int]
+) -> Interval | None:
+    """Return the interval of the average of `a` minus that of `b`, two models on the same tasks in the same order.
+
+    Each has the runs of every task, and `n_test` the test examples of every task. The cells are independent, so that
+    their squared standard errors add; the freedom is Welch's and Satterthwaite's, over all cells. None where a cell
+    has a single run.
+    """
+    cells = [summarize(values) for values in (*a, *b)]
+    if min(found.n for found in cells) < 2:
         return None
-    first, second = summarize(a), summarize(b)
-    noise = first.mean * (1 - first.mean) + second.mean * (1 - second.mean)
-    half = math.hypot(_welch_half(first, second), _test_half(noise, n_test))
-    middle = first.mean - second.mean
+    tasks = len(n_test)
+    middle = (
+        math.fsum(found.mean for found in cells[:tasks]) - math.fsum(found.mean for found in cells[tasks:])
+    ) / tasks
+    noise = math.fsum(found.mean * (1 - found.mean) / n for found, n in zip(cells, [*n_test] * 2, strict=True))
+    half = math.hypot(_welch_half(cells), _test_half(noise, 1)) / tasks
     return Interval("t", max(-1.0, middle - half), min(1.0, middle + half))
 
 
@@ -118,12 +133,12 @@ def _seed_half(found: Summary) -> float:
     return _t_quantile(found.n - 1) * math.sqrt(_variance_of_mean(found))
 
 
-def _welch_half(a: Summary, b: Summary) -> float:
-    """Half the width of Welch's interval of the difference of two means, over seeds."""
-    parts = [_variance_of_mean(found) for found in (a, b)]
+def _welch_half(cells: Sequence[Summary]) -> float:
+    """Half the width of Welch's interval of a sum or difference of the means of all cells, over seeds."""
+    parts = [_variance_of_mean(found) for found in cells]
     if sum(parts) == 0.0:
         return 0.0
-    freedom = sum(parts) ** 2 / sum(part**2 / (found.n - 1) for part, found in zip(parts, (a, b), strict=True))
+    freedom = sum(parts) ** 2 / sum(part**2 / (found.n - 1) for part, found in zip(parts, cells, strict=True))
     return _t_quantile(freedom) * math.sqrt(sum(parts))
 
 

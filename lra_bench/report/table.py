@@ -58,6 +58,9 @@ MARKS = {
 }
 """The meaning of each footnote letter, the same in every table."""
 
+STYLES = "Best bold, second underlined"
+"""How notes on ranks begin. A terminal that shows neither leaves these notes out."""
+
 ABSENT = "–"
 """The text of a cell that has no value."""
 
@@ -112,6 +115,7 @@ class Cell:
     The column sorts by `value`. `marks` are letters of `MARKS`, and `runs` the ids of the records behind the cell.
     `note` follows the text in brackets in Markdown, CSV, JSON and HTML, but not in LaTeX or on a terminal. The page
     shows `hint` while the pointer is on the cell. `accuracy` has the numbers of an accuracy cell, where it has any.
+    A cell that is not `ranked` has no rank among the others of its column.
     """
 
     text: str
@@ -122,6 +126,7 @@ class Cell:
     note: str = ""
     hint: str = ""
     accuracy: Accuracy | None = None
+    ranked: bool = True
 
     @property
     def long(self) -> str:
@@ -147,12 +152,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Block:
-    """The rows under one heading. `quoted` rows were not measured here, and every format shows them differently."""
+    """The rows under one heading. `quoted` rows were not measured here, and every format shows them differently.
+
+    `settings` says that the rows were measured with other settings than the published recipes'.
+    """
 
     title: str
     rows: tuple[tuple[Cell, ...], ...]
     quoted: bool = False
     note: str = ""
+    settings: bool = False
 
     @property
     def marks(self) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,10 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from lra_bench.paths import default_results_dir
 from lra_bench.plain_text import one_line
-from lra_bench.report.compact import DEVIATION, DIFFERENCE_LABEL, without
-from lra_bench.report.table import ABSENT, PARTS, Block, Cell, Table, tables_with
+from lra_bench.report.compact import DIFFERENCE_LABEL, seeds_note, without
+from lra_bench.report.table import ABSENT, PARTS, STYLES, Block, Cell, Table, tables_with
 
 LONGEST_WORD = 16
 """The longest word of a text column that is kept on one line, in letters. A number is never broken."""
@@ -56,6 +58,7 @@ def print_report(
     Without accuracies the first main table that has measured rows stands for it; without any, quoted rows and what to
     type next.
     """
+    command = report_command(results_dir)
     there = {table.name: table for table in tables}
     main = [there[name] for name in tables_with("terminal") if name in there and there[name].measured]
     measured = [table for table in main if table.name != "left-out"]
@@ -64,12 +67,12 @@ def print_report(
         for table in chosen:
             show(table, console)
         if not chosen:
-            _say(console, f"No record in {results_dir} has what `lra-bench report {part}` shows.")
+            _say(console, f"No record in {results_dir} has what `{command} {part}` shows.")
         return
     if not measured:
         _say(console, f"No record in {results_dir} can be shown yet. These accuracies are quoted from papers:")
         show_compact(compact, console)
-        _say(console, "All that are quoted: `lra-bench report accuracy`.")
+        _say(console, f"All that are quoted: `{command} accuracy`.")
         _say(console, FIRST_RECORD)
     elif verbose:
         for table in main:
@@ -79,21 +82,27 @@ def print_report(
     else:
         show(measured[0], console)
     if not verbose:
-        _say_what_else(there, console)
+        _say_what_else(there, console, command)
 
 
-def _say_what_else(there: dict[str, Table], console: Console) -> None:
+def report_command(results_dir: Path, out_dir: Path | None = None) -> str:
+    """Return the command that makes the report of this folder, and writes it into another one if it is named."""
+    place = [] if results_dir.resolve() == default_results_dir().resolve() else ["--results-dir", str(results_dir)]
+    return shlex.join(["lra-bench", "report", *place, *(["--out", str(out_dir)] if out_dir else [])])
+
+
+def _say_what_else(there: dict[str, Table], console: Console, command: str) -> None:
     """Print how many records were left out, and the commands for the tables that are there."""
     left_out = sum(len(block.rows) for block in there["left-out"].blocks) if "left-out" in there else 0
     if left_out:
         _say(
             console,
-            f"{left_out} record{'s' if left_out > 1 else ''} left out, with reasons: `lra-bench report left-out`.",
+            f"{left_out} record{'s' if left_out > 1 else ''} left out, with reasons: `{command} left-out`.",
         )
     parts = [part for part, names in PARTS.items() if part != "left-out" and any(name in there for name in names)]
     if parts == ["accuracy"]:
         return
-    _say(console, f"In full: `lra-bench report PART`, where PART is one of {', '.join(parts)}; or `--verbose`.")
+    _say(console, f"In full: `{command} PART`, where PART is one of {', '.join(parts)}; or `--verbose`.")
 
 
 def _say(console: Console, text: str, style: str = "") -> None:
@@ -142,7 +151,7 @@ def show_compact(table: Table, console: Console) -> None:
             dim = block.quoted or row[0].text == DIFFERENCE_LABEL
             grid.add_row(*(_text(cell, dim, console, "") for cell in row))
         console.print(grid)
-    _say(console, " ".join(fitting.notes), "dim")
+    _say(console, " ".join(_shown_notes(fitting.notes, console)), "dim")
     _say(console, "; ".join(f"{mark}: {meaning}" for mark, meaning in fitting.footnotes), "dim")
     console.print()
 
@@ -154,7 +163,8 @@ def _without_deviations(table: Table) -> Table:
         return replace(cell, text=replace(cell.accuracy, std=None).short()) if cell.accuracy else cell
 
     blocks = [replace(block, rows=tuple(tuple(map(shorter, row)) for row in block.rows)) for block in table.blocks]
-    notes = tuple(note.replace(DEVIATION, "") for note in table.notes)
+    long, short = (seeds_note(table.blocks, deviations) for deviations in (True, False))
+    notes = tuple(short if note == long else note for note in table.notes)
     return replace(table, blocks=tuple(blocks), notes=notes)
 
 
@@ -188,9 +198,14 @@ def show(table: Table, console: Console) -> None:
     _show_notes(table, console)
 
 
+def _shown_notes(notes: Sequence[str], console: Console) -> list[str]:
+    """Return the notes that are true of what is printed: a pipe or a file shows nothing bold or underlined."""
+    return [note for note in notes if console.color_system is not None or not note.startswith(STYLES)]
+
+
 def _show_notes(table: Table, console: Console) -> None:
     """Print the notes and the footnotes of a table, and an empty line."""
-    for note in table.notes_with(table.blocks):
+    for note in _shown_notes(table.notes_with(table.blocks), console):
         console.print(Text(_letters(note, console), style="dim"))
     for mark, meaning in table.footnotes:
         console.print(Text(_letters(f"{mark}: {meaning}", console), style="dim"))
