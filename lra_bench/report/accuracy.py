@@ -43,8 +43,8 @@ FIVE = LRA[:5]
 AVERAGES = (
     "Avg(5) is the mean of the five tasks without Path-X (LRA paper), Avg(6) of all six (state space papers); each is "
     "given only where all its tasks are. A failed task (✗: no seed solved it) counts as the majority class; a quoted "
-    "one as chance, 50 where there are two classes. The standard error of an average "
-    "is that of its cells, taken as independent."
+    "one as chance, 50 where there are two classes. The standard error of an average is "
+    "that of its cells, taken as independent."
 )
 SELECTIONS: dict[SelectionProtocol, str] = {
     "paper": "Selection protocol: paper. The checkpoint is the best on validation data; on Text, which has none as "
