@@ -56,7 +56,7 @@ def a_few_steps(model):
     loop = jax.jit(steps.train_loop(network, optimizer, BATCH, mesh)).lower(*arguments).compile(options)
     state = loop(*arguments)
     score = jax.jit(steps.eval_loop(network, BATCH, mesh), compiler_options=options)
-    scored = score(state.params, state.stats, replicate(Totals.zero(), mesh), rows)
+    scored, _ = score(state.params, state.stats, replicate(Totals.zero(), mesh), rows)
     return {
         "losses": [float(state.totals.loss) / (STEPS * BATCH), float(scored.loss) / count],
         "correct": [int(state.totals.correct), int(scored.correct)],

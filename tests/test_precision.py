@@ -196,14 +196,14 @@ def test_rows_of_a_model_in_two_precisions_are_two_and_named(tmp_path):
     made = report(tmp_path, pictures=False)
     rows = rows_of(made.table("accuracy-paper"), "published recipes")
     assert {name: row[1].text for name, row in rows.items()} == {
-        "S4": "60.00 (1/1)",
+        "S4 [tf32]": "60.00 (1/1)",
         "S5 [float32]": "50.00 (1/1)",
         "S5 [tf32]": "61.00 ± 1.41 (2/2)",
     }
     assert rows["S5 [tf32]"][1].rank == "best"
     cells = json.loads(made.files["leaderboard.json"])["cells"]["paper"]
     assert {(cell["model"], cell["settings"]): cell["precision"] for cell in cells} == {
-        ("s4", ""): "tf32",
+        ("s4", "tf32"): "tf32",
         ("s5", "float32"): "float32",
         ("s5", "tf32"): "tf32",
     }
@@ -239,7 +239,7 @@ def test_bfloat16_is_a_changed_run_and_always_named(tmp_path):
     assert set(rows_of(made.table("reduced"), "reduced")) == {"S5 [data tiny; bfloat16]"}
 
 
-def test_differences_are_within_a_precision_only(tmp_path):
+def test_differences_across_precisions_are_between_rows_that_name_them(tmp_path):
     seeds = (0.6, 0.61, 0.62)
     for record in (
         *train("s5", "a", "tf32", seeds),
@@ -248,7 +248,10 @@ def test_differences_are_within_a_precision_only(tmp_path):
     ):
         write_record(tmp_path, record)
     (block,) = report(tmp_path, pictures=False).table("differences").blocks
-    assert [(row[1].text, row[2].text) for row in block.rows] == [("LRU", "S4")]
+    assert [(row[1].text, row[2].text) for row in block.rows] == [
+        ("LRU [float32]", "S5 [tf32]"),
+        ("S4 [float32]", "S5 [tf32]"),
+    ]
 
 
 def test_speeds_of_two_precisions_have_rows_and_ranks_of_their_own(tmp_path):
