@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -58,6 +59,9 @@ MARKS = {
 
 STYLES = "Best bold, second underlined"
 """How notes on ranks begin. A terminal that shows neither leaves these notes out."""
+
+_PARTS = re.compile(r"(?<=,) | (?=\()")
+"""The places at which the line of a numeric cell may break: behind a comma and before a bracket."""
 
 ABSENT = "–"
 """The text of a cell that has no value."""
@@ -190,6 +194,11 @@ class Table:
 def tables_with(use: Use) -> list[str]:
     """Return the names of the tables with this use, in the order of `USES`."""
     return [name for name, uses in USES.items() if use in uses]
+
+
+def parts(text: str) -> list[str]:
+    """Return the parts of a numeric cell between which its line may break."""
+    return _PARTS.split(text)
 
 
 def signed(value: float, digits: int) -> str:
