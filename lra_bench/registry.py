@@ -15,7 +15,8 @@ from typing import Protocol, cast
 
 from lra_bench.datasource import DataSource
 from lra_bench.errors import UserError
-from lra_bench.spec import STATUS_MARKS, Frozen, PublishedStatus, Recipe, Task, unknown
+from lra_bench.published_status import STATUS_MARKS, PublishedStatus
+from lra_bench.spec import Frozen, Recipe, Task, unknown
 
 ENTRY_POINTS = "lra_bench.models"
 """The entry point group in which an installed package names its layers: `my-layer = "my_package.my_module:MyLayer"`."""
@@ -113,7 +114,7 @@ def recipes_of(task: str) -> dict[str, Recipe]:
 
 
 def published_mark(model: str, task: str) -> str:
-    """The footnote letter of the published accuracy of a model's recipe for a task, a key of `spec.STATUS_MEANINGS`.
+    """The footnote letter of the published accuracy of a model's recipe for a task, a key of `STATUS_MEANINGS`.
 
     It is "" where the number was read in a table of a named paper, and for a model that is not lra-bench's own.
     """

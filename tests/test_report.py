@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import subprocess
 import sys
 
@@ -319,6 +320,27 @@ def test_a_terminal_of_any_width_shows_every_number_whole(tmp_path, width):
                 for column, found in zip(table.columns, row, strict=True):
                     if column.numeric and found.text != "–":
                         assert set(found.text.split()) <= words, (name, column.title, found.text)
+
+
+def test_a_full_table_breaks_no_number_across_lines(tmp_path):
+    for model in ("s4", "s5"):
+        tests = [0.6 + 0.01 * s for s in range(3)]
+        write(tmp_path, *(train_record(model, task, s, test) for task in LRA for s, test in enumerate(tests)))
+        write(tmp_path, train_record(model, "pathx", 3, None, status="diverged"))
+    forms = set()
+    for width in range(60, 300, 20):
+        console = Console(width=width, record=True, file=io.StringIO())
+        report_(tmp_path, console=console, part="accuracy")
+        text = console.export_text(clear=False)
+        assert all(len(line) <= width for line in text.splitlines())
+        measured = text[: text.index("Quoted")]
+        assert measured.count("61.00 ± 1.00") >= 10, (width, measured)
+        assert measured.count("58.25 ± 5.56") == 2, (width, measured)
+        assert len(re.findall(r"\(3/3\) (?:a,)?t", measured)) == 2, (width, measured)
+        forms.add(
+            "list" if "ListOps 61.00" in measured else "one line" if "61.00 ± 1.00 (3/3)" in measured else "lines"
+        )
+    assert forms == {"list", "lines", "one line"}
 
 
 def test_check_notices_every_change(tmp_path):

@@ -97,8 +97,8 @@ def describe_task(name: str) -> dict[str, Any]:
 
 def describe_model(name: str) -> dict[str, Any]:
     """Describe a model, with its paper and its published accuracy on each task."""
+    from lra_bench.published_status import with_meaning
     from lra_bench.registry import canonical_model, model_title, published_mark, recipe_module, task_names
-    from lra_bench.spec import with_meaning
 
     model = canonical_model(name)
     module = recipe_module(model)
@@ -159,8 +159,9 @@ def descriptions_of(name: str, values: dict[str, Any]) -> Descriptions:
 
 def recipe_descriptions(model: str, task: str) -> Descriptions:
     """The descriptions of the fields of a recipe, with the mark of a published accuracy that was not read."""
+    from lra_bench.published_status import with_meaning
     from lra_bench.registry import published_mark
-    from lra_bench.spec import Recipe, with_meaning
+    from lra_bench.spec import Recipe
 
     found = field_descriptions(Recipe) | layer_descriptions(model)
     mark = published_mark(model.replace("-", "_").lower(), task)

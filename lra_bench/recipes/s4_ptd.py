@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from lra_bench.published_status import PublishedStatus
 from lra_bench.recipes import CHOSEN_ON_TEST, PATHX_SEEDS, Perturbed, notes, s4
-from lra_bench.spec import Group, PublishedStatus, Recipe, Role
+from lra_bench.spec import Group, Recipe, Role
 
 TITLE = "S4-PTD"
 PAPER = "Yu et al. 2024 (arXiv 2310.01698)"

@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from lra_bench.published_status import PublishedStatus
 from lra_bench.recipes import CHOSEN_ON_TEST, PATHX_SEEDS, notes, s4
-from lra_bench.spec import DiagonalInit, Discretization, Group, PublishedStatus, Recipe, Role
+from lra_bench.spec import DiagonalInit, Discretization, Group, Recipe, Role
 
 TITLE = "S4D"
 PAPER = "Gu, Gupta, Goel & Ré 2022 (arXiv 2206.11893)"

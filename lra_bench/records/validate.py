@@ -17,12 +17,13 @@ from typing import Literal
 
 from lra_bench.errors import UserError
 from lra_bench.json_files import read_json
+from lra_bench.published_status import with_meaning
 from lra_bench.records.files import path_of, record_files, unproved
 from lra_bench.records.finished import changed_records
 from lra_bench.records.proof import contradictions, copies, run_of
 from lra_bench.records.schema import AnyRecord, BenchRecord, Record
 from lra_bench.registry import published_mark, task_module, task_names
-from lra_bench.spec import TEXT_FIELDS, with_meaning
+from lra_bench.spec import TEXT_FIELDS
 
 Severity = Literal["error", "warning"]
 """`error`: the record cannot be trusted or shared as it is. `warning`: somebody should look at it."""

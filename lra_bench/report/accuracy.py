@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from statistics import fmean, median
 
+from lra_bench.published_status import STATUS_MEANINGS, with_meaning
 from lra_bench.registry import has_official_contents, published_mark, task_title
 from lra_bench.report.published import FAMILIES, SCALING, QuotedRow, family_place, published
 from lra_bench.report.seeds import CellStatistics, like_the_best
@@ -35,7 +36,7 @@ from lra_bench.report.standing import (
 )
 from lra_bench.report.statistics import summarize
 from lra_bench.report.table import ABSENT, STYLES, Accuracy, Block, Cell, Column, Rank, Table, ranks
-from lra_bench.spec import STATUS_MEANINGS, DataInfo, with_meaning
+from lra_bench.spec import DataInfo
 
 FIVE = LRA[:5]
 """The tasks of Avg(5): all but Path-X, which is the last column."""

@@ -9,6 +9,7 @@ from functools import partial
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
+from lra_bench.published_status import with_meaning
 from lra_bench.records.schema import RobustnessRecord
 from lra_bench.registry import model_title, published_mark, task_title
 from lra_bench.report.drawing import (
@@ -40,7 +41,6 @@ from lra_bench.report.select import (
 from lra_bench.report.speed_figures import accuracy_speed_drawings, lines_of, scaling_drawings
 from lra_bench.report.stamp import stamp_of
 from lra_bench.report.statistics import mean_interval
-from lra_bench.spec import with_meaning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

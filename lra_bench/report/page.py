@@ -19,11 +19,11 @@ from jinja2 import Environment, StrictUndefined
 from lra_bench.records.schema import AnyRecord, BenchRecord, Record, RobustnessRecord, Timing
 from lra_bench.registry import cli_name, has_official_contents, model_title, task_title
 from lra_bench.report.drawing import Picture, thinned
-from lra_bench.report.page_tables import breakable, is_word, parts, shown_tables
+from lra_bench.report.page_tables import breakable, is_word, shown_tables
 from lra_bench.report.published import published
 from lra_bench.report.select import Loaded, settings_of
 from lra_bench.report.speed import number
-from lra_bench.report.table import ABSENT, MARKS, Table, tables_with
+from lra_bench.report.table import ABSENT, MARKS, Table, parts, tables_with
 
 _PICTURES = re.compile(r"<!-- pictures:.*?<!-- end of pictures -->", re.DOTALL)
 

@@ -15,9 +15,6 @@ from lra_bench.report.table import Block, Cell, Column, Table
 _BREAKS = re.compile(r"(?<=[=/])(?=\S)")
 """The places inside a word at which a name may break: behind `=` or `/`, never inside a number."""
 
-_PARTS = re.compile(r"(?<=,) | (?=\()")
-"""The places at which the line of a numeric cell may break: behind a comma and before a bracket."""
-
 LONGEST_WORD = 24
 """The longest word in letters that is kept on one line."""
 
@@ -113,11 +110,6 @@ def _numbered(row: Sequence[Cell], numbers: Mapping[str, int]) -> tuple[Cell, ..
         replace(cell, runs=tuple(str(numbers[run]) for run in cell.runs if run in numbers)) if cell.runs else cell
         for cell in row
     )
-
-
-def parts(text: str) -> list[str]:
-    """Return the parts of a numeric cell between which its line may break."""
-    return _PARTS.split(text)
 
 
 def is_word(text: str) -> bool:

@@ -9,9 +9,10 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
+from lra_bench.published_status import STATUS_MARKS, PublishedStatus
 from lra_bench.registry import cli_name, task_module, task_names
 from lra_bench.report.table import MARKS, Accuracy, Cell
-from lra_bench.spec import STATUS_MARKS, Frozen, PublishedStatus
+from lra_bench.spec import Frozen
 
 SCALING = "pathfinder256"
 """The one task beside the six that papers also report, as PathX-256."""

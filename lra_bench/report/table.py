@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Literal
 
-from lra_bench.spec import STATUS_MEANINGS
+from lra_bench.published_status import STATUS_MEANINGS
 
 Rank = Literal["", "best", "second"]
 
@@ -60,6 +61,9 @@ MARKS = {
 
 STYLES = "Best bold, second underlined"
 """How notes on ranks begin. A terminal that shows neither leaves these notes out."""
+
+_PARTS = re.compile(r"(?<=,) | (?=\()")
+"""The places at which the line of a numeric cell may break: behind a comma and before a bracket."""
 
 ABSENT = "–"
 """The text of a cell that has no value."""
@@ -210,6 +214,11 @@ def rounded(value: float, digits: int) -> str:
     A half is one in the shortest decimal text of the number: 62.15 is 62.2, although its nearest float is below.
     """
     return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
+
+
+def parts(text: str) -> list[str]:
+    """Return the parts of a numeric cell between which its line may break."""
+    return _PARTS.split(text)
 
 
 def signed(value: float, digits: int) -> str:

@@ -16,7 +16,7 @@ from rich.text import Text
 from lra_bench.paths import default_results_dir
 from lra_bench.plain_text import one_line
 from lra_bench.report.compact import DIFFERENCE_LABEL, seeds_note, without
-from lra_bench.report.table import ABSENT, PARTS, STYLES, Block, Cell, Table, tables_with
+from lra_bench.report.table import ABSENT, PARTS, STYLES, Block, Cell, Table, parts, tables_with
 
 LONGEST_WORD = 16
 """The longest word of a text column that is kept on one line, in letters. A number is never broken."""
@@ -219,37 +219,70 @@ def _filled(table: Table) -> list[int]:
 
 
 def _show_block(table: Table, block: Block, keep: Sequence[int], console: Console) -> None:
-    """Print one block as a table if no number is broken, otherwise as a list with a line per row."""
-    made = RichTable(title=Text(_letters(block.title, console)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for i in keep:
-        column = table.columns[i]
-        words = [
-            word
-            for text in (*_heading(table, i, console), *(_text(row[i], False, console).plain for row in block.rows))
-            for word in text.split()
-        ]
-        least = max(map(len, words))
-        width = least if column.numeric else min(least, LONGEST_WORD)
-        made.add_column(
-            Text("\n".join(_heading(table, i, console))),
-            justify="right" if column.numeric else "left",
-            overflow="fold",
-            min_width=width,
-        )
-    for row in block.rows:
-        made.add_row(*(_text(row[i], block.quoted, console) for i in keep))
-    # Measured with ample width, because rich caps the least width of a table at the width it is given.
-    if Measurement.get(console, console.options.update(max_width=10_000), made).minimum <= console.width:
-        console.print(made)
-        return
+    """Print one block as a table if no number is broken, otherwise as a list with a line per row.
+
+    In a table too wide for the terminal, the numbers in brackets and behind commas are on lines of their own.
+    """
+    for separator in (" ", "\n"):
+        made = _block_table(table, block, keep, console, separator)
+        # Measured with ample width, because rich caps the least width of a table at the width it is given.
+        if Measurement.get(console, console.options.update(max_width=10_000), made).minimum <= console.width:
+            console.print(made)
+            return
     console.print(Text(_letters(block.title, console), style="italic"))
     for row in block.rows:
-        line = Text("  ").append_text(_text(row[keep[0]], block.quoted, console))
-        for i in keep[1:]:
-            line.append(_letters(f"; {table.columns[i].title} ", console), style="dim").append_text(
-                _text(row[i], block.quoted, console)
+        _show_as_list(table, row, block.quoted, keep, console)
+
+
+def _show_as_list(table: Table, row: Sequence[Cell], quoted: bool, keep: Sequence[int], console: Console) -> None:
+    """Print one row as a list of its columns, of which each is on one line where it fits."""
+    line = Text("  ").append_text(_text(row[keep[0]], quoted, console))
+    for i in keep[1:]:
+        item = Text().append(_letters(f"{table.columns[i].title} ", console), style="dim")
+        item.append_text(_text(row[i], quoted, console))
+        if line.cell_len + len("; ;") + item.cell_len <= console.width:
+            line.append("; ", style="dim").append_text(item)
+        else:
+            console.print(line.append(";", style="dim"))
+            line = Text("    ").append_text(item)
+    console.print(line)
+
+
+def _block_table(table: Table, block: Block, keep: Sequence[int], console: Console, separator: str) -> RichTable:
+    """Return one block as a table. A line of a number breaks only where the separator of its parts is a line's end."""
+    made = RichTable(title=Text(_letters(block.title, console)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for i in keep:
+        column, heading = table.columns[i], "\n".join(_heading(table, i, console))
+        words = [
+            word
+            for text in (heading, *(_text(row[i], False, console).plain for row in block.rows))
+            for word in text.split()
+        ]
+        lines = [line for row in block.rows for line in _number(row[i], False, console, separator).plain.splitlines()]
+        width = max(map(len, lines)) if column.numeric else min(max(map(len, words)), LONGEST_WORD)
+        made.add_column(
+            Text(heading),
+            justify="right" if column.numeric else "left",
+            overflow="fold",
+            min_width=max(width, max(map(len, heading.split()))) if column.numeric else width,
+        )
+    for row in block.rows:
+        made.add_row(
+            *(
+                _number(row[i], block.quoted, console, separator)
+                if table.columns[i].numeric
+                else _text(row[i], block.quoted, console)
+                for i in keep
             )
-        console.print(line)
+        )
+    return made
+
+
+def _number(cell: Cell, quoted: bool, console: Console, separator: str) -> Text:
+    """Return the text of a numeric cell with this separator between its parts."""
+    text = _text(cell, quoted, console)
+    text.plain = separator.join(parts(text.plain))
+    return text
 
 
 def _text(cell: Cell, quoted: bool, console: Console, separator: str = " ") -> Text:
