@@ -86,11 +86,11 @@ CASES = {
     "lru": ("lru", SMALL | {"d_state": 8, "bidirectional": False}),
 }
 
+OTHERS = [name for name in CASES if name != "s5"]
+
 
 @pytest.mark.usefixtures("interpreted")
-@pytest.mark.parametrize(
-    "name", ["s5", *(pytest.param(name, marks=pytest.mark.slow) for name in CASES if name != "s5")]
-)
+@pytest.mark.parametrize("name", ["s5", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_fused_blocks_have_the_values_statistics_and_gradients_of_plain_ones(name, monkeypatch):
     model, changes = CASES[name]
     made = network(model, changes)
@@ -100,7 +100,7 @@ def test_fused_blocks_have_the_values_statistics_and_gradients_of_plain_ones(nam
 
 
 @pytest.mark.usefixtures("interpreted")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["s5", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_fused_blocks_evaluate_as_plain_ones_do(name, monkeypatch):
     model, changes = CASES[name]
     made = network(model, changes)

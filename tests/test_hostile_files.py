@@ -124,6 +124,7 @@ def test_a_damaged_result_is_listed(type_in):
     assert "[problem] runs: 1 of 2" in type_in("doctor")[1]
 
 
+@pytest.mark.slow
 def test_a_damaged_set_stops_nothing_but_itself(type_in):
     folder = prepare("listops", size="tiny", jobs=1)
     sound = json.loads((folder / "manifest.json").read_text())

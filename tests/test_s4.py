@@ -29,7 +29,7 @@ def test_steps_equal_the_convolution(n_ssm, init):
     assert_steps_equal_the_convolution(lambda: s4_layer(n_ssm=n_ssm, init=init))
 
 
-@pytest.mark.parametrize("N", [4, 16, 64])
+@pytest.mark.parametrize("N", [4, pytest.param(16, marks=pytest.mark.slow), 64])
 @pytest.mark.parametrize("L", [64, 1024])
 def test_fout_in_float32(N, L):
     """Nothing damps the modes. The kernel is held against the dense form of the same float32 numbers.

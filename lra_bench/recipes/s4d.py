@@ -6,7 +6,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from lra_bench.published_status import PublishedStatus
 from lra_bench.recipes import CHOSEN_ON_TEST, PATHX_SEEDS, notes, s4
 from lra_bench.spec import DiagonalInit, Discretization, Group, Recipe, Role
 
@@ -14,7 +13,7 @@ TITLE = "S4D"
 PAPER = "Gu, Gupta, Goel & Ré 2022 (arXiv 2206.11893)"
 REFERENCE = (
     "state-spaces/s4 v3.0.0 configs/experiment/lra/s4-lra-*.yaml with mode=diag; Gu, Gupta, Goel & Ré 2022 (arXiv "
-    "2206.11893), accuracy as quoted in arXiv 2209.12951"
+    "2206.11893), accuracy as quoted in arXiv 2508.20441"
 )
 
 
@@ -114,5 +113,3 @@ RECIPES: dict[str, Recipe] = dict([
         warmup_steps=10_000, lr=5e-4, ssm_lr=5e-4, groups=s4.V3_GROUPS, note=notes(PATHX_SEEDS, S4D_PATHX)),
 ])
 # fmt: on
-
-PUBLISHED_STATUS: dict[str, PublishedStatus] = dict.fromkeys(RECIPES, "secondary")
