@@ -53,6 +53,7 @@ def own_run(data, path, seed=0, **changes):
     return make_run(load_manifest(data).data_info, path, seed, {**SMALL, **changes}, "float32")
 
 
+@pytest.mark.slow
 def test_trains_from_the_command_line_and_is_reported(data, tmp_path):
     """In a fresh process in the user's folder: train with a setting of the layer's own, then report."""
     (tmp_path / "my_layer.py").write_text(EXAMPLE)

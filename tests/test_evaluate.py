@@ -74,7 +74,7 @@ def test_a_run_without_a_checkpoint_is_a_users_mistake():
     assert not (run.folder / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("best", ["lost", "a higher step that no state names"])
+@pytest.mark.parametrize("best", ["lost", pytest.param("a higher step that no state names", marks=pytest.mark.slow)])
 def test_best_is_what_the_run_names_or_it_is_said_that_it_is_lost(tmp_path, capsys, best):
     """A best checkpoint that is gone is one sentence; one that was saved just before a kill is not the best yet."""
     data = prepare("listops", size="tiny", jobs=1)

@@ -100,7 +100,8 @@ def test_fused_blocks_have_the_values_statistics_and_gradients_of_plain_ones(nam
 
 
 @pytest.mark.usefixtures("interpreted")
-@pytest.mark.parametrize("name", ["s5", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_fused_blocks_evaluate_as_plain_ones_do(name, monkeypatch):
     model, changes = CASES[name]
     made = network(model, changes)

@@ -233,7 +233,7 @@ def test_an_edited_record_is_said_where_its_run_is_here(type_in, tmp_path):
     assert told in type_in(*report)[1]
     assert "not what its run on this machine wrote" in type_in("validate", tmp_path / "results")[1]
     path.write_text(record_text(record).replace(record.provenance.command, "lra-bench train"))
-    assert "1 records look wrong, as listops/s5/" in type_in(*report)[1]
+    assert "Records that look wrong: 1, the first listops/s5/" in type_in(*report)[1]
 
 
 def test_a_report_of_no_folder_names_the_runs_that_have_results(type_in, tmp_path):

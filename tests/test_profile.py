@@ -78,6 +78,7 @@ def test_time_in_which_two_kernels_run_is_covered_once_and_a_loop_covers_none():
     assert covered(parse(NESTED), events) == pytest.approx(3.0)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_no_record(monkeypatch, capsys, tmp_path):
     words = ["--task", "listops", "--lengths", "32", "--batch", "2", "--smoke", "--profile"]
     monkeypatch.chdir(tmp_path)

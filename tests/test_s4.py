@@ -91,6 +91,7 @@ def test_reference_initial_tables():
         np.testing.assert_allclose(B * np.sign(B.real), expected * np.sign(expected.real), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_longer_inputs_than_stored():
     """C̃ is folded on by doubling: the kernel of length 48 carried to 130 is that of the unfolded system."""
     with jax.enable_x64(True):
@@ -114,6 +115,7 @@ def test_illegal_settings_are_sentences():
         s4.Config(**{**CONFIG, "dt_min": 1.0})
 
 
+@pytest.mark.slow
 def test_network_takes_its_length_from_the_data():
     recipe = s5_recipe(bidirectional=True, n_layers=2, prenorm=False).model_copy(update={"layer": CONFIG})
     shape = DataShape(length=12, classes=3, documents=1, variable_length=True)

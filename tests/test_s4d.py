@@ -82,6 +82,7 @@ def test_version_3_starts_with_C_times_B_and_B_unclipped():
     np.testing.assert_array_equal(np.asarray(s4d_layer(init="lin", version="v3.0.0").A_imag)[0, 0], 0.0)
 
 
+@pytest.mark.slow
 def test_s5_with_one_feature_is_s4d():
     """Same Λ, B, C and one Δ for all states: the scan of S5 and the convolution of S4D are one map."""
     from lra_bench.ssm import discretization, scan

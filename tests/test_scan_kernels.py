@@ -142,6 +142,7 @@ def chunks_of_64(monkeypatch):
     monkeypatch.setattr(kernels, "SHORTEST_CHUNK", 64)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("chunks_of_64")
 @pytest.mark.parametrize(("P", "both"), [(5, True), (24, False)])
 def test_products_with_the_ends_of_chunks_are_a_product_and_a_scan(P, both):

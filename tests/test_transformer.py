@@ -104,6 +104,7 @@ def test_attention_dropout_is_drawn_for_each_query_and_keeps_the_mean(form):
     assert np.mean(seen) == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_bfloat16_activations_keep_logits_and_gradients_in_float32():
     model = make(DataShape(12, 3, 1, False), n_layers=2)
     inputs, lengths = jax.random.randint(jax.random.key(0), (4, 12), 1, 5).astype(jnp.uint8), jnp.full(4, 12)

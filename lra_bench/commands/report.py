@@ -167,7 +167,9 @@ def note_doubtful(results_dir: Path, doubtful: Sequence[LeftOut]) -> None:
         )
     if doubtful:
         first = f"{doubtful[0].id}.json: {doubtful[0].reason}"
-        print_line(f"{len(doubtful)} records look wrong, as {first}. All: lra-bench validate {results_dir}")
+        print_line(
+            f"Records that look wrong: {len(doubtful)}, the first {first}. All: lra-bench validate {results_dir}"
+        )
 
 
 def note_runs_elsewhere(results_dir: Path) -> None:
