@@ -41,6 +41,9 @@ DiagonalInit = Literal["legs", "inv", "lin", "real"]
 LowRankInit = Literal["legs", "fout"]
 """The initializations of S4: S4-LegS and S4-FouT."""
 
+RealTransform = Literal["exp", "softplus", "best"]
+"""The functions from a trained number to −Re Λ; `best` is that of StableSSM."""
+
 GateKind = Literal["full_glu", "half_glu1", "half_glu2", "gelu"]
 """The nonlinearities of the S5 block (lindermanlab/S5 s5/layers.py)."""
 
@@ -68,6 +71,9 @@ fit. It changes no number, so it is no part of a run."""
 
 TEXT_FIELDS = {"reference", "published", "notes"}
 """The fields of a recipe that describe it and change no number. They are in no digest."""
+
+LATER_SETTINGS: dict[str, Any] = {"real_transform": "exp"}
+"""Settings of layers that did not always exist, with the value of before. With that value they are in no digest."""
 
 DEEPEST, WIDEST = 1_000, 65_536
 """The most layers, and the most features or states. More is a typing error, and some sizes end the process inside XLA
@@ -217,9 +223,11 @@ class Recipe(Frozen):
     def identity(self) -> dict[str, Any]:
         """The fields that change numbers, as JSON values. Digests are made of them.
 
-        `role_lr` is left out where it is empty, so that digests are those of versions that did not have it.
+        `role_lr` is left out where it is empty, and so are `LATER_SETTINGS`, so that digests are those of versions that
+        did not have them.
         """
         fields = self.model_dump(mode="json", exclude=TEXT_FIELDS)
+        fields["layer"] = dict(item for item in fields["layer"].items() if item not in LATER_SETTINGS.items())
         return fields if self.role_lr else {key: value for key, value in fields.items() if key != "role_lr"}
 
 

@@ -19,6 +19,7 @@ ROWS = {
     "s4": "S4-LegS (v2)",
     "s4d": "S4D-LegS",
     "s4_ptd": "S4-PTD",
+    "s4d_dfout": "S4D-DFouT",
     "s4d_ft": "S4D-FT",
     "s5": "S5",
     "s5_ptd": "S5-PTD",
