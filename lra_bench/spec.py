@@ -41,9 +41,6 @@ DiagonalInit = Literal["legs", "inv", "lin", "real"]
 LowRankInit = Literal["legs", "fout"]
 """The initializations of S4: S4-LegS and S4-FouT."""
 
-RealTransform = Literal["exp", "softplus", "best"]
-"""The functions from a trained number to −Re Λ; `best` is that of StableSSM."""
-
 GateKind = Literal["full_glu", "half_glu1", "half_glu2", "gelu"]
 """The nonlinearities of the S5 block (lindermanlab/S5 s5/layers.py)."""
 

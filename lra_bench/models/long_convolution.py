@@ -14,7 +14,7 @@ from jax import Array, lax
 from lra_bench.errors import UserError
 from lra_bench.models.layers import TORCH, Block, Conventions, GLUOutput, as_complex, refuse_steps_if, ssm_parameter
 from lra_bench.recipes.s4 import FamilyConfig
-from lra_bench.spec import Discretization, RealTransform, Recipe
+from lra_bench.spec import Discretization, Recipe
 from lra_bench.ssm.convolution import channel_major, convolve
 from lra_bench.ssm.discretization import DISCRETIZATIONS
 from lra_bench.ssm.real_transform import REAL_TRANSFORMS
@@ -129,7 +129,7 @@ class DiagonalConvolution(LongConvolution):
         return state._replace(x=x), (y_t + self.D[...] * u_t).astype(u_t.dtype)
 
 
-def initial_A_real(Lambda: np.ndarray, name: RealTransform) -> np.ndarray:
+def initial_A_real(Lambda: np.ndarray, name: str) -> np.ndarray:
     """The parameter that the named function takes to −Re Λ ≥ `SMALLEST`. Raises UserError where there is none."""
     decay = np.maximum(-Lambda.real, SMALLEST)
     transform = REAL_TRANSFORMS[name]

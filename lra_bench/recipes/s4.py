@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from lra_bench.recipes import CHOSEN_ON_TEST, PATHX_SEEDS, Input, notes, steps_per_epoch
-from lra_bench.spec import WIDEST, Frozen, Group, LowRankInit, RealTransform, Recipe, Role
+from lra_bench.spec import WIDEST, Frozen, Group, LowRankInit, Recipe, Role
 
 TITLE = "S4"
 PAPER = "Gu, Goel & Ré 2022 (arXiv 2111.00396)"
@@ -30,7 +30,7 @@ class FamilyConfig(Frozen):
     dt_min: float = Field(gt=0, description="the smallest initial step size dt")
     dt_max: float = Field(gt=0, description="the largest initial step size dt")
     dt_transform: Literal["softplus", "exp"] = Field(description="the function from the parameter to dt")
-    real_transform: RealTransform = Field(
+    real_transform: Literal["exp", "softplus", "best"] = Field(
         default="exp", description="the function from the parameter to −Re Λ; best is StableSSM's 1 / (w² + 1/2)"
     )
 

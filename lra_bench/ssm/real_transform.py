@@ -17,8 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lra_bench.spec import RealTransform
-
 BEST_OFFSET = 0.5
 """The b of `best`. No mode decays faster than 1/b."""
 
@@ -31,7 +29,7 @@ class Transform(NamedTuple):
     limit: float
 
 
-REAL_TRANSFORMS: dict[RealTransform, Transform] = {
+REAL_TRANSFORMS: dict[str, Transform] = {
     "exp": Transform(jnp.exp, np.log, np.inf),
     "softplus": Transform(jax.nn.softplus, lambda decay: decay + np.log(-np.expm1(-decay)), np.inf),
     "best": Transform(
