@@ -1,7 +1,7 @@
 """S4D-DFouT: S4D whose poles start evenly around the unit circle, in discrete time.
 
-The source is Solozabal et al. 2025 (arXiv 2508.20441, section 4.2), whose code is not public. The poles of feature h
-are λ̄ = exp(−ξ/2 ± iΩ) with Ω = 2πn/N + 2πh/(NH), for n of the upper half circle, 0 to N/2. S4D's dt scales decays and
+The source is Solozabal et al. 2025 (arXiv 2508.20441, section 4.2), without its code. The poles of feature h are
+λ̄ = exp(−ξ/2 ± iΩ) with Ω = 2πn/N + 2πh/(NH), for n of the upper half circle, 0 to N/2. S4D's dt scales decays and
 frequencies; ξ has its place and scales the decays alone. B̄ is not stated. Here it is that of zero-order hold at step
 ξ, so that S4D with Λ = −1/2 − iΩ/ξ and dt = ξ starts as the same function.
 """
