@@ -14,6 +14,7 @@ from lra_bench.report.table import MARKS
 from tests.made_records import train_record
 
 ROWS = {
+    "hope": "HOPE-SSM",
     "lru": "LRU",
     "rtf": "RTF",
     "s4": "S4-LegS (v2)",
