@@ -147,6 +147,13 @@ def test_s4_schedules_count_steps_as_the_configurations_do():
     np.testing.assert_allclose(rate, [1, 0.5, 0], atol=1e-4)
 
 
+def test_rtf_has_a_rate_of_its_own_just_where_the_configurations_name_one():
+    groups = {task: recipes_of(task)["rtf"].groups for task in task_names()}
+    for role in ("eigenvalues", "output", "skip"):
+        named = {task: groups[task][role] for task in task_names() if role in groups[task]}
+        assert named == {"text": "ssm", "retrieval": "ssm", "image": "ssm_decay", "pathx": "ssm"}
+
+
 def test_lru_leaves_are_in_the_references_groups():
     recipe = recipes_of("pathx")["lru"]
     leaves = nnx.to_flat_state(nnx.state(abstract("lru", "pathx"), nnx.Param))
