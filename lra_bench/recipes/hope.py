@@ -35,7 +35,7 @@ class Config(s4.FamilyConfig):
 
 NOTES = (
     "The published standard deviations are not known, nor whether the accuracy is of this commit or of the one before, "
-    "whose layer has one direction and reads h from a file."
+    "whose layer has one direction and reads h from a file. It is a median, as second-hand accounts have it."
 )
 PER_EPOCH = (
     "The script sets the rate once per epoch, and the first epoch has rate 0; here it changes at each step. Weight "
@@ -44,6 +44,10 @@ PER_EPOCH = (
 BROKEN = (
     "The configuration does not run as meant at this commit, and the published state is not known: `register` takes "
     "the weight decay of h, which is 0, for its learning rate, so that h stays as drawn. Here h has the rate of key A."
+)
+PADDED = (
+    "The convolution is circular over the padded length, so outputs depend on it: here the full length, there that of "
+    "the longest document of a batch."
 )
 
 GROUPS: dict[Role, Group] = {"output": "ssm", "dt": "regular_no_decay"}
@@ -148,7 +152,7 @@ def configuration_row(
         config,
         reference=f"AnnanYu/HOPE-SSM @ 553ffde configs/experiment/lra/s4-HOPE-{name}.yaml; {QUOTED}",
         published=published,
-        notes=notes(NOTES, BROKEN, RISING, note),
+        notes=notes(NOTES, BROKEN, PADDED, RISING, note),
         n_layers=n_layers,
         d_model=d_model,
         norm="batch",
