@@ -22,6 +22,7 @@ GOLDEN = Path(__file__).parent / "golden"
 CELLS = [(model, task) for task in task_names() for model in recipes_of(task)]
 
 COUNTS = {
+    "hope": (796_170, 2_012_162, 478_850, 596_746, 595_714, 594_178),
     "rtf": (815_162, 843_314, 1_096_498, 3_564_298, 1_190_402, 13_380_098),
     "linoss": (369_802, 1_715_330, 870_402, 6_708_490, 1_335_170, 792_322),
     "s4": (815_186, 843_338, 1_096_522, 3_564_682, 1_288_706, 1_288_706),
@@ -33,7 +34,7 @@ COUNTS = {
     "s5_ptd": (237_834, 2_207_618, 1_364_226, 8_676_106, 2_000_642, 1_286_146),
 }
 """For the six tasks in the order of the table: S5's instantiated from the reference, those of
-S4's family, RTF and LinOSS from their shapes.
+S4's family, HOPE, RTF and LinOSS from their shapes.
 
 On Text, S4's family has one row of the table per id, 134, and S5 the 135 of its own code.
 """
@@ -145,6 +146,13 @@ def test_s4_schedules_count_steps_as_the_configurations_do():
     assert (recipe.warmup_epochs * 900, recipe.decay_epochs * 900) == (18_000, 180_000)
     rate = jax.vmap(make_schedule(recipe, 900))(jnp.asarray([18_000.0, 99_000.0, 180_000.0]))
     np.testing.assert_allclose(rate, [1, 0.5, 0], atol=1e-4)
+
+
+def test_rtf_has_a_rate_of_its_own_just_where_the_configurations_name_one():
+    groups = {task: recipes_of(task)["rtf"].groups for task in task_names()}
+    for role in ("eigenvalues", "output", "skip"):
+        named = {task: groups[task][role] for task in task_names() if role in groups[task]}
+        assert named == {"text": "ssm", "retrieval": "ssm", "image": "ssm_decay", "pathx": "ssm"}
 
 
 def test_lru_leaves_are_in_the_references_groups():

@@ -24,12 +24,14 @@ from lra_bench.models.shapes import (
     Lengths,
     LengthsOfPairs,
     Logits,
+    Mask,
     Pooled,
     TimeMajorTokens,
     Tokens,
     TokensOfPairs,
 )
 from lra_bench.spec import Recipe
+from lra_bench.ssm.shapes import Features
 
 PIXEL_SCALES: dict[str, tuple[float, float]] = {
     "unit": (0.0, 255.0),
@@ -155,6 +157,13 @@ class Classifier(nnx.Module):
         mask = None
         if true_lengths is not None:
             mask = (jnp.arange(x.shape[0])[:, None, None] < true_lengths[None, :, None]).astype(x.dtype)
+        x = self.through_blocks(x, mask, train=train, key=key)
+        if self.final_norm is not None:
+            x = self.final_norm(x, train)
+        return self.head(pool(wide(x), true_lengths, self.pooling))
+
+    def through_blocks(self, x: Features, mask: Mask | None, *, train: bool, key: Array | None) -> Features:
+        """Apply all blocks to (L, b, H). `mask` (L, b, 1) is zero on padding."""
         step_key = None
         if key is not None and any(block.layer_dropout == "each_step" for block in self.blocks):
             key, step_key = jax.random.split(key)
@@ -172,9 +181,7 @@ class Classifier(nnx.Module):
             own_key = None if step_key is None else jax.random.fold_in(step_key, i)
             arguments = x, mask, train, None if masks is None else masks[i], own_key
             x = rematerialized(block, *arguments) if self.remat and train else block(*arguments)
-        if self.final_norm is not None:
-            x = self.final_norm(x, train)
-        return self.head(pool(wide(x), true_lengths, self.pooling))
+        return x
 
     def stored(self, x: AnyFeatures) -> AnyFeatures:
         """The features in the dtype of activations."""

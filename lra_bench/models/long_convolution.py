@@ -45,12 +45,7 @@ class LongConvolution(nnx.Module):
         self.channels = 2 if recipe.bidirectional else 1
         self.A_real = ssm_parameter(self._copies(initial_A_real(Lambda, config.real_transform)), "eigenvalues")
         self.A_imag = ssm_parameter(self._copies(-Lambda.imag), "eigenvalues")
-        low, high = np.log(config.dt_min), np.log(config.dt_max)
-        log_dt = jax.random.uniform(rngs.params(), (H,), minval=low, maxval=high)
-        if config.dt_transform == "softplus":
-            # The inverse of softplus at dt = exp(log_dt), in a form that does not overflow.
-            log_dt = jnp.exp(log_dt) + jnp.log(-jnp.expm1(-jnp.exp(log_dt)))
-        self.inv_dt = ssm_parameter(log_dt, "dt")
+        self.inv_dt = ssm_parameter(initial_inv_dt(rngs.params(), (H,), config), "dt")
         self.D = ssm_parameter(jax.random.normal(rngs.params(), (H,)), "skip")
 
     def _copies(self, values: np.ndarray | Array) -> Array:
@@ -71,8 +66,7 @@ class LongConvolution(nnx.Module):
 
     def dt(self) -> Array:
         """The step size dt (H,)."""
-        transform = jax.nn.softplus if self.config.dt_transform == "softplus" else jnp.exp
-        return transform(self.inv_dt[...])
+        return dt_of(self.inv_dt[...], self.config)
 
     @abstractmethod
     def kernel(self, L: int) -> Kernels:
@@ -139,6 +133,21 @@ def initial_A_real(Lambda: np.ndarray, name: str) -> np.ndarray:
             "Take exp or softplus."
         )
     return transform.weight(decay)
+
+
+def initial_inv_dt(key: Array, shape: tuple[int, ...], config: FamilyConfig) -> Array:
+    """Draw the parameters of step sizes whose logarithm is uniform between those of dt_min and dt_max."""
+    low, high = np.log(config.dt_min), np.log(config.dt_max)
+    log_dt = jax.random.uniform(key, shape, minval=low, maxval=high)
+    if config.dt_transform == "exp":
+        return log_dt
+    # The inverse of softplus at dt = exp(log_dt), in a form that does not overflow.
+    return jnp.exp(log_dt) + jnp.log(-jnp.expm1(-jnp.exp(log_dt)))
+
+
+def dt_of(inv_dt: Array, config: FamilyConfig) -> Array:
+    """The step sizes of these parameters, of any shape."""
+    return jax.nn.softplus(inv_dt) if config.dt_transform == "softplus" else jnp.exp(inv_dt)
 
 
 def clamped(Lambda: np.ndarray) -> np.ndarray:

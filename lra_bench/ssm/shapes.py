@@ -77,3 +77,18 @@ Coefficients = Float[Array, "H n"]
 
 FeedThrough = Float[Array, "c H"]
 """The part of each feature that passes without delay, of every direction."""
+
+MarkovParameters = Complex[Array, "c S n"]
+"""The first n Markov parameters of every direction."""
+
+DirectedStepSizes = Float[Array, "#c H"]
+"""The step size dt of each feature, of every direction or of both."""
+
+Spectra = Complex[Array, "c H L"]
+"""The spectrum of one kernel for each direction and feature."""
+
+CircularKernel = Float[Array, "H M"]
+"""One kernel for each feature, of a circular convolution over M steps."""
+
+PairedFeatures = Float[Array, "L b 2*H"]
+"""Activations from a sequence, beside those from its reversal at the same position."""
