@@ -77,3 +77,6 @@ Coefficients = Float[Array, "H n"]
 
 FeedThrough = Float[Array, "c H"]
 """The part of each feature that passes without delay, of every direction."""
+
+Averages = Float[Array, "c H n"]
+"""A parameter of the moving averages of each feature, of every direction."""
