@@ -180,7 +180,7 @@ class Recipe(Frozen):
 
     n_layers: int = Field(ge=1, le=DEEPEST)
     d_model: int = Field(ge=1, le=WIDEST, description="the number H of features")
-    norm: Literal["batch", "layer"]
+    norm: Literal["batch", "layer", "scale"]
     prenorm: bool
     norm_decay: float = Field(
         ge=0, lt=1, description="the share of the old running statistics that BatchNorm keeps at each step"
@@ -201,7 +201,7 @@ class Recipe(Frozen):
     weight_decay: float = Field(ge=0)
     adam_b2: float = Field(gt=0, lt=1, description="the decay of Adam's second moment; the first moment's is 0.9")
     adam_eps: float = Field(gt=0, description="the ε that Adam adds to the root of the second moment")
-    schedule: Literal["reference", "cosine", "torch-cosine", "rsqrt", "constant"]
+    schedule: Literal["reference", "cosine", "torch-cosine", "linear", "quadratic-linear", "rsqrt", "constant"]
     warmup_epochs: float = Field(ge=0)
     decay_epochs: float = Field(gt=0, description="the duration of the whole schedule, warm-up included")
     groups: dict[Role, Group] = Field(
@@ -209,6 +209,10 @@ class Recipe(Frozen):
     )
     role_lr: dict[Role, Annotated[float, Field(gt=0)]] = Field(
         default={}, description="the peak learning rate of roles that have one of their own, instead of their group's"
+    )
+
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="the norm to which the gradient of all parameters is clipped; None means not at all"
     )
 
     @model_validator(mode="after")
@@ -220,12 +224,13 @@ class Recipe(Frozen):
     def identity(self) -> dict[str, Any]:
         """The fields that change numbers, as JSON values. Digests are made of them.
 
-        `role_lr` is left out where it is empty, and so are `LATER_SETTINGS`, so that digests are those of versions that
-        did not have them.
+        `role_lr` and `clip_norm` are left out where they change nothing, and so are `LATER_SETTINGS`, so that digests are
+        those of versions that did not have them.
         """
-        fields = self.model_dump(mode="json", exclude=TEXT_FIELDS)
+        unused = {key for key in ("role_lr", "clip_norm") if not getattr(self, key)}
+        fields = self.model_dump(mode="json", exclude=TEXT_FIELDS | unused)
         fields["layer"] = dict(item for item in fields["layer"].items() if item not in LATER_SETTINGS.items())
-        return fields if self.role_lr else {key: value for key, value in fields.items() if key != "role_lr"}
+        return fields
 
 
 class DataInfo(Frozen):

@@ -16,6 +16,8 @@ from tests.made_records import train_record
 ROWS = {
     "hope": "HOPE-SSM",
     "lru": "LRU",
+    "mega": "MEGA",
+    "mega_chunk": "MEGA-chunk",
     "rtf": "RTF",
     "s4": "S4-LegS (v2)",
     "s4d": "S4D-LegS",

@@ -30,11 +30,13 @@ COUNTS = {
     "s4d_dfout": (1_208_330, 1_236_482, 1_489_666, 3_981_322, 1_595_906, 1_595_906),
     "s4d_ft": (403_210, 1_226_498, 478_082, 4_353_034, 1_192_706, 497_666),
     "s4_ptd": (1_593_354, 1_224_962, 477_314, 400_138, 1_191_170, 399_362),
+    "mega": (602_650, 975_108, 1_464_326, 2_839_096, 1_386_874, 381_948),
+    "mega_chunk": (579_610, 943_364, 1_417_862, 2_824_760, 1_376_122, 283_644),
     "s5": (188_490, 1_321_154, 772_098, 5_133_706, 1_113_602, 694_018),
     "s5_ptd": (237_834, 2_207_618, 1_364_226, 8_676_106, 2_000_642, 1_286_146),
 }
 """For the six tasks in the order of the table: S5's instantiated from the reference, those of
-S4's family, HOPE, RTF and LinOSS from their shapes.
+S4's family, HOPE, RTF, LinOSS and MEGA from their shapes.
 
 On Text, S4's family has one row of the table per id, 134, and S5 the 135 of its own code.
 """

@@ -92,3 +92,6 @@ CircularKernel = Float[Array, "H M"]
 
 PairedFeatures = Float[Array, "L b 2*H"]
 """Activations from a sequence, beside those from its reversal at the same position."""
+
+Averages = Float[Array, "c H n"]
+"""A parameter of the moving averages of each feature, of every direction."""
