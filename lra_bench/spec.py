@@ -224,8 +224,8 @@ class Recipe(Frozen):
     def identity(self) -> dict[str, Any]:
         """The fields that change numbers, as JSON values. Digests are made of them.
 
-        `role_lr` and `clip_norm` are left out where they change nothing, and so are `LATER_SETTINGS`, so that digests are
-        those of versions that did not have them.
+        Left out are `role_lr` and `clip_norm` where they change nothing, and `LATER_SETTINGS`, so that digests are those of
+        versions that did not have them.
         """
         unused = {key for key in ("role_lr", "clip_norm") if not getattr(self, key)}
         fields = self.model_dump(mode="json", exclude=TEXT_FIELDS | unused)
