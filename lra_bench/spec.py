@@ -8,8 +8,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -224,7 +222,7 @@ class Recipe(Frozen):
     def identity(self) -> dict[str, Any]:
         """The fields that change numbers, as JSON values. Digests are made of them.
 
-        Left out are `role_lr` and `clip_norm` where they change nothing, and `LATER_SETTINGS`, so that digests are those of
+        Left out are `role_lr` and `clip_norm` where they change nothing, and `LATER_SETTINGS`: digests are those of
         versions that did not have them.
         """
         unused = {key for key in ("role_lr", "clip_norm") if not getattr(self, key)}
@@ -275,62 +273,6 @@ def unknown(kind: str, name: str, legal: Iterable[str]) -> UserError:
     near = nearest_name(name, legal)
     hint = f" Did you mean {near!r}?" if near else ""
     return UserError(f"unknown {kind} {name!r}.{hint} Legal: {', '.join(legal)}.")
-
-
-def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
-    """Parse the items of `--set`: `["n_layers=4", "norm=layer"]` → `{"n_layers": 4, "norm": "layer"}`.
-
-    Values are read as JSON, and as text where they are not JSON.
-    Raises UserError when an item has no `=`, a key is given twice, or a number is not finite.
-    """
-    overrides: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        key = key.strip()
-        if not equals or not key:
-            raise UserError(f"--set takes KEY=VALUE, as in `--set n_layers=4`; got {pair!r}.")
-        if key in overrides:
-            raise UserError(f"--set {key} is given twice.")
-        try:
-            overrides[key] = json.loads(text)
-        except (ValueError, RecursionError):  # no JSON, thousands of digits, or thousands of brackets
-            overrides[key] = text
-        if isinstance(overrides[key], float) and not math.isfinite(overrides[key]):
-            raise UserError(f"--set {key} takes finite numbers; got {text}.")
-    return overrides
-
-
-def as_override(key: str, value: Any) -> str:
-    """The KEY=VALUE that `parse_overrides` reads back as this value. It is JSON, except text that needs no quotes."""
-    pair = f"{key}={value}"
-    if isinstance(value, str) and parse_overrides([pair]) == {key: value}:
-        return pair
-    return f"{key}={json.dumps(value)}"
-
-
-def set_options(overrides: Mapping[str, Any]) -> list[str]:
-    """The overrides as options `--set KEY=VALUE` of a command line, quoted for a shell."""
-    # In alphabetical order, as records hold them, so that the same settings are always the same command.
-    return [f"--set {shlex.quote(as_override(key, value))}" for key, value in sorted(overrides.items())]
-
-
-_FIXED = TEXT_FIELDS | {"layer"}
-
-
-def apply_overrides(recipe: Recipe, overrides: Mapping[str, Any], layer_config: type[Frozen]) -> Recipe:
-    """Put the overrides into a recipe or into its layer settings, and validate both.
-
-    Raises UserError for a key that is in neither (with the legal ones) and for a value of the wrong type or range.
-    """
-    own = [name for name in Recipe.model_fields if name not in _FIXED]
-    layer_keys = list(layer_config.model_fields)
-    for key in overrides:
-        if key not in own and key not in layer_keys:
-            raise unknown("setting", key, [*own, *layer_keys])
-    layer = {**recipe.layer, **{k: v for k, v in overrides.items() if k not in own}}
-    fields = {**recipe.model_dump(), **{k: v for k, v in overrides.items() if k in own}}
-    checked = validated(layer_config, layer)
-    return validated(Recipe, {**fields, "layer": checked.model_dump(mode="json")})
 
 
 def validated(model: type[T], values: Mapping[str, Any]) -> T:

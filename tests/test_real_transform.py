@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lra_bench.errors import UserError
+from lra_bench.overrides import apply_overrides
 from lra_bench.recipes.s4d import Config
 from lra_bench.registry import recipes_of
-from lra_bench.spec import apply_overrides
 from lra_bench.ssm.real_transform import REAL_TRANSFORMS
 from tests.test_s4d import s4d_layer
 

@@ -13,8 +13,8 @@ from flax import nnx
 from lra_bench.models.classifier import count_parameters
 from lra_bench.models.layers import DataShape
 from lra_bench.models.network import build
+from lra_bench.overrides import apply_overrides
 from lra_bench.registry import model_names, recipe_module, recipes_of, task_module, task_names
-from lra_bench.spec import apply_overrides
 from lra_bench.ssm import ptd
 from lra_bench.training.optimizer import group_of, make_schedule
 
