@@ -14,6 +14,7 @@ from lra_bench.report.table import MARKS
 from tests.made_records import train_record
 
 ROWS = {
+    "b2s6": "B²S6",
     "lru": "LRU",
     "rtf": "RTF",
     "s4": "S4-LegS (v2)",
@@ -22,6 +23,7 @@ ROWS = {
     "s4d_ft": "S4D-FT",
     "s5": "S5",
     "s5_ptd": "S5-PTD",
+    "s6": "Mamba (S6)",
     "transformer": "Transformer",
 }
 """The row of published.json that each model's recipes repeat. The other rows of a model are re-runs by other authors,

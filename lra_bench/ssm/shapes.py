@@ -77,3 +77,9 @@ Coefficients = Float[Array, "H n"]
 
 FeedThrough = Float[Array, "c H"]
 """The part of each feature that passes without delay, of every direction."""
+
+StatesOfFeatures = Float[Array, "H N"]
+"""One real number for each feature and state."""
+
+BlockVectors = Float[Array, "L b G N"]
+"""One vector over the states for each block of features, at every step."""
