@@ -9,7 +9,8 @@ import math
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+
+from lra_bench.ssm.shapes import RealArray
 
 PI_HIGH, PI_LOW = 3.140625, math.pi - 3.140625
 """π as a number of 11 bits, whose product with a small whole number is exact in float32, and the rest."""
@@ -19,7 +20,7 @@ SINE = [(-1) ** n / math.factorial(2 * n + 1) for n in range(8)]
 """The coefficients of the series in r² of cos r and sin r / r. On |r| ≤ π/2 they end below the precision of float32."""
 
 
-def cos_sin(angle: Float[Array, "*axes"]) -> tuple[Float[Array, "*axes"], Float[Array, "*axes"]]:
+def cos_sin(angle: RealArray) -> tuple[RealArray, RealArray]:
     """The cosine and the sine of angles in radians, |angle| < 10⁴, with an error of about 1e-7.
 
     In float64 they are jnp.cos and jnp.sin.
