@@ -28,12 +28,15 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lra_bench.machine.platform import target_platform
-from lra_bench.ssm.scan import FEWEST_CHUNKED_STEPS
 from lra_bench.ssm.shapes import BlockVectors, Features, StatesOfFeatures
 from lra_bench.ssm.trigonometry import cos_sin
 
 PIECE = 16
 """The steps from one state that is kept to the next."""
+
+CHUNK = 512
+"""The steps of a chunk on an accelerator. The states of a piece of every chunk, about six arrays of `PIECE` / `CHUNK`
+of all states, are in memory at once, so shorter chunks would take more of it."""
 
 Parts = tuple[Array, ...]
 """A real array, or the real and the imaginary part of a complex one."""
@@ -93,10 +96,8 @@ def by_block(A: Parts, bias: Parts, dt: Array, u: Array, B: Parts, C: Array) -> 
 
 
 def fastest_chunks(length: int) -> int:
-    """The number of chunks: one on a CPU; elsewhere a power of two of about √L / 2."""
-    if target_platform() == "cpu" or length <= FEWEST_CHUNKED_STEPS:
-        return 1
-    return max(1, 1 << ((length.bit_length() - 1) // 2 - 1))
+    """The number of chunks: one on a CPU; elsewhere so many that each has about `CHUNK` steps."""
+    return 1 if target_platform() == "cpu" else max(1, length // CHUNK)
 
 
 def at_rest(constants: Constants, batch: int) -> Parts:
