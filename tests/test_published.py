@@ -15,6 +15,7 @@ from tests.made_records import train_record
 
 ROWS = {
     "hope": "HOPE-SSM",
+    "b2s6": "B²S6",
     "lru": "LRU",
     "mega": "MEGA",
     "mega_chunk": "MEGA-chunk",
@@ -26,6 +27,7 @@ ROWS = {
     "s4d_ft": "S4D-FT",
     "s5": "S5",
     "s5_ptd": "S5-PTD",
+    "s6": "Mamba (S6)",
     "transformer": "Transformer",
 }
 """The row of published.json that each model's recipes repeat. The other rows of a model are re-runs by other authors,

@@ -95,3 +95,12 @@ PairedFeatures = Float[Array, "L b 2*H"]
 
 Averages = Float[Array, "c H n"]
 """A parameter of the moving averages of each feature, of every direction."""
+
+StatesOfFeatures = Float[Array, "H N"]
+"""One real number for each feature and state."""
+
+BlockVectors = Float[Array, "L b G N"]
+"""One vector over the states for each block of features, at every step."""
+
+RealArray = Float[Array, "*axes"]
+"""Real numbers of any shape."""
