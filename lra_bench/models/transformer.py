@@ -183,6 +183,8 @@ def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs)
     for name, value in fixed.items():
         if getattr(recipe, name) != value:
             raise UserError(f"the transformer has {name} = {value} only, got {getattr(recipe, name)!r}.")
-    if recipe.pooling == "last":
-        raise UserError("the transformer's pooling must be cls or mean, got 'last'.")
+    if recipe.pooling not in ("cls", "mean"):
+        raise UserError(f"the transformer's pooling must be cls or mean, got {recipe.pooling!r}.")
+    if shape.channels > 1:
+        raise UserError("the transformer reads tokens and shades of gray only, no images in color.")
     return Transformer(recipe, config, shape, rngs=rngs)

@@ -73,8 +73,9 @@ class TrainingSetup(EvaluationSetup):
 
 def data_shape(run: Run, split: PackedSplit) -> DataShape:
     """What the network must know of prepared data."""
-    variable_length = task_module(run.data.task).TASK.variable_length
-    return DataShape(split.inputs.shape[-1], run.data.classes, 2 if split.inputs.ndim == 3 else 1, variable_length)
+    task = task_module(run.data.task).TASK
+    length = split.inputs.shape[2 if task.documents == 2 else 1]
+    return DataShape(length, run.data.classes, task.documents, task.variable_length, task.channels)
 
 
 def set_up(
