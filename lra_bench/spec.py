@@ -188,7 +188,7 @@ class Recipe(Frozen):
     pooling: Literal["mean", "last", "last_half", "cls"]
     embedding: int | None = Field(description="the rows of the token table; None where pixels enter as real numbers")
     pixels: Literal["unit", "signed", "standard", "color"] | None = Field(
-        description="the scale of real pixels: [0, 1], [-1, 1], or by CIFAR-10's mean and deviation, in gray or in color"
+        description="the scale of real pixels: [0, 1], [-1, 1], or by CIFAR-10's mean and deviation, gray or in color"
     )
     dropout: float = Field(ge=0, lt=1)
     layer: dict[str, Any] = Field(description="the settings of the sequence layer, checked by the model's own Config")

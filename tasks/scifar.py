@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,7 @@ class ColorData:
     """
 
     origins = image.ORIGINS
-    parameters: Mapping[str, Any] = {}
+    parameters: ClassVar[Mapping[str, Any]] = {}
     """How an input is made of an image, for the manifest."""
     draw: Callable[[np.random.Generator, Layout], Drawn] = staticmethod(draw_colors)
     """The function that draws an example of the tiny set."""

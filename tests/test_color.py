@@ -1,5 +1,7 @@
 """The tasks of CIFAR-10 in color: what their positions hold, and how networks read three channels."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +17,12 @@ from lra_bench.data.raw import cifar
 from lra_bench.data.raw.splits import torch_permutation
 from lra_bench.datasource import Rows, bytes_per_example
 from lra_bench.errors import UserError
-from lra_bench.models.classifier import PIXEL_SCALES, InputEncoder, count_parameters
+from lra_bench.models.classifier import PIXEL_SCALES, InputEncoder, count_parameters, pool
 from lra_bench.models.layers import TORCH, DataShape
 from lra_bench.models.network import build
 from lra_bench.registry import recipes_of, task_module, task_names
 from lra_bench.spec import apply_overrides
+from lra_bench.tasks.pscifar import bit_reversal
 from tests.test_tasks import CIFAR, COLORS, everything, pack, request, small
 
 ORDER = [*torch_permutation(50), *range(50, 60)]
@@ -47,6 +50,40 @@ def test_every_position_has_the_colors_of_its_pixel(archive, monkeypatch):
     np.testing.assert_array_equal(rows.inputs, np.stack(pictures)[ORDER].reshape(60, 1024, 3))
     gray = everything(small(monkeypatch, "image", 45, 5, 10).read(archive, request()))
     np.testing.assert_array_equal(rows.labels, gray.labels)
+
+
+def test_pixels_are_permuted_by_bit_reversal(archive, monkeypatch):
+    order = bit_reversal(1024)
+    assert [order[n] for n in (0, 1, 2, 3, 1022, 1023)] == [0, 512, 256, 768, 511, 1023]
+    assert all(order[n] == int(f"{n:010b}"[::-1], 2) for n in range(1024))
+    plain, permuted = rows_of("scifar", archive, monkeypatch), rows_of("pscifar", archive, monkeypatch)
+    np.testing.assert_array_equal(permuted.inputs, plain.inputs[:, order])
+    np.testing.assert_array_equal(task_module("pscifar").DATA.images(permuted.inputs), plain.inputs)
+    np.testing.assert_array_equal(permuted.labels, plain.labels)
+
+
+def test_noise_follows_the_image_and_is_uniform_on_the_networks_scale(archive, monkeypatch):
+    plain, padded = rows_of("scifar", archive, monkeypatch), rows_of("noisycifar", archive, monkeypatch)
+    np.testing.assert_array_equal(padded.inputs[:, :1024], plain.inputs)
+    assert (padded.lengths == 2048).all()
+    mean, deviation = PIXEL_SCALES["color"]
+    noise = (padded.inputs[:, 1024:] - mean) / deviation
+    assert np.abs(np.quantile(noise, np.linspace(0, 1, 11), axis=(0, 1)) - np.linspace(0, 1, 11)[:, None]).max() < 0.02
+    assert len(np.unique(noise, axis=0)) == 60, "no two images have the same noise"
+    data = task_module("noisycifar").DATA
+    layout = data.generator(request(size="tiny")).layout
+    swapped = Rows(np.roll(padded.inputs[:2], 1024, axis=1), padded.lengths[:2], padded.labels[:2])
+    assert data.problems(replace(layout, length=2048), swapped, "generated")[0] == (
+        "row 0 ends with something that is no noise"
+    )
+
+
+def test_only_the_noise_is_pooled():
+    assert {recipe.pooling for recipe in recipes_of("noisycifar").values()} == {"last_half"}
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, 3)), jnp.float32)
+    np.testing.assert_allclose(pool(x, None, "last_half"), x[3:].mean(0), rtol=1e-6)
+    by_length = pool(x, jnp.array([6, 3]), "last_half")
+    np.testing.assert_allclose(by_length, jnp.stack([x[3:, 0].mean(0), x[1:3, 1].mean(0)]), rtol=1e-6)
 
 
 def test_a_set_in_color_is_prepared_verified_and_shown(tmp_path, capsys):
@@ -120,9 +157,8 @@ def test_a_network_reads_colors_whole_and_step_by_step():
 
     def read(inputs):
         network = network_of()
-        return network(inputs, jnp.full(2, 8), train=False, key=None), network.step(
-            network.initial_state(2), inputs[:, 0]
-        )
+        stepped = network.step(network.initial_state(2), inputs[:, 0])
+        return network(inputs, jnp.full(2, 8), train=False, key=None), stepped
 
     whole, (_, stepped) = jax.eval_shape(read, jnp.zeros((2, 8, 3), jnp.uint8))
     assert whole.shape == stepped.shape == (2, 10)
@@ -130,5 +166,6 @@ def test_a_network_reads_colors_whole_and_step_by_step():
 
 
 def test_tasks_in_color_are_none_of_the_six():
-    assert not {"scifar"} & set(task_names())
+    assert not {"scifar", "pscifar", "noisycifar"} & set(task_names())
+    assert {recipe.published for task in ("pscifar", "noisycifar") for recipe in recipes_of(task).values()} == {None}
     assert all(recipe.published is None or model in ("s4", "lru") for model, recipe in recipes_of("scifar").items())

@@ -129,7 +129,7 @@ def test_image_has_the_published_shades_and_split(prepared, batches):
 
 
 def test_colors_have_the_published_means_deviations_and_split(prepared):
-    """Those by which state-spaces/s4 scales them, to its three digits, which it rounds twice."""
+    """Those by which state-spaces/s4 scales them, to its three digits, two of which it cuts down."""
     splits = [open_split(prepared("scifar", "s4"), split) for split in ("train", "val")]
     gray = [open_split(prepared("image", "s4"), split) for split in ("train", "val")]
     # Sums of whole numbers are exact, and 50,000 images as floats would take a gigabyte.
