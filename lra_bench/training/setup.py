@@ -20,7 +20,7 @@ from lra_bench.machine.xla import Cost, use_compilation_cache
 from lra_bench.models.layers import DataShape
 from lra_bench.paths import cache_folder
 from lra_bench.progress import print_line
-from lra_bench.registry import task_module
+from lra_bench.registry import cli_name, task_module
 from lra_bench.runs.run import Run
 from lra_bench.spec import Placement, SplitName
 from lra_bench.training.functional import FunctionalNetwork, initialized
@@ -51,6 +51,12 @@ class EvaluationSetup:
             pieces.append((correct, count))
         every = np.concatenate([np.asarray(correct).reshape(-1)[:count] for correct, count in pieces])
         return Score(float(totals.loss) / every.size, int(totals.correct) / every.size, every)
+
+    def within(self, params: Any, stats: Any, window: int) -> EvaluationSetup:
+        """The same run with every layer cut to a window. Raises UserError where a layer cannot be cut."""
+        network = self.network.within(params, stats, window, cli_name(self.run.model))
+        score = evaluation_program(self.run, network, self.mesh)
+        return EvaluationSetup(self.run, self.mesh, network, score, self.data)
 
 
 @dataclass(frozen=True)
