@@ -157,6 +157,8 @@ class Task(Frozen):
     health: tuple[HealthMark, ...] = Field(
         default=(), description="below one of these, a run of a published recipe does not learn"
     )
+    channels: Literal[1, 3] = Field(default=1, description="the numbers at each position: 3 for images in color")
+    pooling: Literal["last_half"] | None = Field(default=None, description="the pooling that the task demands")
     generated_differs: str = Field(
         default="", description="what is known to differ between the examples made here and the released ones; or empty"
     )
@@ -184,10 +186,10 @@ class Recipe(Frozen):
         ge=0, lt=1, description="the share of the old running statistics that BatchNorm keeps at each step"
     )
     bidirectional: bool
-    pooling: Literal["mean", "last", "cls"]
+    pooling: Literal["mean", "last", "last_half", "cls"]
     embedding: int | None = Field(description="the rows of the token table; None where pixels enter as real numbers")
-    pixels: Literal["unit", "signed", "standard"] | None = Field(
-        description="the scale of real pixels: [0, 1], [-1, 1], or by CIFAR-10's mean and deviation; None for tokens"
+    pixels: Literal["unit", "signed", "standard", "color"] | None = Field(
+        description="the scale of real pixels: [0, 1], [-1, 1], or by CIFAR-10's mean and deviation, gray or in color"
     )
     dropout: float = Field(ge=0, lt=1)
     layer: dict[str, Any] = Field(description="the settings of the sequence layer, checked by the model's own Config")

@@ -20,7 +20,7 @@ from jax import Array
 
 from lra_bench.errors import UserError
 from lra_bench.machine.products import product, tokens
-from lra_bench.models.attention import attend, dropout
+from lra_bench.models.attention import attend, attend_near, dropout
 from lra_bench.models.classifier import as_one_batch
 from lra_bench.models.layers import DataShape, wide
 from lra_bench.models.remat import rematerialized
@@ -68,6 +68,9 @@ def dense(layer: nnx.Linear, x: DenseInput) -> DenseOutput:
 class TransformerBlock(nnx.Module):
     """A block over (L, b, H): x + attention(norm x), then x + MLP(norm x)."""
 
+    window: int | None = None
+    """How many steps away, less one, a position sees in evaluation; None means all."""
+
     def __init__(self, recipe: Recipe, config: Config, *, rngs: nnx.Rngs):
         H = recipe.d_model
         self.norm_attention = nnx.LayerNorm(H, rngs=rngs)
@@ -79,6 +82,7 @@ class TransformerBlock(nnx.Module):
         self.hidden = xavier(H, config.mlp_dim, True, rngs)
         self.back = xavier(config.mlp_dim, H, True, rngs)
         self.heads, self.rate, self.attention_rate = config.heads, recipe.dropout, config.attention_dropout
+        self.class_token = recipe.pooling == "cls"
 
     def __call__(self, x: Features, real: RealPositions | None, key: Array | None) -> Features:
         """Apply the block to (L, b, H); `real` (L, b) is True where a position is not padding.
@@ -92,7 +96,11 @@ class TransformerBlock(nnx.Module):
             dense(project, normed).astype(x.dtype).reshape(*x.shape[:2], self.heads, -1)
             for project in (self.query, self.key, self.value)
         )
-        seen = attend(q, k, v, real, self.attention_rate, keys[0]).reshape(*y.shape[:-1], -1)
+        if self.window is None:
+            seen = attend(q, k, v, real, self.attention_rate, keys[0])
+        else:
+            seen = attend_near(q, k, v, real, self.window, self.class_token)
+        seen = seen.reshape(*y.shape[:-1], -1)
         y = (wide(y) + dropout(dense(self.output, seen), self.rate, keys[1], *x.shape[1:])).astype(x.dtype)
         inner = dense(self.hidden, self.norm_mlp(y).astype(x.dtype))
         inner = dropout(jax.nn.gelu(inner), self.rate, keys[2], x.shape[1], inner.shape[-1]).astype(x.dtype)
@@ -183,6 +191,8 @@ def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs)
     for name, value in fixed.items():
         if getattr(recipe, name) != value:
             raise UserError(f"the transformer has {name} = {value} only, got {getattr(recipe, name)!r}.")
-    if recipe.pooling == "last":
-        raise UserError("the transformer's pooling must be cls or mean, got 'last'.")
+    if recipe.pooling not in ("cls", "mean"):
+        raise UserError(f"the transformer's pooling must be cls or mean, got {recipe.pooling!r}.")
+    if shape.channels > 1:
+        raise UserError("the transformer reads tokens and shades of gray only, no images in color.")
     return Transformer(recipe, config, shape, rngs=rngs)

@@ -15,7 +15,7 @@ from lra_bench.json_files import parse_json, read_json
 from lra_bench.paths import write_atomically
 from lra_bench.plain_text import shortened
 from lra_bench.records.proof import contradictions
-from lra_bench.records.schema import SCHEMA_VERSION, AnyRecord, Record, RobustnessRecord, any_record
+from lra_bench.records.schema import SCHEMA_VERSION, AnyRecord, Record, RobustnessRecord, WindowRecord, any_record
 from lra_bench.spec import explain
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -37,6 +37,9 @@ def path_of(results_dir: Path, record: AnyRecord) -> Path:
     if isinstance(record, RobustnessRecord):
         folder = results_dir / _folder(record.data.task) / _folder(record.model)
         return folder / f"robustness-{_folder(record.digest)}-s{record.seed}.json"
+    if isinstance(record, WindowRecord):
+        folder = results_dir / _folder(record.data.task) / _folder(record.model)
+        return folder / f"window-{record.window}-{_folder(record.digest)}-s{record.seed}.json"
     return results_dir / _folder(record.task) / _folder(record.model) / f"bench-{_folder(record.digest)}.json"
 
 

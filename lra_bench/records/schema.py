@@ -1,4 +1,4 @@
-"""The schema of the result records: one immutable JSON file per finished run, benchmark or robustness measurement.
+"""The schema of the result records: one immutable JSON file per finished run, benchmark, or further test of a run.
 
 `results/schema.json` is generated from these models. This module imports no JAX.
 """
@@ -226,10 +226,32 @@ class RobustnessRecord(Frozen):
     note: Text = ""
 
 
-AnyRecord = Annotated[Record | BenchRecord | RobustnessRecord, Field(discriminator="kind")]
+class WindowRecord(Frozen):
+    """The record of a run tested with every layer cut to a window: how far its accuracy rests on distant inputs."""
+
+    schema_version: Literal[1]
+    kind: Literal["window"]
+    model: Name
+    digest: Name = Field(description="digest of the training run")
+    seed: Seed = Field(description="seed of the training run")
+    published_recipe: bool
+    data: DataInfo
+    window: Positive = Field(
+        description="w: in each layer, an output depends on the inputs less than w steps away, in each direction it has"
+    )
+    accuracy: Share = Field(description="test accuracy with this window, of the best checkpoint")
+    whole: Share = Field(description="test accuracy without a window, of the same checkpoint and examples")
+    majority: Share = Field(description="share of the most frequent class in the test split")
+    examples: Positive = Field(description="number of test examples scored")
+    system: System
+    provenance: Provenance
+    note: Text = ""
+
+
+AnyRecord = Annotated[Record | BenchRecord | RobustnessRecord | WindowRecord, Field(discriminator="kind")]
 """A record of any kind; its field `kind` tells which."""
 
-any_record: TypeAdapter[Record | BenchRecord | RobustnessRecord] = TypeAdapter(AnyRecord)
+any_record: TypeAdapter[Record | BenchRecord | RobustnessRecord | WindowRecord] = TypeAdapter(AnyRecord)
 """The validator of a record of any kind."""
 
 

@@ -41,6 +41,7 @@ from lra_bench.report.select import (
 from lra_bench.report.speed_figures import accuracy_speed_drawings, lines_of, scaling_drawings
 from lra_bench.report.stamp import stamp_of
 from lra_bench.report.statistics import mean_interval
+from lra_bench.report.window_figures import audit_of, window_drawings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,8 +63,11 @@ def drawings(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Drawing]
     published = [(place, runs) for place, runs in chosen.cells.items() if place[0].section == "published"]
     cells: Cells = {(plain(row_label(key)), task): runs for (key, task), runs in published}
     tasks = [task for task in chosen.tasks(("published",)) if any(place == task for _, place in cells)]
-    noise = _noise(loaded)
-    best = _featured(cells, [*lines_of(loaded), *(model for models in noise.values() for model in models)])
+    noise, audit = _noise(loaded), audit_of(loaded)
+    tested = [model for models in noise.values() for model in models] + [
+        model for models in audit.values() for model in models
+    ]
+    best = _featured(cells, [*lines_of(loaded), *tested])
     found = []
     if cells:
         found += accuracy_speed_drawings(cells, tasks, loaded, best)
@@ -80,7 +84,7 @@ def drawings(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Drawing]
     if noise:
         draw = partial(_draw_robustness, series=noise, featured=best)
         found.append(Drawing("robustness", "Robustness to Fourier-mode noise", ROBUSTNESS, draw))
-    return found
+    return found + window_drawings(loaded, best)
 
 
 SEEDS = (

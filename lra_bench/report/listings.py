@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from lra_bench.records.schema import Record, RobustnessRecord
+from lra_bench.records.schema import Record, RobustnessRecord, WindowRecord
 from lra_bench.registry import model_title, task_title
 from lra_bench.report.select import (
     HEADINGS,
@@ -135,6 +135,49 @@ def robustness_table(loaded: Iterable[Loaded]) -> Table:
         (*heads, *numbers, *(Column(f"ω = {frequency:g}") for frequency in frequencies)),
         (Block("Test accuracy in %, mean over seeds", tuple(rows)),),
         ("One mode is added to the input of every state space layer; ω is in each channel's own continuous time.",),
+    )
+
+
+def window_table(loaded: Iterable[Loaded]) -> Table:
+    """Return the table of test accuracy with every layer cut to a window, by window, as mean over seeds."""
+    groups: dict[tuple[str, str, str, Precision], list[tuple[str, WindowRecord]]] = defaultdict(list)
+    for item in loaded:
+        record = item.record
+        if isinstance(record, WindowRecord):
+            groups[record.data.task, record.model, record.digest, record.system.precision].append((item.id, record))
+    windows = sorted({record.window for group in groups.values() for _, record in group})
+    labels = precision_labels(precision for *_, precision in groups)
+    rows = [_window_row(labels[place[-1]], group, windows) for place, group in sorted(groups.items())]
+    heads = (Column("Model", numeric=False), Column("Task", numeric=False), Column("Data", numeric=False))
+    return Table(
+        "windows",
+        "Accuracy within a window",
+        (*heads, Column("Seeds"), *(Column(f"w = {window:,}") for window in windows), Column("Whole")),
+        (Block("Test accuracy in %, mean over seeds", tuple(rows)),),
+        (
+            "Every layer is cut to w steps after training: its outputs depend on the inputs less than w steps away, in "
+            "each of its directions. Nothing is trained again, so a model that would learn to do without is not shown.",
+        ),
+    )
+
+
+def _window_row(label: str, group: Sequence[tuple[str, WindowRecord]], windows: Sequence[int]) -> tuple[Cell, ...]:
+    """Return the row of one model, task, digest and precision."""
+    record = group[0][1]
+    name = labeled(model_title(record.model), joined("" if record.published_recipe else record.digest, label))
+    cells = []
+    for window in windows:
+        here = [(run, found) for run, found in group if found.window == window]
+        mean = 100 * fmean(found.accuracy for _, found in here) if here else None
+        cells.append(Cell(ABSENT) if mean is None else Cell(f"{mean:.2f}", mean, runs=tuple(run for run, _ in here)))
+    whole = {found.seed: 100 * found.whole for _, found in group}
+    return (
+        Cell(name, runs=tuple(run for run, _ in group)),
+        Cell(task_title(record.data.task)),
+        Cell(f"{record.data.source}, {record.data.size}"),
+        Cell(str(len(whole)), len(whole)),
+        *cells,
+        Cell(f"{fmean(whole.values()):.2f}", fmean(whole.values())),
     )
 
 

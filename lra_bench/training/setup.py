@@ -20,7 +20,7 @@ from lra_bench.machine.xla import Cost, use_compilation_cache
 from lra_bench.models.layers import DataShape
 from lra_bench.paths import cache_folder
 from lra_bench.progress import print_line
-from lra_bench.registry import task_module
+from lra_bench.registry import cli_name, task_module
 from lra_bench.runs.run import Run
 from lra_bench.spec import Placement, SplitName
 from lra_bench.training.functional import FunctionalNetwork, initialized
@@ -52,6 +52,12 @@ class EvaluationSetup:
         every = np.concatenate([np.asarray(correct).reshape(-1)[:count] for correct, count in pieces])
         return Score(float(totals.loss) / every.size, int(totals.correct) / every.size, every)
 
+    def within(self, params: Any, stats: Any, window: int) -> EvaluationSetup:
+        """The same run with every layer cut to a window. Raises UserError where a layer cannot be cut."""
+        network = self.network.within(params, stats, window, cli_name(self.run.model))
+        score = evaluation_program(self.run, network, self.mesh)
+        return EvaluationSetup(self.run, self.mesh, network, score, self.data)
+
 
 @dataclass(frozen=True)
 class TrainingSetup(EvaluationSetup):
@@ -73,8 +79,9 @@ class TrainingSetup(EvaluationSetup):
 
 def data_shape(run: Run, split: PackedSplit) -> DataShape:
     """What the network must know of prepared data."""
-    variable_length = task_module(run.data.task).TASK.variable_length
-    return DataShape(split.inputs.shape[-1], run.data.classes, 2 if split.inputs.ndim == 3 else 1, variable_length)
+    task = task_module(run.data.task).TASK
+    length = split.inputs.shape[2 if task.documents == 2 else 1]
+    return DataShape(length, run.data.classes, task.documents, task.variable_length, task.channels)
 
 
 def set_up(
