@@ -27,6 +27,7 @@ from lra_bench.commands import (
     report,
     rm,
     show,
+    spectrum,
     sweep,
     train,
     validate,
@@ -47,6 +48,7 @@ app.command()(prepare.prepare)
 app.command()(train.train)
 app.command()(sweep.sweep)
 app.command()(evaluate.evaluate)
+app.command()(spectrum.spectrum)
 app.command()(bench.bench)
 app.command()(report.report)
 app.command()(curves.curves)
