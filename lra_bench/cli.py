@@ -26,6 +26,7 @@ from lra_bench.commands import (
     quickstart,
     report,
     rm,
+    robustness,
     show,
     spectrum,
     sweep,
@@ -48,6 +49,7 @@ app.command()(prepare.prepare)
 app.command()(train.train)
 app.command()(sweep.sweep)
 app.command()(evaluate.evaluate)
+app.command()(robustness.robustness)
 app.command()(spectrum.spectrum)
 app.command()(bench.bench)
 app.command()(report.report)

@@ -55,6 +55,13 @@ def eigenvalues(layer: DiagonalSSM | LongConvolution) -> Complex:
     return np.log(np.asarray(re) + 1j * np.asarray(im))
 
 
+def last_frequency(layer: DiagonalSSM | LongConvolution) -> float:
+    """The largest frequency ω of an eigenvalue, in the continuous time of the layer's inputs."""
+    if isinstance(layer, LongConvolution):
+        return float(np.abs(np.asarray(layer.Lambda()).imag).max())
+    return float(np.abs(eigenvalues(layer).imag).max() / np.asarray(input_steps(layer, 1))[0])
+
+
 def gain(layer: DiagonalSSM | LongConvolution, L: int, omega: Real) -> Real:
     """The gain (F,) of the layer on data of length L (`ssm/gain.py`)."""
     D = np.asarray(layer.D[...])

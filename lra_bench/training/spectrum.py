@@ -61,7 +61,7 @@ def _layer_gain(layer: Any, before: Any, L: int) -> LayerGain:
     change = now - first
     wrapped = change.real + 1j * ((change.imag + np.pi) % (2 * np.pi) - np.pi)  # an angle is known up to whole turns
     moved = np.linalg.norm(wrapped) / np.linalg.norm(first)
-    last = float(np.abs(now.imag / _column(now, dt)).max())
+    last = response.last_frequency(layer)
     return LayerGain(omega, response.gain(layer, L, omega), response.gain(before, L, omega), last, float(moved))
 
 
