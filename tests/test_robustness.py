@@ -20,6 +20,8 @@ from lra_bench.records.agreement import disagreements
 from lra_bench.records.files import load_any, path_of, write_record
 from lra_bench.records.schema import NoisePoint
 from lra_bench.report import report
+from lra_bench.report.listings import robustness_table
+from lra_bench.report.select import Loaded
 from lra_bench.training import robustness
 from lra_bench.training.functional import initialized
 from lra_bench.training.input_pipeline import ResidentPipeline
@@ -67,7 +69,9 @@ def test_noise_is_added_to_what_the_layer_reads():
     u, rows = jnp.ones((6, 2, 4)), jnp.array([3, 4])
     diagonal, many = s4d_layer(), s5.S5Layer(s5_recipe(), s5_config(), rngs=nnx.Rngs(0))
     np.testing.assert_array_equal(response.input_steps(diagonal, 4), diagonal.dt())
-    np.testing.assert_allclose(response.input_steps(many, 4), np.exp(np.median(np.asarray(many.log_dt[...]))), rtol=1e-6)
+    np.testing.assert_allclose(
+        response.input_steps(many, 4), np.exp(np.median(np.asarray(many.log_dt[...]))), rtol=1e-6
+    )
     y = DisturbedLayer(lambda u: 3 * u, "cosine", noise(), rows, 1)(u)
     np.testing.assert_allclose(y / 3 - u, drawn("cosine", noise(), rows, 1, jnp.ones(4), 6), atol=1e-6)
 
@@ -144,6 +148,16 @@ def test_the_report_gives_mean_and_deviation_over_runs_and_noise_seeds(tmp_path)
     assert "Gaussian on layers, amplitude 0.1, noise seed 2" in made.files["report.html"]
 
 
+def test_a_long_sweep_has_eight_columns_and_a_note():
+    every = [point for i in range(20) for point in points(frequency=1.0 + i, accuracies=[0.5])]
+    long = robustness_record().model_copy(update={"points": [*every, *points("input", frequency=0.5)]})
+    table = robustness_table([Loaded("a", long)])
+    titles = [column.title for column in table.columns][6:]
+    assert len(titles) <= 9
+    assert titles[-2:] == ["ω = 20", "pixels, ω = 0.5"]
+    assert "8 frequencies are shown" in table.notes[1]
+
+
 def test_default_frequencies():
     assert checked("layers", "cosine", [], None, False, 0.1) == [PAPER]
     assert checked("layers", "cosine", [], None, True, 0.1) is None
@@ -176,9 +190,9 @@ def test_noise_that_makes_no_sense_is_the_users_mistake(arguments, message):
 def test_a_network_without_a_place_for_the_noise_is_refused():
     run, _ = synthetic_run("transformer", "listops", 16, {}, "float32")
     network = type("Network", (), {"blocks": [object()]})()
-    with pytest.raises(UserError, match="needs a model of sequence layers; .* is of transformer"):
+    with pytest.raises(UserError, match=r"needs a model of sequence layers; .* is of transformer"):
         robustness.refuse_no_place(run, network, "layers")
-    with pytest.raises(UserError, match="needs pixels, and .* reads tokens"):
+    with pytest.raises(UserError, match=r"needs pixels, and .* reads tokens"):
         robustness.refuse_no_place(run, network, "input")
     with pytest.raises(UserError, match="those of transformer are not known"):
         robustness.own_frequency(run, type("N", (), {"blocks": [type("B", (), {"layer": None})()]})())

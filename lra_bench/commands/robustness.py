@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,7 +68,6 @@ def robustness(
     states (S5, S5-PTD, LinOSS) get the median step, and those without steps 1.
     """
     from lra_bench.machine.environment import start_jax
-    from lra_bench.records.files import write_record
     from lra_bench.records.finished import is_finished, load_finished
     from lra_bench.runs.run import find_run, load_run
 
@@ -82,7 +82,7 @@ def robustness(
     for run, folder in zip(described, folders, strict=True):
         trained = load_finished(folder) if is_finished(folder) else None
         record = measure_robustness(run, folder, trained, asked, command_of(run.name, asked))
-        write_record(chosen_results_dir(results_dir), record)
+        keep(record, chosen_results_dir(results_dir))
         records.append(record)
     if as_json:
         print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
@@ -116,7 +116,22 @@ def checked(
     if sweep is None and where == "layers":
         return [PAPER]
     count = sweep or 8
-    return [low * (high / low) ** (i / (count - 1)) for i in range(count)]
+    return [float(f"{low * (high / low) ** (i / (count - 1)):.6g}") for i in range(count)]
+
+
+def keep(record: RobustnessRecord, results_dir: Path) -> None:
+    """Write a record, or leave the one that is there where it has the same accuracies.
+
+    Raises UserError where it has others.
+    """
+    from lra_bench.records.files import load_any, path_of, write_record
+    from lra_bench.records.schema import RobustnessRecord
+
+    path = path_of(results_dir, record)
+    there = load_any(path) if path.exists() else None
+    if isinstance(there, RobustnessRecord) and (there.clean, there.points) == (record.clean, record.points):
+        return
+    write_record(results_dir, record)
 
 
 def command_of(name: str, asked: NoiseTest) -> str:

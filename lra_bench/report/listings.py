@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from statistics import fmean, stdev
 
 from lra_bench.records.schema import NoisePoint, Record, RobustnessRecord
 from lra_bench.registry import model_title, task_title
+from lra_bench.report.drawing import thinned
 from lra_bench.report.select import (
     HEADINGS,
     LeftOut,
@@ -120,9 +122,10 @@ def robustness_table(loaded: Iterable[Loaded]) -> Table:
             place = record.data.task, record.model, record.digest, record.system.precision
             for amplitude in sorted({point.amplitude for point in record.points}):
                 groups[*place, amplitude].append((item.id, record))
-    noises = sorted(
-        {_noise_order(point) for group in groups.values() for _, record in group for point in record.points}
-    )
+    points = [point for group in groups.values() for _, record in group for point in record.points]
+    every = sorted({_noise_order(point) for point in points})
+    kinds = [list(found) for _, found in groupby(every, lambda noise: noise[:2])]
+    noises = [noise for found in kinds for noise in thinned(found, SWEEP)]
     labels = precision_labels(precision for *_, precision, _ in groups)
     rows = []
     for (*_, precision, amplitude), group in sorted(groups.items()):
@@ -139,9 +142,13 @@ def robustness_table(loaded: Iterable[Loaded]) -> Table:
         (
             "ω: one mode is added to the input of every state space layer, ω in each channel's own continuous time. "
             "Pixels: it is added to the scaled pixels, ω in radians per pixel. Gaussian: normal numbers instead.",
+            *([f"Of longer sweeps, {SWEEP} frequencies are shown; the picture has all."] if noises != every else []),
         ),
     )
 
+
+SWEEP = 8
+"""The most columns of modes in one place."""
 
 NoiseOrder = tuple[str, str, float]
 """A noise as it is sorted: on the layers before on the pixels, modes by frequency before Gaussian noise."""
