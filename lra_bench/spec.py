@@ -48,6 +48,12 @@ Group = Literal["regular", "regular_no_decay", "ssm", "ssm_decay"]
 `regular` has `lr` and decay, `regular_no_decay` has `lr` alone, `ssm` has `ssm_lr` alone, `ssm_decay` has both.
 """
 
+NoiseKind = Literal["cosine", "gaussian"]
+"""The kinds of noise under which a run is tested: one Fourier mode, or independent normal numbers."""
+
+NoisePlace = Literal["layers", "input"]
+"""Where noise is added: to the input of every sequence layer, or to the pixels."""
+
 Precision = Literal["float32", "tf32", "bfloat16"]
 """The precision of a run.
 

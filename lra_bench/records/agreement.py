@@ -193,7 +193,9 @@ def _bench(record: BenchRecord) -> Iterator[str]:
 
 
 def _robustness(record: RobustnessRecord) -> Iterator[str]:
-    """Check that every accuracy is a whole number of examples."""
+    """Check that every accuracy is a whole number of examples, and that only a mode has a frequency."""
+    if any((point.frequency is None) != (point.noise == "gaussian") for point in record.points):
+        yield "a mode without a frequency, or Gaussian noise with one"
     for share in (record.clean, *(point.accuracy for point in record.points)):
         if not _whole(share, record.examples):
             yield f"accuracy {share} is no whole number of {record.examples} examples"

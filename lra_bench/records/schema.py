@@ -17,6 +17,8 @@ from lra_bench.spec import (
     Label,
     Loss,
     Name,
+    NoiseKind,
+    NoisePlace,
     Positive,
     Precision,
     Recipe,
@@ -197,17 +199,28 @@ class BenchRecord(Frozen):
 
 
 class NoisePoint(Frozen):
-    """The test accuracy with one Fourier mode added to the input of every state space layer."""
+    """The test accuracy under one noise, drawn with one seed."""
 
-    frequency: float = Field(
-        ge=-1e18, le=1e18, description="ω of the added mode cos(ω·Δ·t), in the continuous time of each channel"
+    frequency: float | None = Field(
+        ge=-1e18,
+        le=1e18,
+        description="ω of the added mode cos(ω·Δ·t): in the continuous time of each channel, with its step Δ, where "
+        "the noise is on the layers; in radians per pixel where it is on the input; None for Gaussian noise",
     )
-    amplitude: Amount
+    amplitude: Amount = Field(
+        description="factor of the mode, which has another one, uniform in [0, 1], for each example and channel; "
+        "standard deviation of Gaussian noise"
+    )
     accuracy: Share
+    place: NoisePlace = Field(
+        default="layers", description="whether noise is added to the input of every layer, or to the scaled pixels"
+    )
+    noise: NoiseKind = "cosine"
+    noise_seed: Seed | None = Field(default=None, description="seed of the noise; None means that of the record")
 
 
 class RobustnessRecord(Frozen):
-    """The record of a run tested under Fourier-mode noise (Yu et al. 2024, arXiv 2310.01698, section 3)."""
+    """The record of a run tested under noise (Yu et al. 2024, arXiv 2310.01698, section 3)."""
 
     schema_version: Literal[1]
     kind: Literal["robustness"]
@@ -224,6 +237,20 @@ class RobustnessRecord(Frozen):
     system: System
     provenance: Provenance
     note: Text = ""
+
+    @property
+    def noises(self) -> list[tuple[str, str, float | None, float, int]]:
+        """What was measured: place, kind, frequency, amplitude and seed of every point's noise."""
+        return [
+            (
+                point.place,
+                point.noise,
+                point.frequency,
+                point.amplitude,
+                self.noise_seed if point.noise_seed is None else point.noise_seed,
+            )
+            for point in self.points
+        ]
 
 
 class WindowRecord(Frozen):
