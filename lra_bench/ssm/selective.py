@@ -183,6 +183,10 @@ def _backward(
 recurrence.defvjp(_forward, _backward)
 
 
+def _arguments(constants: Constants, steps: Steps) -> kernel.Arguments:
+    return kernel.Arguments(constants.A, constants.bias, steps.dt, steps.u, steps.B, steps.C)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def loop_recurrence(constants: Constants, steps: Steps, reverse: bool) -> Array:
     """Compute `recurrence` by GPU kernels."""
@@ -190,14 +194,14 @@ def loop_recurrence(constants: Constants, steps: Steps, reverse: bool) -> Array:
 
 
 def _loop_forward(constants: Constants, steps: Steps, reverse: bool) -> tuple[Array, tuple[Constants, Steps, Parts]]:
-    y, kept = kernel.loop_states(kernel.Arguments(*constants, *steps), reverse, PIECE)
+    y, kept = kernel.loop_states(_arguments(constants, steps), reverse, PIECE)
     return y, (constants, steps, kept)
 
 
 def _loop_backward(reverse: bool, residuals: tuple[Constants, Steps, Parts], dy: Array) -> tuple[Constants, Steps]:
     constants, steps, kept = residuals
-    found = kernel.loop_gradient(kernel.Arguments(*constants, *steps), kept, dy, reverse, PIECE)
-    return Constants(*found[:2]), Steps(*found[2:])
+    found = kernel.loop_gradient(_arguments(constants, steps), kept, dy, reverse, PIECE)
+    return Constants(found.A, found.bias), Steps(found.dt, found.u, found.B, found.C)
 
 
 loop_recurrence.defvjp(_loop_forward, _loop_backward)
