@@ -47,7 +47,7 @@ NOTES = (
     "direction."
 )
 SLOWER_THAN_S4D = (
-    "A step takes a CPU about 3.4 times as long as S4D's: 16 complex exponentials per feature and position, of about 40 "
+    "A step takes a CPU about 3.4 times as long as S4D's: 16 complex exponentials per feature and position, of 40 "
     "flops each, are computed twice, and the states three times."
 )
 
