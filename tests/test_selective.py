@@ -10,12 +10,12 @@ import pytest
 from flax import nnx
 
 from lra_bench.errors import UserError
+from lra_bench.machine.parts import cos_sin
 from lra_bench.models.b2s6 import B2S6Layer
 from lra_bench.models.s6 import S6Layer
 from lra_bench.registry import recipe_module
 from lra_bench.spec import validated
 from lra_bench.ssm.selective import selective_scan
-from lra_bench.ssm.trigonometry import cos_sin
 
 H, N = 6, 3
 REAL, COMPLEX = 1, 2

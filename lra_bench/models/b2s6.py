@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from lra_bench.machine.parts import Parts
 from lra_bench.models.classifier import Classifier
 from lra_bench.models.layers import Block, DataShape, ssm_parameter
 from lra_bench.models.long_convolution import block_around
@@ -20,7 +21,6 @@ from lra_bench.models.selective import SelectiveSSM
 from lra_bench.recipes.b2s6 import Config
 from lra_bench.spec import Recipe
 from lra_bench.ssm import hippo
-from lra_bench.ssm.selective import Parts
 
 
 class B2S6Layer(SelectiveSSM):

@@ -11,13 +11,13 @@ from dataclasses import replace
 import jax.numpy as jnp
 from flax import nnx
 
+from lra_bench.machine.parts import Parts
 from lra_bench.models.classifier import Classifier
 from lra_bench.models.layers import TORCH, Block, DataShape, ssm_parameter
 from lra_bench.models.long_convolution import block_around
 from lra_bench.models.selective import SelectiveSSM
 from lra_bench.recipes.s6 import Config
 from lra_bench.spec import Recipe
-from lra_bench.ssm.selective import Parts
 
 CONVENTIONS = replace(TORCH, layer_dropout="none")
 """The conventions of state-spaces/s4 v3.0.0, in whose block the layer stands."""

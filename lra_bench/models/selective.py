@@ -11,11 +11,12 @@ from flax import nnx
 from jax import Array
 
 from lra_bench.errors import UserError
+from lra_bench.machine.parts import Parts
 from lra_bench.machine.products import contraction, tokens
 from lra_bench.models.layers import refuse_steps_if, ssm_parameter
 from lra_bench.recipes.b2s6 import SelectiveConfig
 from lra_bench.spec import Recipe
-from lra_bench.ssm.selective import Constants, Parts, Steps, advance, at_rest, by_block, selective_scan
+from lra_bench.ssm.selective import Constants, Steps, advance, at_rest, by_block, selective_scan
 from lra_bench.ssm.shapes import Features, FeaturesAt
 
 

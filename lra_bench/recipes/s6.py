@@ -26,11 +26,6 @@ NOTES = (
     "convolution and gate are left out, and the block is that of S4. dt has the general learning rate, since a lower "
     "one is what B²S6 adds. `--set bidirectional=true` adds a second direction."
 )
-SLOWER_THAN_S4D = (
-    "Each token costs about 10 flops and one exponential per feature and state, four times over with the backward "
-    "pass, so a step takes a CPU about twice as long as S4D's."
-)
-
 GROUPS: dict[Role, Group] = {
     "eigenvalues": "regular_no_decay",
     "dt": "regular_no_decay",
@@ -48,7 +43,7 @@ def row(task: str, *, published: float, note: str = "") -> tuple[str, Recipe]:
         update={
             "reference": REFERENCE,
             "published": published,
-            "notes": notes(NOTES, SLOWER_THAN_S4D, note),
+            "notes": notes(NOTES, note),
             "layer": Config.model_validate(layer).model_dump(),
             "groups": GROUPS,
             "role_lr": {},

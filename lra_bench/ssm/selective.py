@@ -11,9 +11,10 @@ real. Let g_t be the gradient with respect to x_t, and q_t that with respect to 
 
 1. An array of all states would be N times as large as the activations. So the forward pass keeps one state of each
    `PIECE` steps, and the backward pass computes those of one piece at a time again.
-2. On an accelerator the sequence is cut into chunks, which stand side by side as further rows of the batch. A first
-   loop runs through all of them at once from zero. The states that arrive at each chunk follow from its results, since
-   what arrives decays by exp(A ΣΔ_t). A second loop then starts from them.
+2. One GPU has kernels for this (`kernels/selective.py`). On other accelerators the sequence is cut into chunks, which
+   stand side by side as further rows of the batch. A first loop runs through all of them at once from zero. The states
+   that arrive at each chunk follow from its results, since what arrives decays by exp(A ΣΔ_t). A second loop then
+   starts from them.
 3. The features are the last axis of states (batch, G, N, p), so that loops over them are vectorized.
 4. States are computed in float32 or wider, whatever u is stored in.
 """
@@ -27,9 +28,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from lra_bench.kernels import selective as kernel
+from lra_bench.kernels import triton
+from lra_bench.machine.parts import Parts, conjugate, exponential, plus, times
 from lra_bench.machine.platform import target_platform
 from lra_bench.ssm.shapes import BlockVectors, Features, StatesOfFeatures
-from lra_bench.ssm.trigonometry import cos_sin
 
 PIECE = 16
 """The steps from one state that is kept to the next."""
@@ -37,9 +40,6 @@ PIECE = 16
 CHUNK = 512
 """The steps of a chunk on an accelerator. The states of a piece of every chunk, about six arrays of `PIECE` / `CHUNK`
 of all states, are in memory at once, so shorter chunks would take more of it."""
-
-Parts = tuple[Array, ...]
-"""A real array, or the real and the imaginary part of a complex one."""
 
 T = TypeVar("T")
 
@@ -74,10 +74,13 @@ def selective_scan(
 
     A, bias: the real part, or real and imaginary part, each (H, N); B: likewise, (L, b, G, N).
     dt, u: (L, b, H). C: (L, b, G, N).
-    chunks: the chunks that run side by side; None means as many as are fastest for the platform and the length.
+    chunks: the chunks that run side by side; None means the fastest form for the platform and the length.
     """
     constants, steps = by_block(A, bias, dt, u, B, C)
-    y = recurrence(constants, steps, reverse, fastest_chunks(len(u)) if chunks is None else chunks)
+    if chunks is None and triton.usable(u.size * C.shape[-1]):
+        y = loop_recurrence(constants, steps, reverse)
+    else:
+        y = recurrence(constants, steps, reverse, fastest_chunks(len(u)) if chunks is None else chunks)
     return y.reshape(u.shape).astype(u.dtype)
 
 
@@ -107,7 +110,7 @@ def at_rest(constants: Constants, batch: int) -> Parts:
 
 def advance(constants: Constants, x: Parts, step: Steps) -> tuple[Parts, Array]:
     """The next states (b, G, N, p), and y_t (b, G, p), from the arguments of one step."""
-    x = _plus(_times(_decay(constants.A, step.dt), x), _driven(constants, step))
+    x = plus(times(_decay(constants.A, step.dt), x), _driven(constants, step))
     return x, _over_states(step.C, x[0])
 
 
@@ -125,7 +128,7 @@ def _forward(
     if chunks > 1:
 
         def end(x: Parts, step: Steps) -> tuple[Parts, None]:
-            return _plus(_times(_decay(constants.A, step.dt), x), _driven(constants, step)), None
+            return plus(times(_decay(constants.A, step.dt), x), _driven(constants, step)), None
 
         ends = lax.scan(end, start, _flat(cut), reverse=reverse)[0]
         start = _arriving(constants.A, cut, ends, chunks, reverse)
@@ -147,7 +150,7 @@ def _backward(
     def earlier(g: Parts, at: tuple[Parts, Array, Array]) -> tuple[Parts, Parts]:
         decay, C, dy_t = at
         g = (g[0] + C[..., None] * dy_t[..., None, :], *g[1:])
-        return _times(_conjugate(decay), g), g
+        return times(conjugate(decay), g), g
 
     start = at_rest(constants, dy.shape[2])
     if chunks > 1:
@@ -157,15 +160,15 @@ def _backward(
             return earlier(g, (_decay(constants.A, step.dt), step.C, dy_t))[0], None
 
         ends = lax.scan(end, start, _flat((cut, dy)), reverse=not reverse)[0]
-        start = _arriving(_conjugate(constants.A), cut, ends, chunks, not reverse)
+        start = _arriving(conjugate(constants.A), cut, ends, chunks, not reverse)
 
     def piece(carry: tuple[Parts, Constants], at: tuple[Steps, Array, Parts]) -> tuple[tuple[Parts, Constants], Steps]:
         (g, total), (steps, dy, first) = carry, at
         decay = _decay(constants.A, steps.dt)
 
         def later(x: Parts, at: tuple[Parts, Steps]) -> tuple[Parts, Parts]:
-            kept = _times(at[0], x)
-            return _plus(kept, _driven(constants, at[1])), kept
+            kept = times(at[0], x)
+            return plus(kept, _driven(constants, at[1])), kept
 
         kept = lax.scan(later, first, (decay, steps), reverse=reverse)[1]
         g, gs = lax.scan(earlier, g, (decay, steps.C, dy), reverse=not reverse)
@@ -180,10 +183,34 @@ def _backward(
 recurrence.defvjp(_forward, _backward)
 
 
+def _arguments(constants: Constants, steps: Steps) -> kernel.Arguments:
+    return kernel.Arguments(constants.A, constants.bias, steps.dt, steps.u, steps.B, steps.C)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def loop_recurrence(constants: Constants, steps: Steps, reverse: bool) -> Array:
+    """Compute `recurrence` by GPU kernels."""
+    return _loop_forward(constants, steps, reverse)[0]
+
+
+def _loop_forward(constants: Constants, steps: Steps, reverse: bool) -> tuple[Array, tuple[Constants, Steps, Parts]]:
+    y, kept = kernel.loop_states(_arguments(constants, steps), reverse, PIECE)
+    return y, (constants, steps, kept)
+
+
+def _loop_backward(reverse: bool, residuals: tuple[Constants, Steps, Parts], dy: Array) -> tuple[Constants, Steps]:
+    constants, steps, kept = residuals
+    found = kernel.loop_gradient(_arguments(constants, steps), kept, dy, reverse, PIECE)
+    return Constants(found.A, found.bias), Steps(found.dt, found.u, found.B, found.C)
+
+
+loop_recurrence.defvjp(_loop_forward, _loop_backward)
+
+
 def _gradients(constants: Constants, steps: Steps, dy: Array, kept: Parts, g: Parts) -> tuple[Constants, Steps]:
     """The gradients of a piece's arguments, from dy, exp(Δ_t A) x_{t−1} and g at all its steps."""
     drive = steps.dt * steps.u
-    q = _times(g, _conjugate(kept))
+    q = times(g, conjugate(kept))
     of_A = tuple((steps.dt[..., None, :] * part).sum((0, 1)) for part in q)
     of_bias = tuple((drive[..., None, :] * part).sum((0, 1)) for part in g[: len(constants.bias)])
     of_B = tuple(_over_features(drive, part) for part in g)
@@ -206,7 +233,7 @@ def _arriving(A: Parts, cut: Steps, ends: Parts, chunks: int, reverse: bool) -> 
 
     def add(x: Parts, at: tuple[Array, Parts]) -> tuple[Parts, Parts]:
         total, end = at
-        return _plus(_times(_decay(A, total), x), end), x
+        return plus(times(_decay(A, total), x), end), x
 
     ends = jax.tree.map(by_chunk, ends)
     rest = jax.tree.map(lambda x: jnp.zeros_like(x[0]), ends)
@@ -242,16 +269,14 @@ def _flat(arrays: T) -> T:
 
 def _decay(A: Parts, dt: Array) -> Parts:
     """exp(Δ A) for dt (…, G, p): (…, G, N, p) each."""
-    dt = dt[..., None, :]
-    size = jnp.exp(dt * A[0])
-    return (size,) if len(A) == 1 else tuple(size * part for part in cos_sin(dt * A[1]))
+    return exponential(tuple(dt[..., None, :] * part for part in A))
 
 
 def _driven(constants: Constants, steps: Steps) -> Parts:
     """The inputs Δ u (B + β) to the states."""
     drive = (steps.dt * steps.u)[..., None, :]
     vector = tuple(part[..., None] for part in steps.B)
-    return tuple(drive * part for part in (_plus(vector, constants.bias) if constants.bias else vector))
+    return tuple(drive * part for part in (plus(vector, constants.bias) if constants.bias else vector))
 
 
 def _over_features(a: Array, x: Array) -> Array:
@@ -270,17 +295,3 @@ def _paired(a: Parts, x: Parts) -> Array | int:
     return sum(
         one[..., n, :] * other[..., n, :] for one, other in zip(a, x, strict=bool(a)) for n in range(x[0].shape[-2])
     )
-
-
-def _times(a: Parts, x: Parts) -> Parts:
-    if len(a) == 1:
-        return (a[0] * x[0],)
-    return a[0] * x[0] - a[1] * x[1], a[0] * x[1] + a[1] * x[0]
-
-
-def _plus(x: Parts, y: Parts) -> Parts:
-    return tuple(a + b for a, b in zip(x, y, strict=True))
-
-
-def _conjugate(x: Parts) -> Parts:
-    return (x[0], *(-part for part in x[1:]))

@@ -101,6 +101,3 @@ StatesOfFeatures = Float[Array, "H N"]
 
 BlockVectors = Float[Array, "L b G N"]
 """One vector over the states for each block of features, at every step."""
-
-RealArray = Float[Array, "*axes"]
-"""Real numbers of any shape."""
