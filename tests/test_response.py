@@ -33,3 +33,5 @@ def test_gain_is_that_of_the_layers_own_impulse_response(name):
         G = np.einsum("tho,fth->fho", y, waves)
         expected = np.sqrt((np.abs(G) ** 2).sum((1, 2)) / 2)
         np.testing.assert_allclose(response.gain(layer, L, omega), expected, rtol=1e-8)
+        own = layer.dt() if name == "s4d" else np.exp(np.median(layer.log_dt[...]))
+        np.testing.assert_allclose(dt, np.broadcast_to(own, 2), rtol=1e-12)

@@ -12,7 +12,6 @@ from lra_bench.bench.synthetic import synthetic_run, synthetic_split
 from lra_bench.commands.robustness import PAPER, checked, command_of
 from lra_bench.errors import UserError
 from lra_bench.machine.mesh import data_mesh
-from lra_bench.models import response, s5
 from lra_bench.models.classifier import InputEncoder
 from lra_bench.models.disturbance import DisturbedEncoder, DisturbedLayer, Noise, drawn, mode
 from lra_bench.models.layers import FLAX
@@ -28,8 +27,7 @@ from lra_bench.training.input_pipeline import ResidentPipeline
 from lra_bench.training.setup import EvaluationSetup
 from lra_bench.training.state import stream_key
 from tests.made_records import robustness_record
-from tests.recipes import s5_config, s5_recipe
-from tests.test_s4d import s4d_layer
+from tests.recipes import s5_recipe
 
 
 def noise(amplitude=0.1, frequency=PAPER, seed=0):
@@ -65,13 +63,7 @@ def test_what_is_drawn_depends_on_row_layer_and_seed_alone(kind):
 
 
 def test_noise_is_added_to_what_the_layer_reads():
-    """In the S4 family by each feature's dt, in S5 by the median of its states' dt."""
     u, rows = jnp.ones((6, 2, 4)), jnp.array([3, 4])
-    diagonal, many = s4d_layer(), s5.S5Layer(s5_recipe(), s5_config(), rngs=nnx.Rngs(0))
-    np.testing.assert_array_equal(response.input_steps(diagonal, 4), diagonal.dt())
-    np.testing.assert_allclose(
-        response.input_steps(many, 4), np.exp(np.median(np.asarray(many.log_dt[...]))), rtol=1e-6
-    )
     y = DisturbedLayer(lambda u: 3 * u, "cosine", noise(), rows, 1)(u)
     np.testing.assert_allclose(y / 3 - u, drawn("cosine", noise(), rows, 1, jnp.ones(4), 6), atol=1e-6)
 

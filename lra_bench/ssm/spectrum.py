@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import expm
 
-from lra_bench.ssm import hippo, ptd
-from lra_bench.ssm.hippo import Complex, Real
+from lra_bench.ssm.hippo import Complex, Real, clip_imaginary, diagonal, legs, normal_part
+from lra_bench.ssm.ptd import ptd
 
 Matrix = NDArray[np.float64] | NDArray[np.complex128]
 
@@ -70,7 +70,7 @@ class Perturbation(NamedTuple):
 
 def spikes(n: int) -> Real:
     """The positive frequencies of the eigenvalues of HiPPO-LegS's normal part, ascending: where S4D has its spikes."""
-    omega = hippo.normal_part(n).Lambda.imag
+    omega = normal_part(n).Lambda.imag
     return omega[omega > 0]
 
 
@@ -127,12 +127,12 @@ def initializations(n: int, frequency_scale: float, gamma: float | None = None) 
 
     S5 draws B, so its B here is 1/√n times the identity: the gain is then the root mean square over draws of unit mean
     norm. S4D-FT's states are those of its own pairs of modes. The factor 2 of S4-PTD's kernel is left to C, and what
-    the published code replaces by −0.0001 is zero here. Raises as `ptd.ptd`.
+    the published code replaces by −0.0001 is zero here. Raises as `ptd`.
     """
-    A, B = hippo.legs(n)
-    part, solved, half = hippo.normal_part(n), ptd.ptd(n, gamma), n // 2
+    A, B = legs(n)
+    part, solved, half = normal_part(n), ptd(n, gamma), n // 2
     normal, column, drawn = A + np.outer(B, B) / 2, B[:, None], np.eye(n) / math.sqrt(n)
-    clipped = 2 * (part.V[:, :half] @ hippo.clip_imaginary(part.B_tilde[:half])).real
+    clipped = 2 * (part.V[:, :half] @ clip_imaginary(part.B_tilde[:half])).real
     kept = np.where(solved.Lambda.imag < 0, solved.Lambda, solved.Lambda.real)
     code = (solved.V * kept) @ solved.Vinv
     target, drawn_target = StateSpace(A, column), StateSpace(A, drawn)
@@ -152,7 +152,7 @@ def initializations(n: int, frequency_scale: float, gamma: float | None = None) 
 
 def _real_pairs(n: int, frequency_scale: float) -> StateSpace:
     """S4D-FT's modes, each with its conjugate, in a real basis that a unitary map makes of them."""
-    Lambda = hippo.diagonal("lin", n, clipped=False).Lambda
+    Lambda = diagonal("lin", n, clipped=False).Lambda
     A, B = np.zeros((n, n)), np.zeros((n, 1))
     for k, (real, imag) in enumerate(zip(Lambda.real, frequency_scale * Lambda.imag, strict=True)):
         A[2 * k : 2 * k + 2, 2 * k : 2 * k + 2] = [[real, imag], [-imag, real]]
@@ -165,7 +165,7 @@ def spectrum_of(found: Initialization, omega: Real, dt: float) -> Spectrum:
     space, target = found.space, found.hippo
     eigenvalues, V = np.linalg.eig(space.A)
     states = response(space, omega)
-    A, last = hippo.legs(len(space.A)).A, spikes(len(space.A))[-1:]
+    A, last = legs(len(space.A)).A, spikes(len(space.A))[-1:]
     size = None if target is None else float(np.linalg.norm(space.A - A, 2) / np.linalg.norm(A, 2))
     return Spectrum(
         found.title,
@@ -187,9 +187,9 @@ def distance(states: Complex, target: Complex) -> float:
 def perturbations(n: int, gammas: list[float]) -> Iterator[Perturbation]:
     """For each price γ, the optimized perturbation of HiPPO-LegS, then random normal ones with the same ‖E‖₂.
 
-    Raises as `ptd.ptd`.
+    Raises as `ptd`.
     """
-    A, B = hippo.legs(n)
+    A, B = legs(n)
     omega = frequencies(n)
     target = response(StateSpace(A, B[:, None]), omega)
 
@@ -200,7 +200,7 @@ def perturbations(n: int, gammas: list[float]) -> Iterator[Perturbation]:
         return Perturbation(gamma, seed, float(np.linalg.cond(V)), size, float(eigenvalues.real.max()), far)
 
     for gamma in gammas:
-        best = ptd.ptd(n, gamma).E
+        best = ptd(n, gamma).E
         yield rated(gamma, None, best)
         for seed in RANDOM_SEEDS:
             drawn = np.random.default_rng(seed).standard_normal((n, n))
