@@ -11,7 +11,7 @@ from lra_bench.errors import UserError
 class WindowedPart(Protocol):
     """A sequence layer, or a block of a network without such layers, that can be cut to a window in evaluation.
 
-    From `window` steps on and beyond, nothing is seen in either direction; None means that all is.
+    Steps `window` and more away are not seen in either direction; None means that all are.
     """
 
     window: int | None
@@ -22,9 +22,8 @@ def set_window(network: Any, window: int, model: str) -> None:
 
     A network of n layers then sees n·(window − 1) steps away. `model` is its name as typed.
     """
-    parts = [getattr(block, "layer", block) for block in network.blocks]
+    parts = [getattr(block, "layer", block) for block in getattr(network, "blocks", [network])]
     for part in parts:
         if not isinstance(part, WindowedPart):
             raise UserError(f"{model} cannot be cut to a window: its layer {type(part).__name__} has none.")
-    for part in parts:
         part.window = window
