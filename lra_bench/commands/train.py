@@ -139,7 +139,7 @@ def train(
     typed["set"] = {key: [value] for key, value in typed["set"].items()}
     typed |= {"protocol": protocol, "size": size, "data": data, "precision": precision}
     asked = sweep_of(config, typed)
-    with temporary_cache() if dry_run else nullcontext():
+    with temporary_cache() if dry_run else nullcontext(), quiet_unless_first():
         planned = plan_runs(
             asked.model,
             tasks=asked.task,
@@ -152,13 +152,11 @@ def train(
             smoke=smoke,
             dry_run=dry_run,
         )
-        with quiet_unless_first():
-            print_plan(planned, results, estimates(planned, dry_run, data_on, remat, microbatch))
-    if not (asked.size or asked.data or smoke):
-        note_reduced_data(planned)
-    if not dry_run:
         refuse_several_runs(planned)
-        with quiet_unless_first():
+        print_plan(planned, results, estimates(planned, dry_run, data_on, remat, microbatch))
+        if not (asked.size or asked.data or smoke):
+            note_reduced_data(planned)
+        if not dry_run:
             train_all(planned, results, time_limit, data_on, remat, microbatch, trackers, marks, stop_unhealthy)
 
 

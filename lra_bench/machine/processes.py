@@ -56,6 +56,10 @@ def connect(launch: Launch) -> None:
     before = {number: signal.signal(number, signal.SIG_DFL) for number in watched}  # JAX waits without Python's
     devices = own_devices(os.environ, launch.launcher)
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM
+    if launch.launcher == "slurm" and "SLURM_STEP_ID" in os.environ:
+        # JAX takes the port from the job alone, and two steps of a job would find each other's processes.
+        step = int(os.environ["SLURM_JOB_ID"]) + 7 * int(os.environ["SLURM_STEP_ID"])
+        os.environ.setdefault("JAX_COORDINATOR_PORT", str(61_440 + step % 4_096))
     try:
         jax.distributed.initialize(
             num_processes=launch.processes,
@@ -177,6 +181,12 @@ def _wait_until_heard(client: Any) -> None:
         client.blocking_key_value_get(f"{_HEARD}/{each}", int(1000 * left))
     if is_first():
         time.sleep(0.5)
+
+
+def wait_for_the_cause() -> None:
+    """Wait, after an error of a device, whether it comes of the loss of another process, which then ends this one."""
+    if not alone():
+        time.sleep(1.5 * LOST_SECONDS)
 
 
 def _end_with_others() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from lra_bench.errors import STOPPING, Interrupted, OutOfTime, WorkError
-from lra_bench.machine.processes import gather, is_first, on_first
+from lra_bench.machine.processes import gather, is_first, on_first, wait_for_the_cause
 from lra_bench.runs.locking import run_locked
 from lra_bench.runs.run import Run, refuse_a_file
 
@@ -100,6 +100,7 @@ def out_of_memory_in_words(run: Run) -> Iterator[None]:
         raise WorkError(f"this machine has too little memory for the initial values of {run.name}.") from None
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
+            wait_for_the_cause()
             raise
         raise WorkError(
             f"the device has too little memory for {run.name}. Training takes less with --remat, with --microbatch "
