@@ -33,7 +33,7 @@ from lra_bench.commands import (
 )
 from lra_bench.errors import STOPPING, Interrupted, OutOfTime, UserError, WorkError, disk_error
 from lra_bench.machine.allocator import keep_freed_memory
-from lra_bench.machine.processes import leave
+from lra_bench.machine.processes import alone, leave
 from lra_bench.plain_text import plain
 
 app = typer.Typer(
@@ -119,9 +119,11 @@ def main() -> None:
         leave(error.code if isinstance(error.code, int) else 0, "it was stopped by a signal.")
         raise
     except BaseException as error:
-        sys.excepthook(type(error), error, error.__traceback__)
-        leave(1, f"it failed ({type(error).__name__}); see what it printed.")
-        raise SystemExit(1) from None
+        if not alone():
+            sys.excepthook(type(error), error, error.__traceback__)
+            leave(1, f"it failed ({type(error).__name__}), and printed why.")
+        raise
+    leave(0, "")
 
 
 def _run() -> None:

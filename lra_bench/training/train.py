@@ -150,7 +150,8 @@ def train(
                     rate = n * run.recipe.batch_size / seconds
                     progress.note = f"loss {loss:.3f}, accuracy {correct:.1%}, {rate:,.0f} examples/s"
                     progress.advance(n)
-                    position.at(step, seconds / n)
+                    if is_first():
+                        position.at(step, seconds / n)
                     if step < epoch_end and (stop.agree() or from_first(saver.due_in_epoch)):
                         saver.save(step, state, history)
                         stop.raise_if_wanted(run)
