@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from numpy.typing import NDArray
 
 from lra_bench.machine.processes import is_first
 
@@ -41,16 +42,28 @@ def sent_by_first(tree: Any, like: Any) -> Any:
     """
     if jax.process_count() == 1:
         return tree
+    mesh: Mesh = jax.tree.leaves(like)[0].sharding.mesh
     leaves, structure = jax.tree.flatten(local(like))
     own = jax.tree.leaves(local(tree)) if is_first() else leaves
-    # As bytes, because what the processes give is added up, with zeros in place of what the others have.
-    flat = np.concatenate([np.frombuffer(array.tobytes(), np.uint8) for array in own])
-    flat = np.asarray(multihost_utils.broadcast_one_to_all(flat))
-    parts = np.split(flat, np.cumsum([leaf.nbytes for leaf in leaves])[:-1])
+    parts = np.split(_bytes_of_first(own, mesh), np.cumsum([leaf.nbytes for leaf in leaves])[:-1])
     arrays = [
         np.frombuffer(part.tobytes(), leaf.dtype).reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)
     ]
-    return replicate(jax.tree.unflatten(structure, arrays), jax.tree.leaves(like)[0].sharding.mesh)
+    return replicate(jax.tree.unflatten(structure, arrays), mesh)
+
+
+def _bytes_of_first(arrays: Sequence[NDArray], mesh: Mesh) -> NDArray[np.uint8]:
+    """The bytes of these arrays, one after another, as process 0 has them: a sum over devices of which one gives them
+    and the others zeros."""
+    flat = np.concatenate([np.frombuffer(array.tobytes(), np.uint8) for array in arrays])
+    source = next(place for place, device in enumerate(mesh.devices.flat) if device.process_index == 0)
+    shares, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+
+    def row(index: Any) -> NDArray[np.uint8]:
+        return flat[None] * (index[0].start == source)
+
+    rows = jax.make_array_from_callback((mesh.size, flat.size), shares, row)
+    return np.asarray(jax.jit(lambda rows: rows.sum(axis=0, dtype=rows.dtype), out_shardings=everywhere)(rows))
 
 
 def shared_out(batch: Any, mesh: Mesh) -> Any:
