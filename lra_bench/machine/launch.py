@@ -9,6 +9,7 @@ imports no JAX.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import re
 import signal
@@ -134,7 +135,8 @@ def _tasks_on_node(tasks: str, node: str) -> str:
 def watch_over(words: Sequence[str]) -> int:
     """Run `lra-bench` with these words in a process of its own, and return the exit code of both.
 
-    A signal is passed on. Where the process was ended by a signal of its own, one sentence says what happened.
+    A signal is passed on, and a third one kills. Where the process was ended by a signal of its own, one sentence says
+    what happened.
     """
     child = subprocess.Popen(
         [sys.executable, "-m", "lra_bench", *words],
@@ -144,8 +146,10 @@ def watch_over(words: Sequence[str]) -> int:
         start_new_session=True,  # or a key typed in the terminal would reach both
     )
 
+    signals = itertools.count(1)
+
     def pass_on(number: int, _: FrameType | None) -> None:
-        child.send_signal(number)
+        child.send_signal(signal.SIGKILL if next(signals) > 2 else number)
 
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 from lra_bench.errors import STOPPING, WorkError
@@ -46,14 +47,33 @@ _ending = threading.Event()
 def connect(launch: Launch) -> None:
     """Join the processes of this launch. Call it before anything uses a device.
 
-    Raises WorkError where they do not find each other.
+    A signal that asks to stop takes effect when they are joined, or the others would wait for this one. Raises
+    WorkError where they do not find each other.
     """
     end_with_parent()
+    noted: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        noted.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    watched = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in watched}
+    try:
+        _initialize(launch)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    threading.Thread(target=_end_with_others, daemon=True).start()
+    if noted:
+        os.kill(os.getpid(), noted[0])
+
+
+def _initialize(launch: Launch) -> None:
+    """Start JAX with the devices of all processes. Raises as `connect`."""
     start_jax(find_devices=False)
     import jax
 
-    watched = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in watched}  # JAX waits without Python's
     devices = own_devices(os.environ, launch.launcher)
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM
     if launch.launcher == "slurm" and "SLURM_STEP_ID" in os.environ:
@@ -75,13 +95,9 @@ def connect(launch: Launch) -> None:
             f"the processes of this run do not find each other: {str(error).splitlines()[0]}. docs/many_hosts.md says "
             "what each launcher needs; --processes one trains in this process alone."
         ) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if devices is None and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
         for name in ("jax_cuda_visible_devices", "jax_rocm_visible_devices"):  # JAX took one per process
             jax.config.update(name, os.environ.get(name.upper(), "all"))
-    threading.Thread(target=_end_with_others, daemon=True).start()
 
 
 def _client() -> Any:
