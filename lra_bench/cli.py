@@ -35,6 +35,7 @@ from lra_bench.commands import (
 )
 from lra_bench.errors import STOPPING, Interrupted, OutOfTime, UserError, WorkError, disk_error
 from lra_bench.machine.allocator import keep_freed_memory
+from lra_bench.machine.processes import alone, leave
 from lra_bench.plain_text import plain
 
 app = typer.Typer(
@@ -106,6 +107,7 @@ def _print_what_can_be_encoded() -> None:
 
 def _fail(message: str, code: int) -> None:
     typer.secho(f"Error: {plain(message)}", fg=typer.colors.RED, err=True)
+    leave(code, plain(message))
     raise SystemExit(code)
 
 
@@ -115,6 +117,20 @@ def main() -> None:
     keep_freed_memory()
     _watch_signals()
     _print_what_can_be_encoded()
+    try:
+        _run()
+    except SystemExit as error:
+        leave(error.code if isinstance(error.code, int) else 0, "it was stopped by a signal.")
+        raise
+    except BaseException as error:
+        if not alone():
+            sys.excepthook(type(error), error, error.__traceback__)
+            leave(1, f"it failed ({type(error).__name__}), and printed why.")
+        raise
+    leave(0, "")
+
+
+def _run() -> None:
     try:
         app()
     except UserError as error:

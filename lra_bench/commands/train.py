@@ -111,9 +111,19 @@ def train(
     wandb: Annotated[
         bool, typer.Option("--wandb", help="Send the learning curve and the settings to Weights & Biases too.")
     ] = False,
+    processes: Annotated[
+        Literal["auto", "one"],
+        typer.Option(
+            help="Train with all processes that srun, mpirun or Kubernetes started, or that JAX_COORDINATOR_ADDRESS "
+            "joins, or in this one alone. docs/many_hosts.md has examples."
+        ),
+    ] = "auto",
     results_dir: ResultsDir = None,
 ) -> None:
     """Train a model to its published recipe and write a result record. When interrupted, type the same to continue."""
+    if processes == "auto":
+        join_others(dry_run)
+    from lra_bench.machine.processes import quiet_unless_first
     from lra_bench.overrides import parse_overrides
     from lra_bench.paths import temporary_cache
     from lra_bench.runs.plan import plan_runs
@@ -129,7 +139,7 @@ def train(
     typed["set"] = {key: [value] for key, value in typed["set"].items()}
     typed |= {"protocol": protocol, "size": size, "data": data, "precision": precision}
     asked = sweep_of(config, typed)
-    with temporary_cache() if dry_run else nullcontext():
+    with temporary_cache() if dry_run else nullcontext(), quiet_unless_first():
         planned = plan_runs(
             asked.model,
             tasks=asked.task,
@@ -142,11 +152,43 @@ def train(
             smoke=smoke,
             dry_run=dry_run,
         )
+        refuse_several_runs(planned)
         print_plan(planned, results, estimates(planned, dry_run, data_on, remat, microbatch))
-    if not (asked.size or asked.data or smoke):
-        note_reduced_data(planned)
-    if not dry_run:
-        train_all(planned, results, time_limit, data_on, remat, microbatch, trackers, marks, stop_unhealthy)
+        if not (asked.size or asked.data or smoke):
+            note_reduced_data(planned)
+        if not dry_run:
+            train_all(planned, results, time_limit, data_on, remat, microbatch, trackers, marks, stop_unhealthy)
+
+
+def join_others(dry_run: bool) -> None:
+    """Join the processes that a launcher started together with this one, if it did.
+
+    The process that the launcher started watches over another one, which joins them, and ends with its exit code.
+    Raises UserError for a dry run, which is one of a single process.
+    """
+    from lra_bench.machine.launch import WATCHED, launch_of, watch_over
+
+    launch = launch_of(os.environ)
+    if launch is None:
+        return
+    if dry_run:
+        raise UserError("--dry-run takes one process. Type it without srun or mpirun, or with --processes one.")
+    if WATCHED not in os.environ:
+        raise SystemExit(watch_over(sys.argv[1:]))
+    from lra_bench.machine.processes import connect
+
+    connect(launch)
+
+
+def refuse_several_runs(planned: Sequence[PlannedRun]) -> None:
+    """Check that several processes train one run together. Raises UserError where there are more."""
+    from lra_bench.machine.processes import alone
+
+    if len(planned) > 1 and not alone():
+        raise UserError(
+            f"several processes train one run together, and these are {len(planned)}. Name one --model, --task and "
+            "--seed, or let each process train by itself with --processes one."
+        )
 
 
 def own_mark(stop_below: tuple[float, float]) -> HealthMark:

@@ -136,7 +136,7 @@ def _started(cell: PlannedRun, words: Sequence[str], variables: Mapping[str, str
     write_settings(cell.run)
     with (cell.run.folder / LOG).open("wb") as log:
         process = subprocess.Popen(
-            [*PROGRAM, *words],
+            [*PROGRAM, *words, "--processes", "one"],  # a sweep that srun started shares its runs out, not each of them
             env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
             stdout=log,

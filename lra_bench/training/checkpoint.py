@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from lra_bench.errors import UserError, WorkError
 from lra_bench.json_files import read_json
+from lra_bench.machine.processes import from_first, is_first, on_first
 from lra_bench.progress import print_line
 from lra_bench.runs.checksums import (
     HISTORY,
@@ -32,6 +33,7 @@ from lra_bench.runs.checksums import (
 )
 from lra_bench.runs.saved_steps import damage_of_step, saved_steps, whole_steps
 from lra_bench.training.history import History
+from lra_bench.training.mesh import local, sent_by_first
 from lra_bench.training.state import TrainState
 
 PARTIAL = ".partial"
@@ -47,14 +49,17 @@ class Checkpoints:
 
     A save is complete or absent: it is written to another folder, hashed, and renamed. Only then are older ones
     removed. So there is a whole checkpoint at whatever moment the process is killed. Saves are synchronous: LRA models
-    are small, and a save must be on disk before it is reported.
+    are small, and a save must be on disk before it is reported. Every device has the whole state, so process 0 alone
+    writes and reads files, and sends the others what it read.
     """
 
     def __init__(self, folder: Path):
         # Orbax logs the tracebacks of errors that it also raises.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._last, self._best = folder / "last", folder / "best"
-        self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+        alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+        handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=alone))
+        self._orbax = ocp.Checkpointer(handler, multiprocessing_options=alone)
 
     def save_last(self, step: int, state: TrainState, history: History) -> None:
         """Save the whole training state after `step` steps, and the history of the run so far.
@@ -62,17 +67,21 @@ class Checkpoints:
         The state saved before it is kept, and so are the best parameters that either history names. Raises WorkError
         where it cannot be written; what was saved before is kept.
         """
-        self._save(self._last, step, state, history)
-        kept = {step: history, **self._whole_before(step)}
-        _remove_steps(self._last, list(kept))
-        _remove_steps(self._best, [history.best_step for history in kept.values()])
+
+        def save() -> None:
+            self._save(self._last, step, state, history)
+            kept = {step: history, **self._whole_before(step)}
+            _remove_steps(self._last, list(kept))
+            _remove_steps(self._best, [history.best_step for history in kept.values()])
+
+        on_first(save)
 
     def save_best(self, step: int, state: TrainState, history: History) -> None:
         """Save the parameters and the statistics after `step` steps, for evaluation. Raises as `save_last`.
 
         No other best step is removed before a last state names this one.
         """
-        self._save(self._best, step, (state.params, state.stats), history)
+        on_first(lambda: self._save(self._best, step, (state.params, state.stats), history))
 
     def restore_last(self, like: TrainState) -> tuple[TrainState, History] | None:
         """Restore the state and the history of the last save that is whole; None if nothing was saved.
@@ -80,6 +89,14 @@ class Checkpoints:
         One line says which saves were damaged. `like` gives the shapes, dtypes and shardings. Raises WorkError where
         something was saved and nothing of it can be read.
         """
+        found = self._read_last(local(like)) if is_first() else None
+        told = from_first(found and found[1].model_dump(mode="json"))
+        if told is None:
+            return None
+        return sent_by_first(found and found[0], like), History.model_validate(told)
+
+    def _read_last(self, like: TrainState) -> tuple[TrainState, History] | None:
+        """As `restore_last`, in process 0."""
         damaged: list[str] = []
         for step in reversed(saved_steps(self._last)):
             try:
@@ -103,6 +120,11 @@ class Checkpoints:
         Where they are missing or damaged, the last state is used if it is of the same step, and one line says so.
         Raises WorkError where neither can be read.
         """
+        read = self._read_best(step, local(like)) if is_first() else None
+        return sent_by_first(read, (like.params, like.stats))
+
+    def _read_best(self, step: int, like: TrainState) -> tuple[nnx.State, nnx.State]:
+        """As `restore_best`, in process 0."""
         folder = self._best / str(step)
         try:
             return self._restore(folder, (like.params, like.stats))[0]
@@ -126,10 +148,10 @@ class Checkpoints:
         there is none, one line says so: the run can still end well, if a later epoch is better.
         """
         step = history.best_step
-        if step is None or not damage_of_step(self._best / str(step)):
+        if step is None or not is_first() or not damage_of_step(self._best / str(step)):
             return
         try:
-            best = self.restore_best(step, like)
+            best = self._read_best(step, local(like))
         except WorkError as error:
             print_line(f"{error} Training goes on, because a later epoch may be better and take its place.")
         else:
@@ -164,7 +186,8 @@ class Checkpoints:
     def _save(self, kind: Path, step: int, state: Any, history: History) -> None:
         """Write the step beside the others, hash it, and give it its name. One of the same number is replaced."""
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(promised(history.model_dump(mode="json")))
+            state=ocp.args.StandardSave(local(state)),
+            progress=ocp.args.JsonSave(promised(history.model_dump(mode="json"))),
         )
         partial, folder = kind / PARTIAL, kind / str(step)
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from lra_bench.machine.processes import is_first
 from lra_bench.paths import write_atomically
 from lra_bench.records.curves import best_step
 from lra_bench.records.schema import CurvePoint
@@ -78,6 +79,7 @@ class History(Frozen):
 
     def write_metrics(self, run: Run) -> None:
         """Write `metrics.jsonl`, a line per evaluation. The file is written whole, so that it never tells of an epoch
-        that a resumed run will repeat."""
+        that a resumed run will repeat. Process 0 writes it."""
         lines = [json.dumps(point.model_dump(mode="json")) + "\n" for point in self.curve]
-        write_atomically(run.folder / "metrics.jsonl", "".join(lines))
+        if is_first():
+            write_atomically(run.folder / "metrics.jsonl", "".join(lines))

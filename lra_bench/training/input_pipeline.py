@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from lra_bench.data.packed import PackedSplit
 from lra_bench.machine.memory import free_memory
+from lra_bench.machine.processes import gather
 from lra_bench.spec import Placement, SplitName
 from lra_bench.training.mesh import replicate
 from lra_bench.training.state import Batches, EvalRows, Examples, epoch_order
@@ -153,7 +154,8 @@ def make_pipelines(
     splits: dict[SplitName, PackedSplit], order_key: Array, mesh: Mesh, batch_size: int, placement: Placement
 ) -> dict[SplitName, InputPipeline]:
     """Make an input pipeline of the same kind for every split. `order_key` decides the order of each epoch."""
-    if placement == "device" or (placement == "auto" and fits_on_device(list(splits.values()))):
+    # The memory of hosts may differ, and their programs may not.
+    if placement == "device" or (placement == "auto" and all(gather(fits_on_device(list(splits.values()))))):
         return {name: ResidentPipeline(split, order_key, mesh) for name, split in splits.items()}
     return {name: StreamedPipeline(split, order_key, mesh, batch_size) for name, split in splits.items()}
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from lra_bench.errors import WorkError
 from lra_bench.machine.memory import peak_memory
+from lra_bench.machine.processes import on_first
 from lra_bench.machine.system import describe_provenance, describe_system
 from lra_bench.machine.xla import Cost
-from lra_bench.records.files import write_record
+from lra_bench.records.files import path_of, write_record
 from lra_bench.records.finished import is_finished, write_finished
 from lra_bench.records.schema import Accuracies, Record, Status, Throughput
 from lra_bench.runs.run import Run
@@ -48,7 +49,8 @@ def devices_of(run: Run, remat: bool, microbatch: int | None) -> str:
     """What the clocks of this session measure: the kind and the number of devices, and how memory is saved."""
     system = describe_system(run.precision)
     parts = "" if microbatch is None else f", microbatch {microbatch}"
-    return f"{system.devices} x {system.device_kind}{', remat' if remat else ''}{parts}"
+    processes = "" if system.processes == 1 else f" in {system.processes} processes"
+    return f"{system.devices} x {system.device_kind}{processes}{', remat' if remat else ''}{parts}"
 
 
 def throughput(
@@ -111,9 +113,14 @@ def write_result(record: Record, run: Run, results_dir: Path, correct: NDArray[n
 
     Raises WorkError for a run that diverged or was stopped, saying what is kept.
     """
-    if not is_finished(run.folder):
-        write_finished(run.folder, record, correct)
-    path = write_record(results_dir, record)
+
+    def write() -> None:
+        if not is_finished(run.folder):
+            write_finished(run.folder, record, correct)
+        write_record(results_dir, record)
+
+    on_first(write)
+    path = path_of(results_dir, record)
     if record.status != "completed":
         checkpoints = run.folder / "checkpoints"
         saved = any(saved_steps(checkpoints / kind) for kind in ("last", "best"))

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lra_bench.errors import UserError
 from lra_bench.machine.emulation import emulated
@@ -23,7 +23,7 @@ from lra_bench.machine.xla import Cost, all_finite, compile_program, compiler_op
 from lra_bench.models.dropout import rows_of_batch
 from lra_bench.runs.run import Run
 from lra_bench.training.functional import FunctionalNetwork
-from lra_bench.training.mesh import replicate, shared_out
+from lra_bench.training.mesh import replicate, sent_by_first, shared_out
 from lra_bench.training.state import Batches, EvalRows, Examples, Totals, TrainState, stream_key
 
 Gradient = Callable[[Any, Any, Examples, Array], tuple[Array, Array, Any, Any]]
@@ -176,9 +176,11 @@ def gather(examples: Examples, rows: Array, mesh: Mesh) -> Examples:
 
 
 def initial_state(params: Any, stats: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """The state before the first step, on every device."""
+    """The state before the first step, on every device, as process 0 computes it: the last bits of eigenvalues depend
+    on the processor."""
     minus_one, zero = jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.int32)
-    return replicate(TrainState(params, stats, optimizer.init(params), zero, Totals.zero(), minus_one), mesh)
+    state = replicate(TrainState(params, stats, optimizer.init(params), zero, Totals.zero(), minus_one), mesh)
+    return sent_by_first(state, state)
 
 
 def compile_training(
@@ -207,4 +209,6 @@ def compile_training(
 def evaluation_program(run: Run, network: FunctionalNetwork, mesh: Mesh) -> EvalProgram:
     """The evaluation program, which is compiled at its first call."""
     loop = eval_loop(network, run.recipe.batch_size, mesh)
-    return jax.jit(emulated(loop), compiler_options=compiler_options(network.batched_products, training=False))
+    everywhere = NamedSharding(mesh, PartitionSpec()) if mesh.size > 1 else None  # each process reads all of the result
+    options = compiler_options(network.batched_products, training=False)
+    return jax.jit(emulated(loop), out_shardings=everywhere, compiler_options=options)

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from lra_bench.errors import STOPPING, Interrupted, OutOfTime, WorkError
+from lra_bench.machine.processes import gather, is_first, on_first, wait_for_the_cause
 from lra_bench.runs.locking import run_locked
 from lra_bench.runs.run import Run, refuse_a_file
 
@@ -50,6 +51,17 @@ class StopRequest:
         """Whether a signal came or the deadline has passed."""
         return self.received is not None or (self.deadline is not None and time.monotonic() >= self.deadline)
 
+    def agree(self) -> bool:
+        """Whether any of the processes that train the run is to stop. Then each is. All must call this."""
+        told = gather((self.received, self.wanted))
+        signals = [number for number, _ in told if number is not None]
+        wanted = any(wanted for _, wanted in told)
+        if signals:
+            self.received = signals[0]
+        elif wanted:
+            self.deadline = time.monotonic()
+        return wanted
+
     def raise_if_wanted(self, run: Run) -> None:
         """Leave, now that everything is saved. Raises Interrupted for a signal, OutOfTime for the deadline."""
         continues = f"all is saved. The same command continues: {run.command}"
@@ -65,7 +77,8 @@ class StopRequest:
 
 @contextlib.contextmanager
 def only_process_of(run: Run) -> Iterator[None]:
-    """Hold the run's lock. Two processes would write each other's checkpoints.
+    """Hold the run's lock. Two processes would write each other's checkpoints. Of several that train the run together
+    the first one holds it for all.
 
     Raises WorkError while another process trains the same run, and UserError where a file is in its folder's place.
     """
@@ -73,8 +86,8 @@ def only_process_of(run: Run) -> Iterator[None]:
     def refuse() -> None:
         raise WorkError(f"another process is training {run.name}. Wait for it, or stop it and type the same again.")
 
-    with run_locked(run.folder, refuse):
-        refuse_a_file(run.folder)
+    with run_locked(run.folder, refuse) if is_first() else contextlib.nullcontext():
+        on_first(lambda: refuse_a_file(run.folder))
         yield
 
 
@@ -87,6 +100,7 @@ def out_of_memory_in_words(run: Run) -> Iterator[None]:
         raise WorkError(f"this machine has too little memory for the initial values of {run.name}.") from None
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
+            wait_for_the_cause()
             raise
         raise WorkError(
             f"the device has too little memory for {run.name}. Training takes less with --remat, with --microbatch "

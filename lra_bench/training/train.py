@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
 from lra_bench.data.packed import majority_share
 from lra_bench.errors import UserError
+from lra_bench.machine.processes import from_first, is_first, on_first
 from lra_bench.models.network import model_config
 from lra_bench.progress import Progress
 from lra_bench.recipes import Perturbed
@@ -73,17 +75,19 @@ def train(
     Raises Interrupted (a signal) or OutOfTime (`deadline`, on the clock of `time.monotonic`) after saving, WorkError
     when the loss stops being finite, a mark is missed, the device's memory does not suffice, or another process trains
     the same run.
+
+    Several processes may train the run together (`machine/processes.py`). Each calls this, and process 0 writes.
     """
     microbatch = None if microbatch is None else min(microbatch, run.recipe.batch_size)
     with (
         only_process_of(run),
-        failure_noted(run),
+        failure_noted(run) if is_first() else nullcontext(),
         out_of_memory_in_words(run),
         StopRequest(deadline) as stop,
-        Tracking(run, trackers) as log,
+        Tracking(run, trackers if is_first() else ()) as log,
     ):
-        if is_finished(run.folder):
-            mend_finished(run, results_dir)
+        if from_first(is_finished(run.folder)):
+            on_first(lambda: mend_finished(run, results_dir))
             return write_result(load_finished(run.folder), run, results_dir)
 
         # ---------------------------------------------------------------- set up
@@ -111,10 +115,11 @@ def train(
             checkpoints.mend_best(history, state)
         else:
             refuse_other_perturbation(run)
-        write_settings(run)  # not before, so that a run that is refused leaves no folder
+        on_first(lambda: write_settings(run))  # not before, so that a run that is refused leaves no folder
         history = history.on(devices_of(run, remat, microbatch), setup.cost.compile_seconds)
         history.write_metrics(run)  # an epoch after the checkpoint will be repeated: its line goes now
         log.update(history.curve)
+        stop.agree()
         stop.raise_if_signaled(f"nothing was trained yet. Type the same again: {run.command}")
 
         # ---------------------------------------------------------------- train
@@ -130,7 +135,8 @@ def train(
                 # ---- one epoch, as many steps at a time as take about two seconds
                 while step < epoch_end:
                     started = time.perf_counter()
-                    batches, n = setup.data["train"].take(epoch, step - epoch_start, dispatch.steps(epoch_end - step))
+                    wanted = from_first(dispatch.steps(epoch_end - step))
+                    batches, n = setup.data["train"].take(epoch, step - epoch_start, wanted)
                     state = setup.train(state, batches, dropout_key)
                     first_bad = int(state.first_bad)  # waits for the device
                     seconds = time.perf_counter() - started
@@ -145,8 +151,9 @@ def train(
                     rate = n * run.recipe.batch_size / seconds
                     progress.note = f"loss {loss:.3f}, accuracy {correct:.1%}, {rate:,.0f} examples/s"
                     progress.advance(n)
-                    position.at(step, seconds / n)
-                    if (stop.wanted or saver.due_in_epoch) and step < epoch_end:
+                    if is_first():
+                        position.at(step, seconds / n)
+                    if step < epoch_end and (stop.agree() or from_first(saver.due_in_epoch)):
                         saver.save(step, state, history)
                         stop.raise_if_wanted(run)
 
@@ -178,7 +185,7 @@ def train(
                     saver.save(step, state, history)
                     checkpoints.close()
                     return write_result(record("stopped", note=ill), run, results_dir)
-                if stop.wanted or saver.due_after_epoch or step == total:
+                if stop.agree() or from_first(saver.due_after_epoch) or step == total:
                     saver.save(step, state, history)
                     stop.raise_if_wanted(run)
 
@@ -188,6 +195,7 @@ def train(
         test = setup.evaluate(*checkpoints.restore_best(history.best_step, state), "test")
         checkpoints.close()
         written = write_result(record("completed", test, last_test), run, results_dir, test.correct)
+        stop.agree()
         stop.raise_if_signaled(f"{run.name} had just ended, and its record is written.")
         return written
 

@@ -1,0 +1,181 @@
+"""Several processes train one run: found by what starts them, the numbers of one process, and an end in a sentence."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from lra_bench.data.manifest import load_manifest
+from lra_bench.data.prepare import prepare
+from lra_bench.errors import UserError
+from lra_bench.machine.launch import Launch, launch_of, own_devices
+from lra_bench.machine.processes import from_first, gather, is_first
+from lra_bench.records.files import load_record
+from lra_bench.runs.locking import leave, run_locked
+from lra_bench.runs.run import make_run
+from lra_bench.runs.saved_steps import saved_steps
+from lra_bench.training import train
+from tests.hosts import SETTINGS, TwoProcesses
+
+SLURM = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_NODELIST": "n[1-2]",
+    "SLURM_NTASKS": "4",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+}
+OPEN_MPI = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+ADDRESS = {"JAX_COORDINATOR_ADDRESS": "n1:1234"}
+POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "launch"),
+    [
+        ({}, None),
+        (SLURM, Launch("slurm", 4, 3)),
+        ({**SLURM, "SLURM_NTASKS": "1"}, None),  # a job of a sweep, or a shell of one task
+        ({**SLURM, "SLURM_STEP_NUM_TASKS": "1"}, None),  # a step of one task in a job of four
+        ({name: value for name, value in SLURM.items() if "STEP" not in name}, None),  # the script of a job
+        ({**OPEN_MPI, "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:5"}, Launch("ompi", 4, 3)),
+        ({**OPEN_MPI, "OMPI_COMM_WORLD_SIZE": "1"}, None),
+        ({**OPEN_MPI, **ADDRESS}, Launch("", 4, 3)),
+        ({**ADDRESS, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, Launch("", 2, 0)),
+        ({**ADDRESS, "JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"}, None),
+        ({**POD, **ADDRESS, "JAX_NUM_PROCESSES": "2"}, Launch("", 2, 1)),
+    ],
+)
+def test_processes_are_found_by_what_started_them(environ, launch):
+    assert launch_of(environ) == launch
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        (OPEN_MPI, "mpirun -x JAX_COORDINATOR_ADDRESS=HOST:PORT"),
+        (ADDRESS, "JAX_NUM_PROCESSES or JAX_PROCESS_ID is missing"),
+        ({**ADDRESS, "JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES must be a whole number, got 'two'"),
+        ({**ADDRESS, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"}, "counts from 0 and must be below 2"),
+    ],
+)
+def test_variables_that_do_not_suffice_are_said(environ, said):
+    with pytest.raises(UserError, match=said):
+        launch_of(environ)
+
+
+@pytest.mark.parametrize(
+    ("changes", "devices"),
+    [
+        ({}, [1]),  # one process per GPU, as JAX assumes
+        ({"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [2, 3]),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, None),  # --gpus-per-task=1: each sees its own
+        ({"SLURM_STEP_TASKS_PER_NODE": "4,1"}, None),  # one process on this host: all of its GPUs
+        ({"JAX_LOCAL_DEVICE_IDS": "0"}, None),  # JAX reads it
+    ],
+)
+def test_the_processes_on_a_host_share_its_gpus_out(changes, devices):
+    assert own_devices({**SLURM, **changes}, "slurm") == devices
+
+
+def test_a_single_process_agrees_with_itself():
+    assert is_first()
+    assert gather(3) == [3]
+    assert from_first("x") == "x"
+
+
+@pytest.fixture(scope="module")
+def listops(tmp_path_factory):
+    """A home with tiny ListOps, and the folder of the set."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("home")
+        patch.setenv("LRA_BENCH_HOME", str(home))
+        return home, prepare("listops", size="tiny", jobs=1)
+
+
+@pytest.fixture(scope="module")
+def whole(listops, tmp_path_factory):
+    """The record of S5 trained by two processes, uninterrupted."""
+    return trained(listops[0], tmp_path_factory.mktemp("whole"), "s5")
+
+
+def trained(home, results, model):
+    codes, printed = TwoProcesses(home, results, model).end()
+    assert codes == [0, 0], printed
+    assert not printed[1], "process 0 speaks for all"
+    return the_record(results)
+
+
+def the_record(results):
+    (path,) = results.glob("*/*/*.json")
+    return load_record(path)
+
+
+def numbers(record):
+    return json.loads(record.model_dump_json(include={"digest", "status", "accuracy", "curve"}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["s5", "s4"])
+def test_two_processes_train_as_one_does(listops, whole, tmp_path, monkeypatch, model):
+    home, data = listops
+    two = whole if model == "s5" else trained(home, tmp_path / "two", model)
+    assert (two.system.devices, two.system.processes) == (4, 2)
+    kept = {path: path.read_bytes() for path in home.glob(f"runs/*/{model}/*/test_correct.npy")}
+    monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "home"))
+    run = make_run(load_manifest(data).data_info, model, 0, SETTINGS, "float32")
+    one = train.train(run, data, tmp_path / "one")
+    assert (one.digest, one.system.processes) == (two.digest, 1)
+    assert (one.accuracy.test, one.accuracy.best_epoch) == (two.accuracy.test, two.accuracy.best_epoch)
+    for ours, theirs in zip(one.curve, two.curve, strict=True):
+        np.testing.assert_allclose(theirs.train_loss, ours.train_loss, rtol=1e-5)
+        np.testing.assert_allclose(theirs.val_loss, ours.val_loss, rtol=1e-5)
+        assert (theirs.train_accuracy, theirs.val_accuracy) == (ours.train_accuracy, ours.val_accuracy)
+    assert list(kept.values()) == [(run.folder / "test_correct.npy").read_bytes()], "in the order of the split"
+
+
+@pytest.mark.slow
+def test_a_signal_saves_one_step_and_a_kill_loses_none(listops, whole, tmp_path):
+    """A SIGTERM to process 1, then a kill of process 0, then nothing: the record of the run that was left alone."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for shared in ("data", "cache"):
+        (home / shared).symlink_to(listops[0] / shared)
+    results = tmp_path / "results"
+
+    both = TwoProcesses(home, results)
+    both.wait_for_steps()
+    both.send(signal.SIGTERM, 1)
+    codes, printed = both.end()
+    assert codes == [128 + signal.SIGTERM] * 2, printed
+    assert all("Error: stopped by SIGTERM; all is saved." in each for each in printed)
+    (settings,) = home.glob("runs/*/*/*/run.json")
+    (step,) = saved_steps(settings.parent / "checkpoints/last")
+    assert 0 < step < 100
+
+    both = TwoProcesses(home, results)
+    both.wait_for_steps()
+    both.send(signal.SIGKILL, 0)
+    codes, printed = both.end()
+    assert codes == [-signal.SIGKILL, 1], printed
+    assert printed[1].startswith("Error: another process of this run was lost")
+    assert "start all processes again with the same command" in printed[1]
+    assert printed[1].count("\n") == 1, "no traceback of Python, no stack of JAX"
+    assert not list(results.glob("*/*/*.json"))
+
+    assert numbers(trained(home, results, "s5")) == numbers(whole)
+
+
+@pytest.mark.slow
+def test_another_group_on_the_same_run_is_refused(listops, tmp_path):
+    """The lock is held here, as by the process 0 of a first group."""
+    home, data = listops
+    run = make_run(load_manifest(data).data_info, "s5", 1, SETTINGS, "float32")
+    folder = home / "runs" / run.name
+    with run_locked(folder, leave):
+        codes, printed = TwoProcesses(home, tmp_path, seed=1).end()
+    assert codes == [1, 1]
+    assert all(f"another process is training {run.name}. Wait for it" in each for each in printed)
+    assert not folder.exists()
