@@ -9,7 +9,7 @@ import time
 
 import psutil
 
-SETTINGS = {"n_layers": 1, "d_model": 8, "batch_size": 40, "dropout": 0.1, "epochs": 2.0, "decay_epochs": 2.0}
+SETTINGS = {"n_layers": 1, "d_model": 8, "batch_size": 40, "dropout": 0.1, "epochs": 1.2, "decay_epochs": 2.0}
 
 _jobs = itertools.count(os.getpid())
 
