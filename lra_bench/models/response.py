@@ -51,7 +51,7 @@ def eigenvalues(layer: DiagonalSSM | LongConvolution) -> Complex:
     """
     if isinstance(layer, LongConvolution):
         return np.asarray(layer.Lambda() * layer.dt()[:, None])
-    re, im = layer.discretized()[0]
+    re, im = jax.jit(layer.discretized)()[0]
     return np.log(np.asarray(re) + 1j * np.asarray(im))
 
 
@@ -67,11 +67,11 @@ def gain(layer: DiagonalSSM | LongConvolution, L: int, omega: Real) -> Real:
     D = np.asarray(layer.D[...])
     dt = np.asarray(input_steps(layer, len(D)))
     if isinstance(layer, LongConvolution):
-        kernels = np.array(layer.kernel(L))
+        kernels = np.array(jax.jit(lambda: layer.kernel(L))())
         kernels[0, :, 0] += D
         return gain_of_kernels(kernels, dt[:, None] * omega)
-    (re, im), B, C, C_reverse = layer.discretized()
+    (re, im), B, C, C_reverse = jax.tree.map(np.asarray, jax.jit(layer.discretized)())
     P = len(re)
-    into, out = np.asarray(B[:, :P] + 1j * B[:, P:]).T, np.asarray(C[:P] - 1j * C[P:]).T
-    back = None if C_reverse is None else np.asarray(C_reverse[:P] - 1j * C_reverse[P:]).T
-    return gain_of_modes(np.asarray(re) + 1j * np.asarray(im), into, out, back, D, L, dt[0] * omega)
+    into, out = (B[:, :P] + 1j * B[:, P:]).T, (C[:P] - 1j * C[P:]).T
+    back = None if C_reverse is None else (C_reverse[:P] - 1j * C_reverse[P:]).T
+    return gain_of_modes(re + 1j * im, into, out, back, D, L, dt[0] * omega)
