@@ -24,7 +24,9 @@ from lra_bench.models.shapes import (
     Lengths,
     LengthsOfPairs,
     Logits,
+    PerFeature,
     Pooled,
+    RealPositions,
     TimeMajorTokens,
     Tokens,
     TokensOfPairs,
@@ -74,6 +76,19 @@ def pool(x: DocumentFeatures, lengths: DocumentLengths | None, how: str) -> Pool
     # This is no einsum, because as a batched product of matrix and vector the sum takes a quarter of an evaluation.
     mask = (jnp.arange(x.shape[0])[:, None, None] < lengths[None, :, None]).astype(x.dtype)
     return (x * mask).sum(0) / lengths[:, None].astype(x.dtype)
+
+
+class InputMask(NamedTuple):
+    """Which positions of the documents are hidden from a network, and the features that stand in their place."""
+
+    masked: RealPositions
+    """Whether a position is hidden (L, b)."""
+    vector: PerFeature
+    """What every hidden position has instead of its encoded input, (H,)."""
+
+    def put_into(self, x: DocumentFeatures) -> DocumentFeatures:
+        """Replace the hidden positions of encoded inputs (L, b, H)."""
+        return jnp.where(self.masked[..., None], self.vector, x)
 
 
 class PairHead(nnx.Module):
@@ -150,6 +165,26 @@ class Classifier(nnx.Module):
 
         With two documents to an example, the inputs are (L, 2b, H): all first ones, then all second ones.
         """
+        features = self.after_blocks(x, lengths, train=train, key=key)
+        return self.head(pool(features, lengths if self.shape.variable_length else None, self.pooling))
+
+    def sequence_features(
+        self,
+        inputs: DocumentTokens,
+        lengths: DocumentLengths,
+        *,
+        train: bool,
+        key: Array | None,
+        mask: InputMask | None = None,
+    ) -> DocumentFeatures:
+        """Compute the features (L, b, H) of each position, before pooling, in float32."""
+        x = self.encoder(inputs.T)
+        return self.after_blocks(x if mask is None else mask.put_into(x), lengths, train=train, key=key)
+
+    def after_blocks(
+        self, x: DocumentFeatures, lengths: DocumentLengths, *, train: bool, key: Array | None
+    ) -> DocumentFeatures:
+        """Compute the features (L, b, H) of encoded inputs (L, b, H) after all blocks and the last norm, in float32."""
         x = self.stored(x)
         true_lengths = lengths if self.shape.variable_length else None
         mask = None
@@ -174,7 +209,7 @@ class Classifier(nnx.Module):
             x = rematerialized(block, *arguments) if self.remat and train else block(*arguments)
         if self.final_norm is not None:
             x = self.final_norm(x, train)
-        return self.head(pool(wide(x), true_lengths, self.pooling))
+        return wide(x)
 
     def stored(self, x: AnyFeatures) -> AnyFeatures:
         """The features in the dtype of activations."""

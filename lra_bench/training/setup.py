@@ -38,6 +38,7 @@ class EvaluationSetup:
 
     run: Run
     mesh: Mesh
+    shape: DataShape
     network: FunctionalNetwork
     score: EvalProgram
     data: dict[SplitName, InputPipeline]
@@ -93,7 +94,7 @@ def set_up(
     batches, _ = ready.data["train"].take(0, 0, 1)
     print_line(f"{run.data.task} {run.model}: compiling the training step…")
     train, cost = compile_training(run, ready.network, optimizer, state, batches, ready.mesh, microbatch)
-    return TrainingSetup(run, ready.mesh, ready.network, ready.score, ready.data, train, cost), state
+    return TrainingSetup(run, ready.mesh, ready.shape, ready.network, ready.score, ready.data, train, cost), state
 
 
 def set_up_evaluation(run: Run, data_folder: Path) -> tuple[EvaluationSetup, TrainState]:
@@ -122,8 +123,9 @@ def _set_up(
     if n < run.recipe.batch_size:
         raise UserError(f"batch_size must not exceed the {n} training examples, got {run.recipe.batch_size}.")
     data = make_pipelines(packed, stream_key(run.seed, 1), mesh, run.recipe.batch_size, placement)
-    network, params, stats = initialized(run, data_shape(run, packed["train"]), remat)
+    shape = data_shape(run, packed["train"])
+    network, params, stats = initialized(run, shape, remat)
     optimizer = make_optimizer(params, run.recipe, n // run.recipe.batch_size)
     state = initial_state(params, stats, optimizer, mesh)
     score = evaluation_program(run, network, mesh)
-    return EvaluationSetup(run, mesh, network, score, data), optimizer, state
+    return EvaluationSetup(run, mesh, shape, network, score, data), optimizer, state

@@ -23,6 +23,7 @@ from lra_bench.ssm.ptd import solved_here
 from lra_bench.training.checkpoint import Checkpoints
 from lra_bench.training.history import History
 from lra_bench.training.mesh import replicate
+from lra_bench.training.pretraining import PretrainingDivergedError, pretrain, refuse_microbatch
 from lra_bench.training.result import Score, accuracies, devices_of, make_record, throughput, write_result
 from lra_bench.training.saving import Saver
 from lra_bench.training.setup import set_up
@@ -73,6 +74,7 @@ def train(
     when the loss stops being finite, a mark is missed, the device's memory does not suffice, or another process trains
     the same run.
     """
+    refuse_microbatch(run, microbatch)
     microbatch = None if microbatch is None else min(microbatch, run.recipe.batch_size)
     with (
         only_process_of(run),
@@ -115,6 +117,15 @@ def train(
         history.write_metrics(run)  # an epoch after the checkpoint will be repeated: its line goes now
         log.update(history.curve)
         stop.raise_if_signaled(f"nothing was trained yet. Type the same again: {run.command}")
+
+        # ---------------------------------------------------------------- pretrain, where the run says so
+        if run.pretraining is not None and history.pretrained is None:
+            try:
+                devices = devices_of(run, remat, microbatch)
+                state, pretrained = pretrain(run, setup, state, stop, DispatchSize(), devices, remat)
+            except PretrainingDivergedError as error:
+                return write_result(record("diverged", note=f"{error}{advice}"), run, results_dir)
+            history = history.model_copy(update={"pretrained": pretrained})
 
         # ---------------------------------------------------------------- train
         dispatch, saver, scored = DispatchSize(), Saver(checkpoints), False
