@@ -77,9 +77,11 @@ def _weight_dropout(weights: Array, rate: float, key: Array | None) -> Array:
     return dropout(weights, rate, key, len(weights), math.prod(weights.shape[1:]))
 
 
-def _by_query(q: Array, k: Array, v: Array, real: Array | None, rate: float, key: Array | None, causal: bool) -> Array:
+def _by_query(
+    q: Array, k: Array, v: Array, real: Array | None, rate: float, key: Array | None, causal: bool = False
+) -> Array:
     """`attend` with a loop over queries."""
-    steps = jnp.arange(q.shape[0])
+    steps = jnp.arange(q.shape[0]) if causal else None
 
     @jax.checkpoint
     def one(query: tuple[Array, Array | None, Array | None, Array | None]) -> Array:
@@ -87,16 +89,18 @@ def _by_query(q: Array, k: Array, v: Array, real: Array | None, rate: float, key
         scores = contraction("bhd,kbhd->bhk", q_t, k) * q.shape[-1] ** -0.5
         if real is not None and real_t is not None:
             scores = jnp.where((real_t & real).T[:, None], scores, MASKED)
-        if t is not None:
+        if steps is not None and t is not None:
             scores = jnp.where(steps <= t, scores, -jnp.inf)
         weights = _weight_dropout(jax.nn.softmax(scores), rate, key_t).astype(v.dtype)
         return contraction("bhk,kbhd->bhd", weights, v).astype(q.dtype)
 
     keys = None if key is None else jax.random.split(key, q.shape[0])
-    return lax.map(one, (q, real, keys, steps if causal else None), batch_size=QUERIES_AT_ONCE)
+    return lax.map(one, (q, real, keys, steps), batch_size=QUERIES_AT_ONCE)
 
 
-def _by_group(q: Array, k: Array, v: Array, real: Array | None, rate: float, key: Array | None, causal: bool) -> Array:
+def _by_group(
+    q: Array, k: Array, v: Array, real: Array | None, rate: float, key: Array | None, causal: bool = False
+) -> Array:
     """`attend` with a loop over groups of queries, in the layout (b, heads, L, d).
 
     L is filled up to a multiple of the groups and of 8. The queries beyond L are dropped; the keys there have no

@@ -12,7 +12,7 @@ from lra_bench.custom_layer import load
 from lra_bench.models.classifier import InputMask
 from lra_bench.models.custom import CustomModule
 from lra_bench.models.layers import DataShape
-from lra_bench.models.shapes import DocumentFeatures, DocumentLengths, DocumentTokens, Lengths, Logits, Tokens
+from lra_bench.models.shapes import DocumentLengths, DocumentTokens, Lengths, Logits, StepFeatures, Tokens
 from lra_bench.registry import canonical_model, custom_path, recipe_module
 from lra_bench.spec import Recipe, validated
 
@@ -46,8 +46,11 @@ class Network(Protocol):
         train: bool,
         key: Array | None,
         mask: InputMask | None = None,
-    ) -> DocumentFeatures:
-        """Compute the features (L, b, H) of each position, before pooling, in float32. `mask` hides positions."""
+    ) -> StepFeatures:
+        """Compute the features (L, b, H) of each position, before pooling, in float32, behind that of a class token.
+
+        `mask` hides positions.
+        """
 
 
 @runtime_checkable

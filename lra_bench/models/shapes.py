@@ -35,6 +35,9 @@ DocumentLengths = Int[Array, "documents"]
 DocumentFeatures = Float[Array, "L documents H"]
 """Activations, time first, where every document has its own row of the batch."""
 
+StepFeatures = Float[Array, "steps documents H"]
+"""Activations of every position, time first, behind that of a class token where there is one."""
+
 Predictions = Float[Array, "L documents values"]
 """What a network predicts of the input at each position: scores of its values, or the number itself."""
 

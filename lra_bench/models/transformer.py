@@ -27,7 +27,6 @@ from lra_bench.models.remat import rematerialized
 from lra_bench.models.shapes import (
     DenseInput,
     DenseOutput,
-    DocumentFeatures,
     DocumentLengths,
     DocumentTokens,
     HeadFeatures,
@@ -35,6 +34,7 @@ from lra_bench.models.shapes import (
     Logits,
     Pooled,
     RealPositions,
+    StepFeatures,
     Tokens,
 )
 from lra_bench.recipes.transformer import Config
@@ -186,7 +186,7 @@ class Transformer(nnx.Module):
         train: bool,
         key: Array | None,
         mask: InputMask | None = None,
-    ) -> DocumentFeatures:
+    ) -> StepFeatures:
         """Compute the features (L, b, H) of each position, before pooling, in float32; of the class token first."""
         first, *keys = split_key(key, 1 + len(self.blocks))
         real = self.true_steps(inputs, lengths)
