@@ -8,8 +8,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -68,6 +66,9 @@ fit. It changes no number, so it is no part of a run."""
 
 TEXT_FIELDS = {"reference", "published", "notes"}
 """The fields of a recipe that describe it and change no number. They are in no digest."""
+
+LATER_SETTINGS: dict[str, Any] = {"real_transform": "exp"}
+"""Settings of layers that did not always exist, with the value of before. With that value they are in no digest."""
 
 DEEPEST, WIDEST = 1_000, 65_536
 """The most layers, and the most features or states. More is a typing error, and some sizes end the process inside XLA
@@ -177,7 +178,7 @@ class Recipe(Frozen):
 
     n_layers: int = Field(ge=1, le=DEEPEST)
     d_model: int = Field(ge=1, le=WIDEST, description="the number H of features")
-    norm: Literal["batch", "layer"]
+    norm: Literal["batch", "layer", "scale"]
     prenorm: bool
     norm_decay: float = Field(
         ge=0, lt=1, description="the share of the old running statistics that BatchNorm keeps at each step"
@@ -198,7 +199,9 @@ class Recipe(Frozen):
     weight_decay: float = Field(ge=0)
     adam_b2: float = Field(gt=0, lt=1, description="the decay of Adam's second moment; the first moment's is 0.9")
     adam_eps: float = Field(gt=0, description="the ε that Adam adds to the root of the second moment")
-    schedule: Literal["reference", "cosine", "torch-cosine", "rsqrt", "warmup-constant", "constant"]
+    schedule: Literal[
+        "reference", "cosine", "torch-cosine", "linear", "quadratic-linear", "rsqrt", "warmup-constant", "constant"
+    ]
     warmup_epochs: float = Field(ge=0)
     decay_epochs: float = Field(gt=0, description="the duration of the whole schedule, warm-up included")
     groups: dict[Role, Group] = Field(
@@ -206,6 +209,10 @@ class Recipe(Frozen):
     )
     role_lr: dict[Role, Annotated[float, Field(gt=0)]] = Field(
         default={}, description="the peak learning rate of roles that have one of their own, instead of their group's"
+    )
+
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="the norm to which the gradient of all parameters is clipped; None means not at all"
     )
 
     @model_validator(mode="after")
@@ -217,10 +224,13 @@ class Recipe(Frozen):
     def identity(self) -> dict[str, Any]:
         """The fields that change numbers, as JSON values. Digests are made of them.
 
-        `role_lr` is left out where it is empty, so that digests are those of versions that did not have it.
+        Left out are `role_lr` and `clip_norm` where they change nothing, and `LATER_SETTINGS`: digests are those of
+        versions that did not have them.
         """
-        fields = self.model_dump(mode="json", exclude=TEXT_FIELDS)
-        return fields if self.role_lr else {key: value for key, value in fields.items() if key != "role_lr"}
+        unused = {key for key in ("role_lr", "clip_norm") if not getattr(self, key)}
+        fields = self.model_dump(mode="json", exclude=TEXT_FIELDS | unused)
+        fields["layer"] = dict(item for item in fields["layer"].items() if item not in LATER_SETTINGS.items())
+        return fields
 
 
 class DataInfo(Frozen):
@@ -265,65 +275,6 @@ def unknown(kind: str, name: str, legal: Iterable[str]) -> UserError:
     near = nearest_name(name, legal)
     hint = f" Did you mean {near!r}?" if near else ""
     return UserError(f"unknown {kind} {name!r}.{hint} Legal: {', '.join(legal)}.")
-
-
-def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
-    """Parse the items of `--set`: `["n_layers=4", "norm=layer"]` → `{"n_layers": 4, "norm": "layer"}`.
-
-    Values are read as JSON, and as text where they are not JSON.
-    Raises UserError when an item has no `=`, a key is given twice, or a number is not finite.
-    """
-    overrides: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        key = key.strip()
-        if not equals or not key:
-            raise UserError(f"--set takes KEY=VALUE, as in `--set n_layers=4`; got {pair!r}.")
-        if key in overrides:
-            raise UserError(f"--set {key} is given twice.")
-        try:
-            overrides[key] = json.loads(text)
-        except (ValueError, RecursionError):  # no JSON, thousands of digits, or thousands of brackets
-            overrides[key] = text
-        if isinstance(overrides[key], float) and not math.isfinite(overrides[key]):
-            raise UserError(f"--set {key} takes finite numbers; got {text}.")
-    return overrides
-
-
-def as_override(key: str, value: Any) -> str:
-    """The KEY=VALUE that `parse_overrides` reads back as this value. It is JSON, except text that needs no quotes."""
-    pair = f"{key}={value}"
-    if isinstance(value, str) and parse_overrides([pair]) == {key: value}:
-        return pair
-    return f"{key}={json.dumps(value)}"
-
-
-def set_options(overrides: Mapping[str, Any]) -> list[str]:
-    """The overrides as options `--set KEY=VALUE` of a command line, quoted for a shell."""
-    # In alphabetical order, as records hold them, so that the same settings are always the same command.
-    return [f"--set {shlex.quote(as_override(key, value))}" for key, value in sorted(overrides.items())]
-
-
-_FIXED = TEXT_FIELDS | {"layer"}
-
-
-def apply_overrides(
-    recipe: Recipe, overrides: Mapping[str, Any], layer_config: type[Frozen], beside: Iterable[str] = ()
-) -> Recipe:
-    """Put the overrides into a recipe or into its layer settings, and validate both.
-
-    Raises UserError for a key that is in neither (with the legal ones, and others that are legal `beside` them) and for
-    a value of the wrong type or range.
-    """
-    own = [name for name in Recipe.model_fields if name not in _FIXED]
-    layer_keys = list(layer_config.model_fields)
-    for key in overrides:
-        if key not in own and key not in layer_keys:
-            raise unknown("setting", key, [*own, *layer_keys, *beside])
-    layer = {**recipe.layer, **{k: v for k, v in overrides.items() if k not in own}}
-    fields = {**recipe.model_dump(), **{k: v for k, v in overrides.items() if k in own}}
-    checked = validated(layer_config, layer)
-    return validated(Recipe, {**fields, "layer": checked.model_dump(mode="json")})
 
 
 def validated(model: type[T], values: Mapping[str, Any]) -> T:

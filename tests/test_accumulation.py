@@ -71,6 +71,7 @@ def test_uneven_parts_sum_up_to_the_batch():
     ("model", "changes"),
     [
         ("transformer", {"attention_dropout": 0.2, "qkv_dim": 8, "mlp_dim": 8, "heads": 2}),
+        ("mega_chunk", {"chunk_size": 5, "hidden_dim": 8, "z_dim": 4, "ema_dim": 2}),
         ("s4d", {"norm": "layer"}),
         ("s5", {"norm": "layer"}),
     ],

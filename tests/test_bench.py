@@ -20,9 +20,9 @@ from lra_bench.bench.synthetic import synthetic_run
 from lra_bench.commands.bench import as_values, draw, print_outcome
 from lra_bench.data.prepare import prepare
 from lra_bench.errors import UserError, WorkError
+from lra_bench.overrides import parse_overrides
 from lra_bench.records.files import load_any, record_files
 from lra_bench.records.schema import Measurement
-from lra_bench.spec import parse_overrides
 from tests.made_records import bench_record, honest_bench, honest_record, load_records, measurement
 
 SMALL = {"n_layers": 1, "d_model": 8}

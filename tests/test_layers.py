@@ -13,8 +13,8 @@ from lra_bench.models import s5 as s5_model
 from lra_bench.models.classifier import pool
 from lra_bench.models.layers import FLAX, TORCH, BatchNorm, DataShape, GLUOutput, dropout, dropout_masks
 from lra_bench.models.network import build
+from lra_bench.overrides import apply_overrides
 from lra_bench.registry import recipe_module, recipes_of
-from lra_bench.spec import apply_overrides
 from tests.recipes import s5_config, s5_recipe
 
 GOLDEN = Path(__file__).parent / "golden"

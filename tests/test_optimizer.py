@@ -108,6 +108,28 @@ def test_torch_cosine_rises_again_after_its_end():
     assert rate(90) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("name", "middle"), [("linear", 0.5), ("quadratic-linear", 0.25)])
+def test_linear_schedules_end_at_zero(name, middle):
+    rate = schedule(name, warmup_epochs=1.0, decay_epochs=5.0)
+    np.testing.assert_allclose(rate([0, 5, 10, 20, 50, 60]), [0, middle, 1, 0.75, 0, 0], rtol=1e-6)
+
+
+def test_clipping_is_by_the_norm_of_all_parameters(params):
+    """Adam's first moment after one update is a tenth of the gradient. Small gradients stay as they are."""
+    recipe = s5_recipe(clip_norm=0.5)
+    optimizer = make_optimizer(params, recipe, steps_per_epoch=10)
+    update, first = jax.jit(optimizer.update), optimizer.init(params)
+    for size in (1e-4, 1.0):
+        grads = jax.tree.map(lambda leaf, size=size: jnp.full_like(leaf, size), params)
+        norm = size * sum(leaf.size for leaf in jax.tree.leaves(params)) ** 0.5
+        _, state = update(grads, first, params)
+        moments = [
+            leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state) if ".mu" in jax.tree_util.keystr(path)
+        ]
+        kept = 10 * float(sum(jnp.sum(moment**2) for moment in moments)) ** 0.5
+        assert kept == pytest.approx(min(norm, 0.5), rel=1e-5)
+
+
 def test_rsqrt_and_constant():
     rate = schedule("rsqrt", warmup_epochs=2.0)
     np.testing.assert_allclose(rate([0, 10, 20, 80, 2000]), np.array([0, 0.5, 1, 0.5, 0.1]) / 20**0.5, rtol=1e-6)

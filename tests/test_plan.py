@@ -13,11 +13,11 @@ from lra_bench.commands.train import train_all
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.prepare import prepare
 from lra_bench.errors import OutOfTime, UserError, WorkError
+from lra_bench.overrides import parse_overrides
 from lra_bench.paths import data_folder
 from lra_bench.registry import every_task_name, model_names, recipes_of
 from lra_bench.runs import plan
 from lra_bench.runs.run import load_run, make_run
-from lra_bench.spec import parse_overrides
 from lra_bench.training import train
 
 

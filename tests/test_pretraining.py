@@ -37,8 +37,8 @@ STAGE = {"pretrain_epochs": 1.5, "pretrain_warmup_epochs": 0.1, "mask_ratio": 0.
 ATTENTION = {"heads": 2, "qkv_dim": 8, "mlp_dim": 8, "attention_dropout": 0.0, "positions": "rotary"}
 
 
-def small_run(data, seed=0, pretrain="masked", **changes):
-    return make_run(load_manifest(data).data_info, "s5", seed, {**SMALL, **changes}, "float32", pretrain=pretrain)
+def small_run(data, seed=0, pretrain="masked", model="s4", **changes):
+    return make_run(load_manifest(data).data_info, model, seed, {**SMALL, **changes}, "float32", pretrain=pretrain)
 
 
 def rotary_transformer(shape, **changes):
@@ -164,7 +164,7 @@ def test_a_unidirectional_transformer_sees_no_later_input():
 
 def test_encoder_blocks_and_statistics_are_carried_over_bit_for_bit_and_the_head_is_not():
     made, shape = s5_recipe(embedding=5), DataShape(12, 3, 2, True)
-    stage = pretraining_for("listops", "s5", made, "masked", {})
+    stage = pretraining_for("listops", "s4", made, "masked", {})
     pairs, lengths = jnp.stack([documents()[0], documents(1)[0]], axis=1), jnp.full((3, 2), 9)
 
     @jax.jit
@@ -223,6 +223,7 @@ def test_the_settings_are_the_papers_and_change_the_digest(data):
         ),
         ({"mask_ratio": 1.5}, "mask_ratio must be less than 1.0, got 1.5"),
         ({"pretrain_loss": "l1"}, "pretrain_loss must be cross-entropy on listops"),
+        ({"model": "s5"}, "--pretrain is for the models s4 and transformer of its paper, got s5"),
         ({"mask_rate": 0.2}, "Did you mean 'mask_ratio'"),
     ],
 )
@@ -237,15 +238,15 @@ def test_parts_of_a_batch_are_refused(data):
         refuse_microbatch(small_run(data), 4)
 
 
-def pretraining_of(model="s5", objective="masked", **changes):
+def pretraining_of(model="s4", objective="masked", **changes):
     return pretraining_for("listops", model, s5_recipe(), objective, changes)
 
 
 def test_runs_after_pretraining_have_rows_of_their_own(unproved):
-    plain = train_record(test=0.6)
+    plain = train_record("s4", test=0.6)
     found = [
         train_record(
-            test=0.9, seed=1, digest="b" * 12, published_recipe=False, pretraining=pretraining_of(objective=name)
+            "s4", test=0.9, seed=1, digest="b" * 12, published_recipe=False, pretraining=pretraining_of(objective=name)
         )
         for name in ("masked", "causal")
     ]
@@ -254,17 +255,17 @@ def test_runs_after_pretraining_have_rows_of_their_own(unproved):
     assert {key.section: len(chosen.rows(key.section)) for key, _ in chosen.cells} == {"published": 1, "pretrained": 2}
     table = accuracy_table(chosen, cell_statistics(chosen))
     block = next(block for block in table.blocks if "pretrained" in block.title)
-    assert [row[0].text for row in block.rows] == ["S5 [causal pretraining]", "S5 [masked pretraining]"]
+    assert [row[0].text for row in block.rows] == ["S4 [causal pretraining]", "S4 [masked pretraining]"]
     tiny = found[0].model_copy(update={"data": found[0].data.model_copy(update={"size": "tiny"})})
     assert row_key(tiny).settings == "data tiny; masked pretraining"
 
 
 def test_a_record_that_hides_or_changes_its_pretraining_is_found_out():
-    honest = honest_record()
+    honest = honest_record("s4")
     assert not contradictions(honest)
     other = honest.model_copy(update={"pretraining": pretraining_of(mask_ratio=0.9)})
     found = " ".join(contradictions(other))
-    for said in ("its digest is", "its pretraining is not that of s5 on listops", "of which it says nothing"):
+    for said in ("its digest is", "its pretraining is not that of s4 on listops", "of which it says nothing"):
         assert said in found
 
 

@@ -13,8 +13,8 @@ from flax import nnx
 from lra_bench.models.classifier import count_parameters
 from lra_bench.models.layers import DataShape
 from lra_bench.models.network import build
+from lra_bench.overrides import apply_overrides
 from lra_bench.registry import model_names, recipe_module, recipes_of, task_module, task_names
-from lra_bench.spec import apply_overrides
 from lra_bench.ssm import ptd
 from lra_bench.training.optimizer import group_of, make_schedule
 
@@ -22,17 +22,23 @@ GOLDEN = Path(__file__).parent / "golden"
 CELLS = [(model, task) for task in task_names() for model in recipes_of(task)]
 
 COUNTS = {
+    "hope": (796_170, 2_012_162, 478_850, 596_746, 595_714, 594_178),
+    "s6": (322_058, 906_242, 317_570, 3_320_842, 872_450, 239_618),
+    "b2s6": (355_082, 955_586, 342_338, 3_419_338, 921_794, 264_386),
     "rtf": (815_162, 843_314, 1_096_498, 3_564_298, 1_190_402, 13_380_098),
     "linoss": (369_802, 1_715_330, 870_402, 6_708_490, 1_335_170, 792_322),
     "s4": (815_186, 843_338, 1_096_522, 3_564_682, 1_288_706, 1_288_706),
     "s4d": (534_026, 1_224_194, 1_477_378, 3_565_066, 1_190_402, 1_190_402),
+    "s4d_dfout": (1_208_330, 1_236_482, 1_489_666, 3_981_322, 1_595_906, 1_595_906),
     "s4d_ft": (403_210, 1_226_498, 478_082, 4_353_034, 1_192_706, 497_666),
     "s4_ptd": (1_593_354, 1_224_962, 477_314, 400_138, 1_191_170, 399_362),
+    "mega": (602_650, 975_108, 1_464_326, 2_839_096, 1_386_874, 381_948),
+    "mega_chunk": (579_610, 943_364, 1_417_862, 2_824_760, 1_376_122, 283_644),
     "s5": (188_490, 1_321_154, 772_098, 5_133_706, 1_113_602, 694_018),
     "s5_ptd": (237_834, 2_207_618, 1_364_226, 8_676_106, 2_000_642, 1_286_146),
 }
 """For the six tasks in the order of the table: S5's instantiated from the reference, those of
-S4's family, RTF and LinOSS from their shapes.
+S4's family, HOPE, RTF, LinOSS, MEGA, S6 and B²S6 from their shapes.
 
 On Text, S4's family has one row of the table per id, 134, and S5 the 135 of its own code.
 """
@@ -144,6 +150,13 @@ def test_s4_schedules_count_steps_as_the_configurations_do():
     assert (recipe.warmup_epochs * 900, recipe.decay_epochs * 900) == (18_000, 180_000)
     rate = jax.vmap(make_schedule(recipe, 900))(jnp.asarray([18_000.0, 99_000.0, 180_000.0]))
     np.testing.assert_allclose(rate, [1, 0.5, 0], atol=1e-4)
+
+
+def test_rtf_has_a_rate_of_its_own_just_where_the_configurations_name_one():
+    groups = {task: recipes_of(task)["rtf"].groups for task in task_names()}
+    for role in ("eigenvalues", "output", "skip"):
+        named = {task: groups[task][role] for task in task_names() if role in groups[task]}
+        assert named == {"text": "ssm", "retrieval": "ssm", "image": "ssm_decay", "pathx": "ssm"}
 
 
 def test_lru_leaves_are_in_the_references_groups():

@@ -12,8 +12,8 @@ from lra_bench.models import s5, s5_ptd
 from lra_bench.models.classifier import count_parameters
 from lra_bench.models.layers import DataShape
 from lra_bench.models.network import build
+from lra_bench.overrides import apply_overrides
 from lra_bench.registry import recipes_of
-from lra_bench.spec import apply_overrides
 from lra_bench.ssm import hippo
 from tests.recipes import s5_config, s5_recipe
 

@@ -19,6 +19,7 @@ ORDER = [
     "plain_text",
     "json_files",
     "spec",
+    "overrides",
     "published_status",
     "progress",
     "paths",

@@ -12,8 +12,9 @@ from flax import nnx
 
 from lra_bench.models.layers import DataShape
 from lra_bench.models.network import build
+from lra_bench.overrides import apply_overrides
 from lra_bench.registry import recipe_module, recipes_of
-from lra_bench.spec import Recipe, apply_overrides
+from lra_bench.spec import Recipe
 from lra_bench.training.optimizer import make_optimizer
 
 GOLDEN = Path(__file__).parent / "golden"

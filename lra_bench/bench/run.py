@@ -16,6 +16,7 @@ from lra_bench.bench.timing import SMOKE_TIMING, Roofline, TimingSettings, measu
 from lra_bench.errors import UserError, WorkError
 from lra_bench.machine.environment import NoDevice, start_jax
 from lra_bench.machine.system import describe_provenance, describe_system
+from lra_bench.overrides import set_options
 from lra_bench.paths import write_atomically
 from lra_bench.progress import Progress
 from lra_bench.records.files import load_any, path_of, record_text
@@ -23,7 +24,6 @@ from lra_bench.records.proof import bench_digest
 from lra_bench.records.schema import BenchRecord, Measurement
 from lra_bench.registry import cli_name, model_title
 from lra_bench.runs.run import Run
-from lra_bench.spec import set_options
 
 KINDS_OF_CALL = 3
 """The number of kinds of call: training step, forward pass and recurrent step."""

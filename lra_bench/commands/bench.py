@@ -92,7 +92,7 @@ def bench(
 ) -> None:
     """Measure throughput, memory and compile time on fixed shapes, and write result records."""
     from lra_bench.bench.apart import memory_left_free
-    from lra_bench.spec import parse_overrides
+    from lra_bench.overrides import parse_overrides
 
     measures_only = {"--against": against, "--plot": plot, "--data": data, "--again": again}
     refuse_mixed({"--target": target, "--profile": profile}, measures_only, top)

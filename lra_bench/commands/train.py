@@ -122,9 +122,9 @@ def train(
     results_dir: ResultsDir = None,
 ) -> None:
     """Train a model to its published recipe and write a result record. When interrupted, type the same to continue."""
+    from lra_bench.overrides import parse_overrides
     from lra_bench.paths import temporary_cache
     from lra_bench.runs.plan import plan_runs
-    from lra_bench.spec import parse_overrides
     from lra_bench.sweeps.config import sweep_of
     from lra_bench.training.tracking import refuse_if_missing
 

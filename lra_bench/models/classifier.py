@@ -24,6 +24,7 @@ from lra_bench.models.shapes import (
     Lengths,
     LengthsOfPairs,
     Logits,
+    Mask,
     PerFeature,
     Pooled,
     RealPositions,
@@ -32,6 +33,7 @@ from lra_bench.models.shapes import (
     TokensOfPairs,
 )
 from lra_bench.spec import Recipe
+from lra_bench.ssm.shapes import Features
 
 PIXEL_SCALES: dict[str, tuple[float, float]] = {
     "unit": (0.0, 255.0),
@@ -186,10 +188,14 @@ class Classifier(nnx.Module):
     ) -> DocumentFeatures:
         """Compute the features (L, b, H) of encoded inputs (L, b, H) after all blocks and the last norm, in float32."""
         x = self.stored(x)
-        true_lengths = lengths if self.shape.variable_length else None
         mask = None
-        if true_lengths is not None:
-            mask = (jnp.arange(x.shape[0])[:, None, None] < true_lengths[None, :, None]).astype(x.dtype)
+        if self.shape.variable_length:
+            mask = (jnp.arange(x.shape[0])[:, None, None] < lengths[None, :, None]).astype(x.dtype)
+        x = self.through_blocks(x, mask, train=train, key=key)
+        return wide(x if self.final_norm is None else self.final_norm(x, train))
+
+    def through_blocks(self, x: Features, mask: Mask | None, *, train: bool, key: Array | None) -> Features:
+        """Apply all blocks to (L, b, H). `mask` (L, b, 1) is zero on padding."""
         step_key = None
         if key is not None and any(block.layer_dropout == "each_step" for block in self.blocks):
             key, step_key = jax.random.split(key)
@@ -207,9 +213,7 @@ class Classifier(nnx.Module):
             own_key = None if step_key is None else jax.random.fold_in(step_key, i)
             arguments = x, mask, train, None if masks is None else masks[i], own_key
             x = rematerialized(block, *arguments) if self.remat and train else block(*arguments)
-        if self.final_norm is not None:
-            x = self.final_norm(x, train)
-        return wide(x)
+        return x
 
     def stored(self, x: AnyFeatures) -> AnyFeatures:
         """The features in the dtype of activations."""

@@ -21,6 +21,7 @@ from lra_bench.errors import UserError
 from lra_bench.machine.products import product, tokens
 from lra_bench.machine.xla import computed_once
 from lra_bench.models.dropout import kept
+from lra_bench.models.scale_norm import ScaleNorm
 from lra_bench.models.shapes import AnyFeatures, DenseInput, DenseOutput, DropoutMasks, Mask, PerFeature
 from lra_bench.spec import GateKind, Recipe, Role
 from lra_bench.ssm.shapes import Features, FeaturesAt
@@ -186,7 +187,7 @@ class Dense(nnx.Module):
 
 
 EPSILON = 1e-5
-"""The ε that BatchNorm adds to the variance."""
+"""The ε that BatchNorm adds to the variance and ScaleNorm to the mean square."""
 
 
 class BatchNorm(nnx.Module):
@@ -244,10 +245,12 @@ class LayerNorm(nnx.Module):
         return self.norm(x).astype(x.dtype)
 
 
-def make_norm(recipe: Recipe, conventions: Conventions, *, rngs: nnx.Rngs) -> BatchNorm | LayerNorm:
+def make_norm(recipe: Recipe, conventions: Conventions, *, rngs: nnx.Rngs) -> BatchNorm | LayerNorm | ScaleNorm:
     """Make the norm that the recipe names."""
     if recipe.norm == "batch":
         return BatchNorm(recipe.d_model, recipe.norm_decay, conventions.unbiased_running_variance)
+    if recipe.norm == "scale":
+        return ScaleNorm(EPSILON)
     return LayerNorm(recipe.d_model, conventions.layer_norm_epsilon, rngs=rngs)
 
 

@@ -17,6 +17,7 @@ from lra_bench.recipes.s4 import FamilyConfig
 from lra_bench.spec import Discretization, Recipe
 from lra_bench.ssm.convolution import channel_major, convolve
 from lra_bench.ssm.discretization import DISCRETIZATIONS
+from lra_bench.ssm.real_transform import REAL_TRANSFORMS
 from lra_bench.ssm.shapes import Features, FeaturesAt, Kernels, ModeWeights, SharedModes
 from lra_bench.ssm.vandermonde import diagonal_kernel
 
@@ -31,7 +32,8 @@ SMALLEST = 1e-4
 class LongConvolution(nnx.Module):
     """The layer y = k * u + k' * u over the strict future + D u for (L, b, H), with parameters for Λ, dt and D.
 
-    A subclass has B and C, and computes the kernels. Raises UserError where `n_ssm` does not divide the features.
+    A subclass has B and C, and computes the kernels. Raises UserError where `n_ssm` does not divide the features, and
+    where `real_transform` cannot give the initial Re Λ.
     """
 
     def __init__(self, recipe: Recipe, config: FamilyConfig, Lambda: np.ndarray, *, rngs: nnx.Rngs):
@@ -41,14 +43,9 @@ class LongConvolution(nnx.Module):
             raise UserError(f"n_ssm must divide d_model = {H}, got {self.n_ssm}.")
         self.config = config
         self.channels = 2 if recipe.bidirectional else 1
-        self.A_real = ssm_parameter(self._copies(np.log(np.maximum(-Lambda.real, SMALLEST))), "eigenvalues")
+        self.A_real = ssm_parameter(self._copies(initial_A_real(Lambda, config.real_transform)), "eigenvalues")
         self.A_imag = ssm_parameter(self._copies(-Lambda.imag), "eigenvalues")
-        low, high = np.log(config.dt_min), np.log(config.dt_max)
-        log_dt = jax.random.uniform(rngs.params(), (H,), minval=low, maxval=high)
-        if config.dt_transform == "softplus":
-            # The inverse of softplus at dt = exp(log_dt), in a form that does not overflow.
-            log_dt = jnp.exp(log_dt) + jnp.log(-jnp.expm1(-jnp.exp(log_dt)))
-        self.inv_dt = ssm_parameter(log_dt, "dt")
+        self.inv_dt = ssm_parameter(initial_inv_dt(rngs.params(), (H,), config), "dt")
         self.D = ssm_parameter(jax.random.normal(rngs.params(), (H,)), "skip")
 
     def _copies(self, values: np.ndarray | Array) -> Array:
@@ -59,14 +56,17 @@ class LongConvolution(nnx.Module):
         """Repeat (S, N) to (H, N). With S = 1 it stays (1, N) and broadcasts."""
         return x if len(x) == 1 else jnp.tile(x, (self.D.shape[0] // len(x), 1))
 
+    def decay(self) -> Array:
+        """The decay −Re Λ, (S, N'), where N' is the number of stored states."""
+        return REAL_TRANSFORMS[self.config.real_transform].decay(self.A_real[...])
+
     def Lambda(self) -> Array:
-        """The eigenvalues Λ, complex (H or 1, N'), where N' is the number of stored states."""
-        return self._per_channel(jax.lax.complex(-jnp.exp(self.A_real[...]), -self.A_imag[...]))
+        """The eigenvalues Λ, complex (H or 1, N')."""
+        return self._per_channel(jax.lax.complex(-self.decay(), -self.A_imag[...]))
 
     def dt(self) -> Array:
         """The step size dt (H,)."""
-        transform = jax.nn.softplus if self.config.dt_transform == "softplus" else jnp.exp
-        return transform(self.inv_dt[...])
+        return dt_of(self.inv_dt[...], self.config)
 
     @abstractmethod
     def kernel(self, L: int) -> Kernels:
@@ -121,6 +121,33 @@ class DiagonalConvolution(LongConvolution):
         x = state.A_bar * state.x + state.B_bar * u_t[..., None]
         y_t = 2.0 * (as_complex(self.C)[0] * x).real.sum(-1)
         return state._replace(x=x), (y_t + self.D[...] * u_t).astype(u_t.dtype)
+
+
+def initial_A_real(Lambda: np.ndarray, name: str) -> np.ndarray:
+    """The parameter that the named function takes to −Re Λ ≥ `SMALLEST`. Raises UserError where there is none."""
+    decay = np.maximum(-Lambda.real, SMALLEST)
+    transform = REAL_TRANSFORMS[name]
+    if decay.max() >= transform.limit:
+        raise UserError(
+            f"real_transform={name} keeps −Re Λ below {transform.limit:g}, and the initial Λ has {decay.max():.3g}. "
+            "Take exp or softplus."
+        )
+    return transform.weight(decay)
+
+
+def initial_inv_dt(key: Array, shape: tuple[int, ...], config: FamilyConfig) -> Array:
+    """Draw the parameters of step sizes whose logarithm is uniform between those of dt_min and dt_max."""
+    low, high = np.log(config.dt_min), np.log(config.dt_max)
+    log_dt = jax.random.uniform(key, shape, minval=low, maxval=high)
+    if config.dt_transform == "exp":
+        return log_dt
+    # The inverse of softplus at dt = exp(log_dt), in a form that does not overflow.
+    return jnp.exp(log_dt) + jnp.log(-jnp.expm1(-jnp.exp(log_dt)))
+
+
+def dt_of(inv_dt: Array, config: FamilyConfig) -> Array:
+    """The step sizes of these parameters, of any shape."""
+    return jax.nn.softplus(inv_dt) if config.dt_transform == "softplus" else jnp.exp(inv_dt)
 
 
 def clamped(Lambda: np.ndarray) -> np.ndarray:

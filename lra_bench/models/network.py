@@ -38,6 +38,11 @@ class Network(Protocol):
     def __call__(self, inputs: Tokens, lengths: Lengths, *, train: bool, key: Array | None) -> Logits:
         """Compute the logits of a batch. `key` draws the dropout; None means none."""
 
+
+@runtime_checkable
+class PretrainableNetwork(Network, Protocol):
+    """A network whose features at each position can be had, so that it can learn to predict its inputs."""
+
     def sequence_features(
         self,
         inputs: DocumentTokens,

@@ -16,7 +16,7 @@ from jax import Array
 
 from lra_bench.models.classifier import PIXEL_SCALES, InputMask, as_one_batch
 from lra_bench.models.layers import FLAX, Dense
-from lra_bench.models.network import Network
+from lra_bench.models.network import PretrainableNetwork
 from lra_bench.models.shapes import (
     DocumentLengths,
     DocumentTokens,
@@ -65,7 +65,7 @@ class Predictor(nnx.Module):
 
     def __init__(self, network: Any, recipe: Recipe, pretraining: Pretraining, *, rngs: nnx.Rngs):
         network.head = None
-        self.network: Network = network
+        self.network: PretrainableNetwork = network
         values, H = recipe.embedding or PIXEL_VALUES, recipe.d_model
         self.pixels = PIXEL_SCALES[recipe.pixels or "standard"] if pretraining.pretrain_loss == "l1" else None
         self.output = Dense(H, values if self.pixels is None else 1, FLAX, rngs=rngs)

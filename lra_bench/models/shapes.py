@@ -73,3 +73,12 @@ DenseInput = Float[Array, "*axes inputs"]
 
 DenseOutput = Float[Array, "*axes outputs"]
 """The value of a dense layer."""
+
+AttentionKeys = Float[Array, "L b z"]
+"""Queries or keys of attention with one head."""
+
+AttentionValues = Float[Array, "L b V"]
+"""Values of attention with one head, and what it computes."""
+
+PerLag = Float[Array, "lags"]
+"""One number for each lag between two positions, from the most negative one on."""

@@ -23,6 +23,12 @@ PATHX_SEEDS = (
 )
 """A note for Path-X, in the recipe of every state space model."""
 
+RISING = (
+    "Epochs and schedule are the configuration's, and the cosine ends before training does: it rises again, as in the "
+    "code. The best validation epoch counts."
+)
+"""A note for a recipe of which training outlasts the schedule."""
+
 
 class Perturbed(Frozen):
     """The setting of a layer that starts from a perturbed HiPPO matrix A + E (`ssm/ptd.py`)."""

@@ -30,6 +30,9 @@ class FamilyConfig(Frozen):
     dt_min: float = Field(gt=0, description="the smallest initial step size dt")
     dt_max: float = Field(gt=0, description="the largest initial step size dt")
     dt_transform: Literal["softplus", "exp"] = Field(description="the function from the parameter to dt")
+    real_transform: Literal["exp", "softplus", "best"] = Field(
+        default="exp", description="the function from the parameter to −Re Λ; best is StableSSM's 1 / (w² + 1/2)"
+    )
 
     @model_validator(mode="after")
     def _order(self) -> FamilyConfig:

@@ -17,12 +17,16 @@ REFERENCE = (
 )
 
 
+Version = Literal["v3.0.0", "e757cef5"]
+"""The versions of state-spaces/s4 that S4D follows: that of its paper, and the latest."""
+
+
 class Config(s4.FamilyConfig):
     """The settings of the S4 family and three more."""
 
     init: DiagonalInit = Field(description="the initial Λ and B: S4D-LegS, S4D-Inv, S4D-Lin or S4D-Real")
     discretization: Discretization
-    version: Literal["v3.0.0", "e757cef5"] = Field(
+    version: Version = Field(
         description="the version of state-spaces/s4 that decides the initial Λ, B and C, and where dropout is"
     )
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lra_bench.recipes import CHOSEN_ON_TEST, PATHX_SEEDS, notes, s4, steps_per_epoch
+from lra_bench.recipes import CHOSEN_ON_TEST, PATHX_SEEDS, RISING, notes, s4, steps_per_epoch
 from lra_bench.spec import Group, Recipe, Role
 
 TITLE = "S4D-FT"
@@ -28,10 +28,6 @@ class Config(s4.FamilyConfig):
 NOTES = (
     "The published standard deviations and numbers of seeds are not known. The code's warm-up is one step ahead of the "
     "one here."
-)
-RISING = (
-    "Epochs and schedule are the configuration's, and the cosine ends before training does: it rises again, as in the "
-    "code. The best validation epoch counts."
 )
 
 GROUPS: dict[Role, Group] = {"eigenvalues": "ssm", "dt": "ssm", "filter": "regular_no_decay", **s4.NO_DECAY}

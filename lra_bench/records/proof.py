@@ -15,21 +15,14 @@ from typing import Any
 
 from lra_bench.datasource import Request
 from lra_bench.errors import UserError
+from lra_bench.overrides import apply_overrides
 from lra_bench.plain_text import shortened
 from lra_bench.records.agreement import disagreements
 from lra_bench.records.schema import AnyRecord, BenchRecord, Record, RobustnessRecord, System
 from lra_bench.registry import every_task_name, model_names, recipe_module, recipes_of, task_module
 from lra_bench.runs.pretraining import pretraining_with, split_settings
 from lra_bench.runs.run import Run, default_recipe
-from lra_bench.spec import (
-    PUBLISHED_PRECISIONS,
-    TEXT_FIELDS,
-    DataInfo,
-    Recipe,
-    apply_overrides,
-    digest_of,
-    validated,
-)
+from lra_bench.spec import PUBLISHED_PRECISIONS, TEXT_FIELDS, DataInfo, Recipe, digest_of, validated
 
 OTHER_VERSION = "another version of lra-bench may have made it"
 """The innocent cause of a difference from the package."""

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from lra_bench.errors import UserError
 from lra_bench.recipes import steps_per_epoch
-from lra_bench.registry import task_module
+from lra_bench.registry import cli_name, task_module
 from lra_bench.spec import Frozen, Recipe, validated
 
 Objective = Literal["masked", "causal"]
@@ -60,27 +60,27 @@ RATIOS = {"listops": 0.10, "text": 0.15, "retrieval": 0.15, "image": 0.5, "pathf
 
 
 class _Stage(NamedTuple):
-    """The pretraining of one configuration: epochs, steps of warm-up, batch, and the learning rate, if known."""
+    """The pretraining of one configuration: epochs, steps of warm-up, batch and learning rate."""
 
     epochs: float
     warmup_steps: int
     batch_size: int
-    lr: float | None
+    lr: float
 
+
+NOT_KNOWN_LR = 5e-4
+"""The learning rate where that of the paper is not known: the middle one of the three that it tries."""
 
 TRANSFORMER = {
-    "listops": _Stage(100.0, 2_000, 32, None),
-    "text": _Stage(32.0, 5_000, 32, None),
-    "retrieval": _Stage(32.0, 2_000, 32, None),
+    "listops": _Stage(100.0, 2_000, 32, NOT_KNOWN_LR),
+    "text": _Stage(32.0, 5_000, 32, NOT_KNOWN_LR),
+    "retrieval": _Stage(32.0, 2_000, 32, NOT_KNOWN_LR),
     "image": _Stage(50.0, 2_500, 32, 1e-3),
     "pathfinder": _Stage(50.0, 2_500, 32, 5e-4),
     "pathx": _Stage(200.0, 5_000, 32, 5e-4),
 }
-"""configs/experiment/lra/transformer-lra-*-mlm.yaml. The learning rates of ListOps, Text and Retrieval are not known:
-their files say 0.05, which the paper replaces by one of 1e-3, 5e-4 and 1e-4, and does not say which."""
-
-NOT_KNOWN_LR = 5e-4
-"""The learning rate where that of the Transformer is not known: the middle one of those that the paper tries."""
+"""Those of configs/experiment/lra/transformer-lra-*-mlm.yaml. The learning rates of ListOps, Text and Retrieval are not
+known: their files say 0.05, which the paper replaces by one of 1e-3, 5e-4 and 1e-4, and does not say which."""
 
 S4 = {
     "listops": _Stage(100.0, 2_000, 50, 0.01),
@@ -90,8 +90,11 @@ S4 = {
     "pathfinder": _Stage(200.0, 2_500, 64, 4e-3),
     "pathx": _Stage(50.0, 5_000, 32, 5e-4),
 }
-"""configs/experiment/lra/s4-lra-*-mlm.yaml."""
+"""Those of configs/experiment/lra/s4-lra-*-mlm.yaml."""
 
+
+STAGES = {"s4": S4, "transformer": TRANSFORMER}
+"""The stages of the models that can be pretrained: of the paper's, those that lra-bench has."""
 
 SMOKE = {"pretrain_epochs": 1.0, "pretrain_warmup_epochs": 0.5}
 """The settings that `train --smoke` overrides."""
@@ -102,21 +105,22 @@ def pretraining_for(
 ) -> Pretraining:
     """The self-pretraining of a model on a task, with these changes of its settings.
 
-    Models that the paper does not have take S4's epochs and warm-up, and the learning rate of their own recipe. Raises
-    UserError for a setting that is not legal, and for an objective that the network of the recipe cannot have.
+    Raises UserError for another model than the paper's, a setting that is not legal, and an objective that the network
+    of the recipe cannot have.
     """
+    if model not in STAGES:
+        raise UserError(f"--pretrain is for the models {' and '.join(STAGES)} of its paper, got {cli_name(model)}.")
     described = task_module(task).TASK
     source = described.like or task
     if source not in RATIOS:
         source = "image" if described.inputs == "pixels" else "text"
-    known = (TRANSFORMER if model == "transformer" else S4)[source]
-    lr = known.lr if model in ("transformer", "s4") else recipe.lr
+    known = STAGES[model][source]
     values = {
         "objective": objective,
         "mask_ratio": RATIOS[source] if objective == "masked" else None,
         "pretrain_loss": "l1" if source == "image" else "cross-entropy",
         "pretrain_epochs": known.epochs,
-        "pretrain_lr": NOT_KNOWN_LR if lr is None else lr,
+        "pretrain_lr": known.lr,
         "pretrain_warmup_epochs": known.warmup_steps / steps_per_epoch(source, known.batch_size),
     }
     found = validated(Pretraining, {**values, **changes})

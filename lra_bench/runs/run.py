@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from lra_bench.custom_layer import load
 from lra_bench.errors import UserError, WorkError
 from lra_bench.json_files import read_json
+from lra_bench.overrides import apply_overrides, set_options
 from lra_bench.paths import runs_folder, write_atomically
 from lra_bench.plain_text import shortened
 from lra_bench.recipes import Perturbed
@@ -40,11 +41,9 @@ from lra_bench.spec import (
     Precision,
     Recipe,
     Seed,
-    apply_overrides,
     digest_of,
     explain,
     nearest_name,
-    set_options,
     validated,
 )
 

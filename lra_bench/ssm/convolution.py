@@ -15,6 +15,8 @@ points, padded so that nothing wraps around. The form `right_angle` is a complex
 The name is right-angle circular convolution (McEliece, Krishna); the source is Nussbaumer 1982, *Fast Fourier Transform
 and Convolution Algorithms*.
 
+`convolve_circular` lets all products wrap around: a real FFT of exactly L points.
+
 Arrays are (H, b, L): features lead, time is contiguous.
 """
 
@@ -34,7 +36,9 @@ from lra_bench.machine.mesh import for_each_document
 from lra_bench.ssm.shapes import ChannelMajor, Features, Kernel
 
 Form = Literal["real", "right_angle"]
-"""The form of the transform. The results are the same up to rounding."""
+"""The form of the transform of a linear convolution. The results are the same up to rounding."""
+
+_Transform = Literal["real", "right_angle", "circular"]
 
 _Residuals = tuple[tuple[Array, ...], Array, Array]
 """The kernels, and the spectra of input and kernel."""
@@ -51,6 +55,15 @@ def convolve(u: ChannelMajor, k: Kernel, k_future: Kernel | None = None, form: F
     dtype = jnp.promote_types(u.dtype, jnp.float32)
     kernels = (k.astype(dtype),) if k_future is None else (k.astype(dtype), k_future.astype(dtype))
     return _convolve(u.astype(dtype), kernels, form).astype(u.dtype)
+
+
+def convolve_circular(u: ChannelMajor, k: Kernel) -> ChannelMajor:
+    """Convolve u (H, b, L) with k (H, L) modulo L: y_t = Σ_j k[j] u_{(t-j) mod L}. Returns (H, b, L).
+
+    Dtypes and gradients are those of `convolve`.
+    """
+    dtype = jnp.promote_types(u.dtype, jnp.float32)
+    return _convolve(u.astype(dtype), (k.astype(dtype),), "circular").astype(u.dtype)
 
 
 @jax.custom_vjp
@@ -87,17 +100,17 @@ def convolve_direct(u: np.ndarray, k: np.ndarray, k_future: np.ndarray | None = 
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve(u: Array, kernels: tuple[Array, ...], form: Form) -> Array:
+def _convolve(u: Array, kernels: tuple[Array, ...], form: _Transform) -> Array:
     return _forward(u, kernels, form)[0]
 
 
-def _forward(u: Array, kernels: tuple[Array, ...], form: Form) -> tuple[Array, _Residuals]:
+def _forward(u: Array, kernels: tuple[Array, ...], form: _Transform) -> tuple[Array, _Residuals]:
     n = _points(u.shape[-1], form)
     U, K = _spectra(u, n, form), _kernel_spectrum(kernels, n, form)
     return _inverses(U * K[:, None], n, form)[..., : u.shape[-1]].real, (kernels, U, K)
 
 
-def _backward(form: Form, residuals: _Residuals, dy: Array) -> tuple[Array, tuple[Array, ...]]:
+def _backward(form: _Transform, residuals: _Residuals, dy: Array) -> tuple[Array, tuple[Array, ...]]:
     """The gradients of input and kernels. Both are correlations: the same transforms with conjugate spectra."""
     kernels, U, K = residuals
     L = dy.shape[-1]
@@ -117,8 +130,10 @@ def _backward(form: Form, residuals: _Residuals, dy: Array) -> tuple[Array, tupl
 _convolve.defvjp(_forward, _backward)
 
 
-def _points(L: int, form: Form) -> int:
-    """The number n of points of the transform: at least L, or 2L − 1, rounded up to a product of small primes."""
+def _points(L: int, form: _Transform) -> int:
+    """The number n of points of the transform: L, or at least L, or 2L − 1, rounded up to a product of small primes."""
+    if form == "circular":
+        return L
     return next_fast_len(L) if form == "right_angle" else next_fast_len(2 * L - 1, real=True)
 
 
@@ -127,27 +142,27 @@ def _turn(n: int, dtype: jnp.dtype) -> Array:
     return jnp.asarray(np.exp(0.5j * np.pi * np.arange(n) / n), jnp.result_type(dtype, jnp.complex64))
 
 
-def _spectrum(x: Array, n: int, form: Form) -> Array:
-    if form == "real":
-        return jnp.fft.rfft(x, n)
-    return jnp.fft.fft(x * _turn(n, x.real.dtype)[: x.shape[-1]], n)
+def _spectrum(x: Array, n: int, form: _Transform) -> Array:
+    if form == "right_angle":
+        return jnp.fft.fft(x * _turn(n, x.real.dtype)[: x.shape[-1]], n)
+    return jnp.fft.rfft(x, n)
 
 
-def _inverse(X: Array, n: int, form: Form) -> Array:
-    if form == "real":
-        return jnp.fft.irfft(X, n)
-    return jnp.fft.ifft(X) * _turn(n, X.real.dtype).conj()
+def _inverse(X: Array, n: int, form: _Transform) -> Array:
+    if form == "right_angle":
+        return jnp.fft.ifft(X) * _turn(n, X.real.dtype).conj()
+    return jnp.fft.irfft(X, n)
 
 
-def _spectra(x: Array, n: int, form: Form) -> Array:
+def _spectra(x: Array, n: int, form: _Transform) -> Array:
     return for_each_document(partial(_spectrum, n=n, form=form), x)
 
 
-def _inverses(X: Array, n: int, form: Form) -> Array:
+def _inverses(X: Array, n: int, form: _Transform) -> Array:
     return for_each_document(partial(_inverse, n=n, form=form), X)
 
 
-def _kernel_spectrum(kernels: tuple[Array, ...], n: int, form: Form) -> Array:
+def _kernel_spectrum(kernels: tuple[Array, ...], n: int, form: _Transform) -> Array:
     """The spectrum (H, …) of the two-sided kernel, with lag j ≥ 0 at index j and lag -1-j at index n-1-j.
 
     The last number of the future's kernel, at lag -L, meets no input and is left out.

@@ -77,3 +77,30 @@ Coefficients = Float[Array, "H n"]
 
 FeedThrough = Float[Array, "c H"]
 """The part of each feature that passes without delay, of every direction."""
+
+MarkovParameters = Complex[Array, "c S n"]
+"""The first n Markov parameters of every direction."""
+
+DirectedStepSizes = Float[Array, "#c H"]
+"""The step size dt of each feature, of every direction or of both."""
+
+Spectra = Complex[Array, "c H L"]
+"""The spectrum of one kernel for each direction and feature."""
+
+CircularKernel = Float[Array, "H M"]
+"""One kernel for each feature, of a circular convolution over M steps."""
+
+PairedFeatures = Float[Array, "L b 2*H"]
+"""Activations from a sequence, beside those from its reversal at the same position."""
+
+Averages = Float[Array, "c H n"]
+"""A parameter of the moving averages of each feature, of every direction."""
+
+StatesOfFeatures = Float[Array, "H N"]
+"""One real number for each feature and state."""
+
+BlockVectors = Float[Array, "L b G N"]
+"""One vector over the states for each block of features, at every step."""
+
+RealArray = Float[Array, "*axes"]
+"""Real numbers of any shape."""

@@ -30,9 +30,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from lra_bench.errors import UserError
+from lra_bench.overrides import parse_overrides
 from lra_bench.plain_text import shortened
 from lra_bench.runs.pretraining import Objective
-from lra_bench.spec import Frozen, Name, Precision, Protocol, Seed, explain, parse_overrides, unknown
+from lra_bench.spec import Frozen, Name, Precision, Protocol, Seed, explain, unknown
 
 LARGEST = 1 << 20
 """The most bytes of a file that describes a sweep."""

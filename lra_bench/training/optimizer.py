@@ -59,6 +59,21 @@ def torch_cosine_schedule(steps_per_epoch: int, decay_epochs: float, warmup_epoc
     return schedule
 
 
+def linear_schedule(steps_per_epoch: int, decay_epochs: float, warmup_epochs: float, power: int) -> Schedule:
+    """The schedule of a warm-up with this power of the step, then a line to 0 at `decay_epochs`.
+
+    facebookresearch/mega calls it `linear_decay` (fairseq/optim/lr_scheduler/linear_decay_schedule.py).
+    """
+    warmup, total = warmup_epochs * steps_per_epoch, decay_epochs * steps_per_epoch
+
+    def schedule(update: Array) -> Array:
+        rising = (update / max(1.0, warmup)) ** power
+        falling = jnp.maximum(0.0, (total - update) / max(1.0, total - warmup))
+        return jnp.where(update < warmup, rising, falling)
+
+    return schedule
+
+
 def rsqrt_schedule(steps_per_epoch: int, warmup_epochs: float) -> Schedule:
     """The schedule of a linear warm-up, then 1/√step (long-range-arena lra_benchmarks/utils/train_utils.py)."""
     warmup = max(1.0, warmup_epochs * steps_per_epoch)
@@ -84,6 +99,10 @@ def make_schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
             return cosine_schedule(steps_per_epoch, recipe.decay_epochs, recipe.warmup_epochs)
         case "torch-cosine":
             return torch_cosine_schedule(steps_per_epoch, recipe.decay_epochs, recipe.warmup_epochs)
+        case "linear":
+            return linear_schedule(steps_per_epoch, recipe.decay_epochs, recipe.warmup_epochs, 1)
+        case "quadratic-linear":
+            return linear_schedule(steps_per_epoch, recipe.decay_epochs, recipe.warmup_epochs, 2)
         case "rsqrt":
             return rsqrt_schedule(steps_per_epoch, recipe.warmup_epochs)
         case "warmup-constant":
@@ -113,7 +132,8 @@ def make_optimizer(params: nnx.State, recipe: Recipe, steps_per_epoch: int) -> o
     """Make AdamW with a learning rate and a weight decay for each optimizer group, and for each role with a rate of its
     own, which keeps the decay of its group.
 
-    The decay is decoupled and multiplied by the learning rate, as in torch.
+    The decay is decoupled and multiplied by the learning rate, as in torch. Where the recipe clips the gradient, it
+    does so by the norm of all parameters together.
     """
     multiplier = make_schedule(recipe, steps_per_epoch)
 
@@ -130,4 +150,7 @@ def make_optimizer(params: nnx.State, recipe: Recipe, steps_per_epoch: int) -> o
     for role, lr in recipe.role_lr.items():
         decays = recipe.groups.get(role, "regular") in ("regular", "ssm_decay")
         groups[role] = adamw(lr, recipe.weight_decay if decays else 0.0)
-    return optax.partition(groups, group_labels(params, recipe))
+    grouped = optax.partition(groups, group_labels(params, recipe))
+    if recipe.clip_norm is None:
+        return grouped
+    return optax.chain(optax.clip_by_global_norm(recipe.clip_norm), grouped)
