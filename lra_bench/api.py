@@ -44,9 +44,9 @@ def load(
     size: str | None = None,
     data: str | None = None,
 ) -> PackedSplit:
-    """The examples of a prepared task: inputs (n, L) or (n, 2, L), lengths (n,) or (n, 2), labels (n,), on disk.
+    """The examples of a prepared task: inputs (n, L), (n, 2, L) or (n, L, 3), lengths (n,) or (n, 2), labels (n,).
 
-    Raises UserError where the task is not prepared, or is not as it was prepared.
+    They stay on disk. Raises UserError where the task is not prepared, or is not as it was prepared.
     """
     from lra_bench.data.integrity import open_checked
     from lra_bench.data.manifest import find_prepared

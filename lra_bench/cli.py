@@ -26,7 +26,9 @@ from lra_bench.commands import (
     quickstart,
     report,
     rm,
+    robustness,
     show,
+    spectrum,
     sweep,
     train,
     validate,
@@ -47,6 +49,8 @@ app.command()(prepare.prepare)
 app.command()(train.train)
 app.command()(sweep.sweep)
 app.command()(evaluate.evaluate)
+app.command()(robustness.robustness)
+app.command()(spectrum.spectrum)
 app.command()(bench.bench)
 app.command()(report.report)
 app.command()(curves.curves)

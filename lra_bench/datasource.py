@@ -71,7 +71,8 @@ class Origin:
 class Layout:
     """The shape and meaning of the packed arrays.
 
-    One example is `documents` × `length` values of uint8, padded with zeros on the right.
+    One example is `documents` × `length` values of uint8, padded with zeros on the right. Where there are `channels`,
+    each position has so many values.
     """
 
     counts: Mapping[SplitName, int]
@@ -85,6 +86,8 @@ class Layout:
 
     Then counts["val"] == counts["test"]. Readers leave val out and `prepare` copies test into it.
     """
+    channels: Literal[1, 3] = 1
+    """The values at each position: red, green and blue of images in color."""
 
     @property
     def total(self) -> int:
@@ -99,12 +102,16 @@ class Layout:
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """The shape of one example's inputs: (L,) for one document, (2, L) for two."""
-        return (self.length,) if self.documents == 1 else (self.documents, self.length)
+        """The shape of one example's inputs: (L,) for one document, (2, L) for two, (L, 3) for an image in color."""
+        documents = () if self.documents == 1 else (self.documents,)
+        return (*documents, self.length, *(() if self.channels == 1 else (self.channels,)))
 
 
 class Rows(NamedTuple):
-    """Rows are n examples: inputs uint8 (n, L) or (n, 2, L), lengths int32 (n,) or (n, 2), labels int32 (n,)."""
+    """Rows are n examples.
+
+    Inputs are uint8 (n, L), (n, 2, L) or (n, L, 3), lengths int32 (n,) or (n, 2), labels int32 (n,).
+    """
 
     inputs: NDArray[np.uint8]
     lengths: NDArray[np.int32]
@@ -216,7 +223,8 @@ class DataSource(Protocol):
     def decode(self, layout: Layout, inputs: NDArray[np.uint8], lengths: NDArray[np.int32]) -> str:
         """Return one example as text for `show`.
 
-        `inputs` is (L,) or (2, L), `lengths` is () or (2,). Pixels become lines of characters of different shade.
+        `inputs` is (L,), (2, L) or (L, 3), `lengths` is () or (2,). Pixels become lines of characters of different
+        shade.
         """
 
 
@@ -256,11 +264,12 @@ def counts_for(size: Size, full: Mapping[SplitName, int], tiny: Mapping[SplitNam
 def pad_rows(examples: Sequence[Sequence[NDArray[np.uint8]]], labels: Sequence[int], length: int) -> Rows:
     """Pack examples of one or two unpadded documents each into arrays padded with zeros to `length`.
 
-    Raises ValueError for a document longer than `length`. Readers must cut documents first, because the protocol
-    decides how they are cut.
+    A document is (steps,), or (steps, 3) for an image in color. Raises ValueError for a document longer than `length`.
+    Readers must cut documents first, because the protocol decides how they are cut.
     """
     documents = len(examples[0]) if examples else 1
-    inputs = np.zeros((len(examples), documents, length), np.uint8)
+    channels = examples[0][0].shape[1:] if examples else ()
+    inputs = np.zeros((len(examples), documents, length, *channels), np.uint8)
     lengths = np.zeros((len(examples), documents), np.int32)
     for row, example in enumerate(examples):
         for which, document in enumerate(example):
@@ -276,4 +285,4 @@ def pad_rows(examples: Sequence[Sequence[NDArray[np.uint8]]], labels: Sequence[i
 def bytes_per_example(layout: Layout) -> int:
     """Return the number of bytes that one example takes in the packed arrays on disk."""
     # uint8 inputs and an int32 length per document, and one int32 label.
-    return layout.documents * (layout.length + 4) + 4
+    return layout.documents * (layout.channels * layout.length + 4) + 4

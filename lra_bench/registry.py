@@ -110,6 +110,7 @@ def recipes_of(task: str) -> dict[str, Recipe]:
     if described.like is None:
         return recipes
     changes = {"published": None, "notes": f"{task_title(source)}'s recipe on another task"}
+    changes |= {} if described.pooling is None else {"pooling": described.pooling}
     return {model: recipe.model_copy(update=changes) for model, recipe in recipes.items()}
 
 

@@ -48,6 +48,12 @@ Group = Literal["regular", "regular_no_decay", "ssm", "ssm_decay"]
 `regular` has `lr` and decay, `regular_no_decay` has `lr` alone, `ssm` has `ssm_lr` alone, `ssm_decay` has both.
 """
 
+NoiseKind = Literal["cosine", "gaussian"]
+"""The kinds of noise under which a run is tested: one Fourier mode, or independent normal numbers."""
+
+NoisePlace = Literal["layers", "input"]
+"""Where noise is added: to the input of every sequence layer, or to the pixels."""
+
 Precision = Literal["float32", "tf32", "bfloat16"]
 """The precision of a run.
 
@@ -157,6 +163,8 @@ class Task(Frozen):
     health: tuple[HealthMark, ...] = Field(
         default=(), description="below one of these, a run of a published recipe does not learn"
     )
+    channels: Literal[1, 3] = Field(default=1, description="the numbers at each position: 3 for images in color")
+    pooling: Literal["last_half"] | None = Field(default=None, description="the pooling that the task demands")
     generated_differs: str = Field(
         default="", description="what is known to differ between the examples made here and the released ones; or empty"
     )
@@ -184,10 +192,10 @@ class Recipe(Frozen):
         ge=0, lt=1, description="the share of the old running statistics that BatchNorm keeps at each step"
     )
     bidirectional: bool
-    pooling: Literal["mean", "last", "cls"]
+    pooling: Literal["mean", "last", "last_half", "cls"]
     embedding: int | None = Field(description="the rows of the token table; None where pixels enter as real numbers")
-    pixels: Literal["unit", "signed", "standard"] | None = Field(
-        description="the scale of real pixels: [0, 1], [-1, 1], or by CIFAR-10's mean and deviation; None for tokens"
+    pixels: Literal["unit", "signed", "standard", "color"] | None = Field(
+        description="the scale of real pixels: [0, 1], [-1, 1], or by CIFAR-10's mean and deviation, gray or in color"
     )
     dropout: float = Field(ge=0, lt=1)
     layer: dict[str, Any] = Field(description="the settings of the sequence layer, checked by the model's own Config")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,10 @@ def train_order(n: int, protocol: Protocol) -> NDArray[np.int64]:
     return torch_permutation(n) if protocol == "s4" else tfds_order(range(n), "train")
 
 
+Conversion = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.uint8]]
+"""A function from colors (n, 3, pixels) and the raw indices (n,) of the images to the inputs of examples."""
+
+
 @dataclass(frozen=True)
 class CifarReader:
     """A reader of CIFAR-10's files; see `lra_bench.datasource.Reader`.
@@ -113,8 +117,8 @@ class CifarReader:
     """
 
     path: Path
-    protocol: Protocol
     layout: Layout
+    convert: Conversion
     first: tuple[int, ...]
     """The raw index of each file's first image."""
     index_of: NDArray[np.int64]
@@ -128,16 +132,24 @@ class CifarReader:
             kept = np.flatnonzero(indices >= 0)
             for at in np.split(kept, range(BATCH, len(kept), BATCH)):
                 if len(at):
-                    yield PlacedRows(indices[at], self._rows(rows[at]))
+                    yield PlacedRows(indices[at], self._rows(rows[at], self.first[number] + at))
 
-    def _rows(self, rows: NDArray[np.uint8]) -> Rows:
-        gray = gray_pil if self.protocol == "s4" else gray_tf
-        inputs = gray(rows[:, 1:].reshape(len(rows), 3, -1))
+    def _rows(self, rows: NDArray[np.uint8], raw: NDArray[np.int64]) -> Rows:
+        inputs = self.convert(rows[:, 1:].reshape(len(rows), 3, -1), raw)
         return Rows(inputs, np.full(len(rows), self.layout.length, np.int32), rows[:, 0].astype(np.int32))
 
 
-def read(path: Path, request: Request) -> CifarReader:
-    """Open the archive or the extracted folder; see `DataSource.read`."""
+def read(
+    path: Path,
+    request: Request,
+    task: Task,
+    layout_of: Callable[[Mapping[SplitName, int]], Layout],
+    convert: Conversion,
+    parameters: Mapping[str, Any],
+) -> CifarReader:
+    """Open the archive or the extracted folder for a task of CIFAR-10's images; see `DataSource.read`."""
+    found = cifar.locate(path)
+    path = found[0] if len(found) == 1 else found[0].parent
     sizes = [0] * (TRAIN_FILES + 1)
     for number, rows in cifar.records(path):
         if sizes[number]:
@@ -150,12 +162,13 @@ def read(path: Path, request: Request) -> CifarReader:
     n_train, n_test = sum(sizes[:TRAIN_FILES]), sizes[TRAIN_FILES]
     order = train_order(n_train, request.protocol)
     n_fit = int(n_train * 0.9)  # 45,000 of 50,000; the rest is val
-    found: dict[SplitName, int] = {"train": n_fit, "val": n_train - n_fit, "test": n_test}
-    counts = wanted_counts(request, TASK.splits, TINY_SPLITS, found, path)
+    have: dict[SplitName, int] = {"train": n_fit, "val": n_train - n_fit, "test": n_test}
+    counts = wanted_counts(request, task.splits, TINY_SPLITS, have, path)
     train, val, test = order[:n_fit], order[n_fit:], np.arange(n_train, n_train + n_test)
     chosen = [train[: counts["train"]], val[: counts["val"]], test[: counts["test"]]]
     first = tuple(np.cumsum([0, *sizes[:TRAIN_FILES]]).tolist())
-    return CifarReader(path, request.protocol, layout_of(counts), first, global_indices(n_train + n_test, chosen))
+    index_of = global_indices(n_train + n_test, chosen)
+    return CifarReader(path, layout_of(counts), convert, first, index_of, parameters)
 
 
 def layout_of(counts: Mapping[SplitName, int], length: int = SIDE * SIDE) -> Layout:
@@ -200,8 +213,8 @@ class ImageData:
     def read(self, path: Path, request: Request) -> Reader:
         """Open the raw files; see `DataSource.read`."""
         no_val_fraction(request, TASK)
-        found = self.locate(path)
-        return read(found[0] if len(found) == 1 else found[0].parent, request)
+        gray = gray_pil if request.protocol == "s4" else gray_tf
+        return read(path, request, TASK, layout_of, lambda colors, _: gray(colors), {})
 
     def generator(self, request: Request) -> Generator | None:
         """Return the generator; see `DataSource.generator`."""

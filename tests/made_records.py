@@ -15,7 +15,7 @@ from typing import Any
 
 from lra_bench.records.files import load_any, record_files
 from lra_bench.records.proof import bench_digest
-from lra_bench.records.schema import BenchRecord, Record, RobustnessRecord, System
+from lra_bench.records.schema import BenchRecord, Record, RobustnessRecord, System, WindowRecord
 from lra_bench.registry import task_module
 from lra_bench.runs.run import Run, make_run
 from lra_bench.spec import DataInfo
@@ -241,6 +241,12 @@ def robustness_record(
         "note": "",
     }
     return RobustnessRecord.model_validate({**fields, **change})
+
+
+def window_record(window: int = 61, accuracy: float = 0.7, seed: int = 0, model: str = "s5") -> WindowRecord:
+    fields = robustness_record(model, seed=seed).model_dump(exclude={"clean", "noise_seed", "points"})
+    fields |= {"kind": "window", "window": window, "accuracy": accuracy, "whole": 0.88}
+    return WindowRecord.model_validate(fields)
 
 
 def honest_data(task: str = "listops", **change: Any) -> DataInfo:

@@ -148,9 +148,12 @@ def test_smoke_goes_from_data_to_table(type_in, monkeypatch, tmp_path):
     assert "lr: 0.003  # the peak learning rate of the regular groups" in type_in("show", short)[1]
     err = type_in(*smoke, "--dry-run", "--seed", "1")[2]
     assert "compiling" not in err, "an earlier run tells what it takes"
-    code, out, err = type_in("evaluate", name, "--json")
+    code, out, err = type_in("evaluate", name, "--window", "9999", "--json")
     assert code == 0, err
-    assert json.loads(out)["test_accuracy"] == record["accuracy"]["test"]
+    scored = json.loads(out)
+    assert scored["windows"] == {"9999": scored["test_accuracy"]} == {"9999": record["accuracy"]["test"]}
+    (window,) = (tmp_path / "results").glob("listops/s5_ptd/window-9999-*-s0.json")
+    assert json.loads(window.read_text())["whole"] == record["accuracy"]["test"]
     assert json.loads(type_in("show", path, "--json")[1]) == record
     assert json.loads(type_in("show", name.rsplit("/", 1)[1][:8], "--json")[1])["seed"] == 0
     code, out, _ = type_in("report")

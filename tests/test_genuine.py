@@ -17,9 +17,11 @@ from lra_bench.commands.ls import tasks
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.packed import open_split
 from lra_bench.data.prepare import prepare
+from lra_bench.data.raw.cifar import DEVIATIONS, MEANS
 from lra_bench.data.raw.splits import torch_permutation
 from lra_bench.data.verify import verify
 from lra_bench.errors import UserError
+from lra_bench.tasks.image import gray_pil
 from tests.manifests import write_fields
 
 GENUINE = Path(os.environ.get("GENUINE_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -52,7 +54,7 @@ def prepared(tmp_path_factory, batches):
         if (task, protocol) not in done:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("LRA_BENCH_HOME", str(home))
-                source = {"text": IMDB, "image": batches}[task]
+                source = IMDB if task == "text" else batches
                 done[task, protocol] = prepare(task, source_path=source, protocol=protocol, jobs=1, tfds=False)
         return done[task, protocol]
 
@@ -64,6 +66,7 @@ FINGERPRINTS = {
     ("text", "lra"): "52e738a50f9f327d",
     ("image", "s4"): "53b6601bed287557",
     ("image", "lra"): "aee21e8020a119a8",
+    ("scifar", "s4"): "161204911dcf6d12",
 }
 
 
@@ -123,6 +126,26 @@ def test_image_has_the_published_shades_and_split(prepared, batches):
     assert order[:3].tolist() == [37_542, 44_491, 216]
     np.testing.assert_array_equal(train.labels, raw[order[:45_000]])
     np.testing.assert_array_equal(val.labels, raw[order[45_000:]])
+
+
+def test_colors_have_the_published_means_deviations_and_split(prepared):
+    """Those by which state-spaces/s4 scales them, to its three digits, two of which it cuts down."""
+    splits = [open_split(prepared("scifar", "s4"), split) for split in ("train", "val")]
+    gray = [open_split(prepared("image", "s4"), split) for split in ("train", "val")]
+    # Sums of whole numbers are exact, and 50,000 images as floats would take a gigabyte.
+    n, total, squares = 0, np.zeros(3), np.zeros(3)
+    for split in splits:
+        for _, rows in split.batches():
+            values = rows.inputs.reshape(-1, 3).astype(np.int64)
+            n, total, squares = n + len(values), total + values.sum(0), squares + (values**2).sum(0)
+    mean = total / n
+    np.testing.assert_array_equal(np.round(mean / 255, 4), [0.4914, 0.4822, 0.4465])
+    np.testing.assert_array_equal(np.round(np.sqrt(squares / n - mean**2) / 255, 4), [0.247, 0.2435, 0.2616])
+    np.testing.assert_allclose(mean, MEANS, atol=0.02)
+    np.testing.assert_allclose(np.sqrt(squares / n - mean**2), DEVIATIONS, atol=0.2)
+    for color, same in zip(splits, gray, strict=True):
+        np.testing.assert_array_equal(color.labels, same.labels)
+        np.testing.assert_array_equal(gray_pil(color.inputs[:500].swapaxes(1, 2)), same.inputs[:500])
 
 
 def test_a_changed_copy_is_not_called_official(batches, tmp_path):

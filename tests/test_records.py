@@ -17,11 +17,11 @@ from lra_bench.records.files import (
 )
 from lra_bench.records.validate import validate
 from lra_bench.report import report
-from tests.made_records import bench_record, load_records, robustness_record, train_record
+from tests.made_records import bench_record, load_records, robustness_record, train_record, window_record
 
 pytestmark = pytest.mark.usefixtures("unproved")
 
-KINDS = {"train": train_record, "bench": bench_record, "robustness": robustness_record}
+KINDS = {"train": train_record, "bench": bench_record, "robustness": robustness_record, "window": window_record}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -41,7 +41,7 @@ def test_a_record_comes_back_equal_and_is_written_once(tmp_path, kind):
 
 def test_kinds_do_not_collide_and_only_training_records_are_training_records(tmp_path):
     paths = [write_record(tmp_path, make()) for make in KINDS.values()]
-    assert len(set(paths)) == 3
+    assert len(set(paths)) == len(KINDS)
     assert set(record_files(tmp_path)) == set(paths)
     assert load_records(tmp_path) == [train_record()]
     bench = path_of(tmp_path, bench_record())
@@ -121,7 +121,7 @@ def test_the_committed_schema_is_the_models():
 
 def test_the_schema_and_the_models_accept_and_refuse_the_same():
     made = schema.schema()
-    assert set(made["discriminator"]["mapping"]) == {"train", "bench", "robustness"}
+    assert set(made["discriminator"]["mapping"]) == set(KINDS)
     for kind, make in KINDS.items():
         part = made["$defs"][made["discriminator"]["mapping"][kind].rsplit("/", 1)[1]]
         fields = make().model_dump(mode="json")

@@ -13,7 +13,7 @@ from lra_bench.errors import UserError, WorkError
 from lra_bench.records.files import write_record
 from lra_bench.report import report
 from lra_bench.report.select import LRA
-from tests.made_records import bench_record, robustness_record, train_record
+from tests.made_records import bench_record, robustness_record, train_record, window_record
 
 pytestmark = pytest.mark.usefixtures("unproved")
 
@@ -261,7 +261,14 @@ def test_robustness_table(tmp_path):
         )
     )
     row = made.table("robustness").blocks[0].rows[0]
-    assert [found.text for found in row] == ["S5", "Image", "official, full", "2", "0.1", "89.00", "86.00", "15.00"]
+    assert [found.text for found in row[:6]] == ["S5", "Image", "official, full", "2", "0.1", "89.00"]
+    assert [found.text for found in row[6:]] == ["86.00 ± 1.41", "15.00 ± 7.07"]
+
+
+def test_window_table(tmp_path):
+    records = [window_record(5, 0.5), window_record(61, 0.7), window_record(61, 0.8, seed=1)]
+    row = report_(write(tmp_path, *records)).table("windows").blocks[0].rows[0]
+    assert [found.text for found in row] == ["S5", "Image", "official, full", "2", "50.00", "75.00", "88.00"]
 
 
 def test_csv_holds_bare_numbers(tmp_path):

@@ -16,7 +16,7 @@ from lra_bench.report.drawing import COLORS, DARK, FEATURED, LIGHT, Picture, dar
 from lra_bench.report.figures import pictures
 from lra_bench.report.select import Loaded, select_records
 from lra_bench.report.stamp import stamp_of
-from tests.made_records import bench_record, robustness_record, train_record
+from tests.made_records import bench_record, robustness_record, train_record, window_record
 
 pytestmark = pytest.mark.usefixtures("unproved")
 
@@ -40,7 +40,13 @@ def some_records(model="s5"):
         for length in (1024, 2048, 4096)
     ]
     return loaded(
-        [*train, train_record(model, "listops", 7, None, status="diverged"), *bench, robustness_record(model)]
+        [
+            *train,
+            train_record(model, "listops", 7, None, status="diverged"),
+            *bench,
+            robustness_record(model),
+            *(window_record(window, window / 300, model=model) for window in (5, 61, 257)),
+        ]
     )
 
 
@@ -51,7 +57,15 @@ def drawn() -> dict[str, Picture]:
 
 
 def test_every_picture_there_are_records_for(drawn):
-    assert list(drawn) == ["accuracy-throughput-nvidia-h200", "seeds", "published", "curves", "scaling", "robustness"]
+    assert list(drawn) == [
+        "accuracy-throughput-nvidia-h200",
+        "seeds",
+        "published",
+        "curves",
+        "scaling",
+        "robustness",
+        "windows",
+    ]
     for picture in drawn.values():
         assert set(picture.files) == {f"figures/{picture.name}{end}" for end in (".svg", ".png", "-dark.png")}
     assert pictures(select_records([]), []) == []

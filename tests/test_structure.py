@@ -32,6 +32,8 @@ ORDER = [
     "custom_layer",
     "ssm.hippo",
     "ssm.ptd",
+    "ssm.spectrum",
+    "ssm.gain",
     "data",
     "runs",
     "records",

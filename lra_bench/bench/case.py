@@ -75,7 +75,7 @@ class NetworkCase:
 
     def pipelines(self) -> dict[Literal["synthetic", "data"], InputPipeline]:
         """Make the input pipelines of the examples to measure on."""
-        batch_bytes = self.batch_size * self.shape.documents * self.shape.length
+        batch_bytes = self.batch_size * self.shape.documents * self.shape.length * self.shape.channels
         batches = max(4, min(POOL_BATCHES, POOL_BYTES // batch_bytes))
         synthetic = synthetic_split(self.run.recipe, self.shape, batches * self.batch_size)
         key = stream_key(0, 1)
@@ -222,7 +222,8 @@ def measure_recurrent(case: BenchCase) -> list[Measured]:
         state = jax.jit(lambda params, stats: network.merged(params, stats).initial_state(rows))(params, stats)
     except UserError:  # a bidirectional layer
         return []
-    tokens = jnp.asarray(synthetic_split(case.run.recipe, case.shape, rows).inputs.reshape(-1, rows))
+    channels = () if case.shape.channels == 1 else (case.shape.channels,)
+    tokens = jnp.asarray(synthetic_split(case.run.recipe, case.shape, rows).inputs.reshape(-1, rows, *channels))
 
     def steps(state: Any, params: Any, stats: Any, tokens: Array, n: Array) -> Any:
         model = network.merged(params, stats)
@@ -297,7 +298,7 @@ def nbytes(tree: Any) -> int:
 
 def batch_nbytes(case: NetworkCase) -> int:
     """The bytes of one batch: inputs, lengths and labels."""
-    return case.batch_size * case.shape.documents * (case.shape.length + 4) + 4 * case.batch_size
+    return case.batch_size * (case.shape.documents * (case.shape.channels * case.shape.length + 4) + 4)
 
 
 def refuse_if_too_large(cost: Cost, case: NetworkCase) -> None:

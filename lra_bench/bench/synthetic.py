@@ -34,7 +34,7 @@ def synthetic_run(
         counts=dict.fromkeys(SPLITS, 0),
         validation_is_test=False,
     )
-    shape = DataShape(data.length, data.classes, spec.documents, spec.variable_length)
+    shape = DataShape(data.length, data.classes, spec.documents, spec.variable_length, spec.channels)
     return make_run(data, model, 0, overrides, precision), shape
 
 
@@ -42,6 +42,7 @@ def synthetic_split(recipe: Recipe, shape: DataShape, n: int) -> PackedSplit:
     """Draw `n` examples of full length, with tokens uniform over the recipe's vocabulary or pixels over 0 … 255."""
     rng = np.random.default_rng(0)
     documents = () if shape.documents == 1 else (shape.documents,)
-    inputs = rng.integers(0, min(recipe.embedding or 256, 256), (n, *documents, shape.length), np.uint8)
+    channels = () if shape.channels == 1 else (shape.channels,)
+    inputs = rng.integers(0, min(recipe.embedding or 256, 256), (n, *documents, shape.length, *channels), np.uint8)
     lengths = np.full((n, *documents), shape.length, np.int32)
     return PackedSplit(inputs, lengths, rng.integers(0, shape.classes, n, np.int32))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lra_bench.commands.options import Json
+from lra_bench.commands.options import Json, ResultsDir, chosen_results_dir
 from lra_bench.errors import UserError, WorkError
 
 if TYPE_CHECKING:
-    from lra_bench.records.schema import Record
+    from lra_bench.records.schema import Record, WindowRecord
     from lra_bench.runs.run import Run
 
 FORMATS = (".csv", ".jsonl")
@@ -30,9 +30,20 @@ def evaluate(
             "logits."
         ),
     ] = None,
+    window: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="Also score the test split with every layer cut to this many steps: an output depends only on inputs "
+            "less than WINDOW steps away. May be repeated. `lra-bench report` draws the accuracy against the window.",
+        ),
+    ] = None,
+    results_dir: ResultsDir = None,
     as_json: Json = False,
 ) -> None:
     """Score a run's best checkpoint again. It must reproduce the recorded accuracy.
+
+    With --window, it also tells how far the accuracy rests on distant inputs; a finished run's answers are recorded.
 
     Which test examples are right is kept with a finished run that does not keep it yet, for `lra-bench compare`.
     """
@@ -47,17 +58,21 @@ def evaluate(
     described = load_run(folder)
     record = load_finished(folder) if is_finished(folder) else None
     start_jax()  # before anything else imports JAX
-    from lra_bench.training.evaluate import score_best
+    from lra_bench.training.evaluate import score_best, score_windows
 
+    # First, because it may be refused.
+    tested = list(score_windows(described, folder, record, sorted(set(window)))) if window else []
     val, test, history = score_best(described, folder, record)
     recorded = record.accuracy.test if record else None
-    findings = {
+    findings: dict[str, Any] = {
         "run": described.name,
         "epoch": history.best_epoch,
         "val_accuracy": val.accuracy,
         "test_accuracy": test.accuracy,
         "recorded_test_accuracy": recorded,
     }
+    if tested:
+        findings["windows"] = {each.window: each.accuracy for each in tested}
     if as_json:
         print(json.dumps(findings, indent=1))
     else:
@@ -67,6 +82,8 @@ def evaluate(
             f"{described.name}, epoch {history.best_epoch:g}: validation {val.accuracy:.2%}, test {test.accuracy:.2%} "
             f"({comparison})"
         )
+        for each in tested:
+            print(f"window {each.window:,}: test {each.accuracy:.2%}")
     if predictions is not None:
         write_predictions(described, folder, record, predictions)
     n = described.data.counts["test"]
@@ -76,8 +93,26 @@ def evaluate(
         raise WorkError(
             f"{described.name} scores {test.accuracy:.4%} on the test split, its record says {recorded:.4%}."
         )
+    keep_windows(tested, chosen_results_dir(results_dir))
     if keep_correct(folder, record, test.correct):
         print_line(f"Which test examples are right is now kept in {folder / CORRECT}.")
+
+
+def keep_windows(tested: list[WindowRecord], results_dir: Path) -> None:
+    """Write the records of a finished run's windows. Raises WorkError where one is there with another accuracy."""
+    from lra_bench.records.files import load_any, path_of, write_record
+
+    for record in tested:
+        path = path_of(results_dir, record)
+        if not path.exists():
+            write_record(results_dir, record)
+        elif load_any(path).model_dump(include={"accuracy", "whole"}) != {
+            "accuracy": record.accuracy,
+            "whole": record.whole,
+        }:
+            raise WorkError(
+                f"window {record.window} scores {record.accuracy:.4%} on the test split; {path} says otherwise."
+            )
 
 
 def refuse_other_format(file: Path) -> None:

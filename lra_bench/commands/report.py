@@ -20,7 +20,16 @@ SHOWN = 5
 
 
 Part = Literal[
-    "accuracy", "reduced", "cells", "differences", "speed", "robustness", "coverage", "provenance", "left-out"
+    "accuracy",
+    "reduced",
+    "cells",
+    "differences",
+    "speed",
+    "robustness",
+    "windows",
+    "coverage",
+    "provenance",
+    "left-out",
 ]
 
 

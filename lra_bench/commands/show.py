@@ -140,11 +140,12 @@ Descriptions = dict[str, Any]
 
 def descriptions_of(name: str, values: dict[str, Any]) -> Descriptions:
     """The descriptions of what `describe` returned for a name: of a task, a recipe, a run or a record."""
-    from lra_bench.records.schema import BenchRecord, Record, RobustnessRecord
+    from lra_bench.records.schema import BenchRecord, Record, RobustnessRecord, WindowRecord
     from lra_bench.runs.run import Run
     from lra_bench.spec import Frozen, Task
 
     kinds: dict[object, type[Frozen]] = {"train": Record, "bench": BenchRecord, "robustness": RobustnessRecord}
+    kinds["window"] = WindowRecord
     if "reference" in values:
         model, _, task = name.partition("/")
         return recipe_descriptions(model, task)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lra_bench.data.manifest import Manifest, find_prepared
 from lra_bench.data.packed import open_arrays
-from lra_bench.data.raw.pixels import square
+from lra_bench.data.raw.pixels import picture_of
 from lra_bench.errors import UserError
 from lra_bench.plain_text import plain
 from lra_bench.registry import task_module
@@ -47,7 +47,7 @@ class Example(NamedTuple):
     """The length of each document in positions."""
     text: str
     image: NDArray[np.uint8] | None
-    """The image, uint8 (side, side); None for tokens."""
+    """The image, uint8 (height, width) or (height, width, 3); None for tokens."""
 
 
 def examples_of(folder: Path, manifest: Manifest, split: SplitName, n: int) -> list[Example]:
@@ -58,7 +58,7 @@ def examples_of(folder: Path, manifest: Manifest, split: SplitName, n: int) -> l
     for row in range(min(n, manifest.counts[split])):
         inputs, lengths, label = rows.inputs[row], rows.lengths[row], int(rows.labels[row])
         text = module.DATA.decode(manifest.layout, np.asarray(inputs), np.asarray(lengths))
-        image = square(np.asarray(inputs)) if module.TASK.inputs == "pixels" else None
+        image = picture_of(np.asarray(inputs)) if module.TASK.inputs == "pixels" else None
         each = np.atleast_1d(np.asarray(lengths)).tolist()
         meaning = f"made-up class {label}" if made_up else module.CLASSES[label]
         found.append(Example(row, label, meaning, each, text, image))
@@ -70,15 +70,17 @@ def sheet(examples: list[Example]) -> Image.Image:
     columns = min(4, math.ceil(math.sqrt(len(examples))))
     lines = math.ceil(len(examples) / columns)
     pictures = [example.image for example in examples if example.image is not None]
-    enlarged = len(pictures[0]) * math.ceil(CELL / len(pictures[0]))
-    width, height = enlarged + GAP, enlarged + CAPTION + GAP
-    page = Image.new("L", (columns * width + GAP, lines * height + GAP), PAPER)
+    factor = math.ceil(CELL / pictures[0].shape[1])
+    high, wide = (factor * side for side in pictures[0].shape[:2])
+    width, height = wide + GAP, high + CAPTION + GAP
+    mode = "L" if pictures[0].ndim == 2 else "RGB"
+    page = Image.new(mode, (columns * width + GAP, lines * height + GAP), (PAPER,) * len(mode))
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=16)
     for number, (example, picture) in enumerate(zip(examples, pictures, strict=True)):
         x, y = GAP + number % columns * width, GAP + number // columns * height
-        page.paste(Image.fromarray(picture).resize((enlarged, enlarged), Image.Resampling.NEAREST), (x, y))
-        draw.rectangle((x - 1, y - 1, x + enlarged, y + enlarged), outline=FRAME)
-        draw.text((x, y + enlarged + 5), f"{example.row}: {example.meaning}", INK, font)
+        page.paste(Image.fromarray(picture).resize((wide, high), Image.Resampling.NEAREST), (x, y))
+        draw.rectangle((x - 1, y - 1, x + wide, y + high), outline=(FRAME,) * len(mode))
+        draw.text((x, y + high + 5), f"{example.row}: {example.meaning}", (INK,) * len(mode), font)
     return page
 
 

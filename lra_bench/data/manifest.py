@@ -92,6 +92,7 @@ class Manifest(Frozen):
     official_contents: bool = Field(
         default=False, description="whether the fingerprint is that of the official files, whoever's copy was read"
     )
+    channels: Literal[1, 3] = Field(default=1, description="the values at each position: 3 for images in color")
     tfds: bool = Field(default=True, description="whether the folder also holds the examples as a TFDS dataset")
     lra_bench_version: str
     manifest_sha256: str | None = Field(
@@ -124,7 +125,8 @@ class Manifest(Frozen):
     def layout(self) -> Layout:
         """The layout of the packed arrays."""
         vocabulary = None if self.vocabulary is None else tuple(self.vocabulary)
-        return Layout(self.counts, self.documents, self.length, self.classes, vocabulary, self.validation_is_test)
+        shape = self.documents, self.length, self.classes
+        return Layout(self.counts, *shape, vocabulary, self.validation_is_test, self.channels)
 
     @property
     def data_info(self) -> DataInfo:
@@ -160,6 +162,8 @@ def fingerprint_of(task: str, version: str, protocol: Protocol, layout: Layout, 
         "validation_is_test": layout.validation_is_test,
         "arrays": {file.path: file.data_sha256 for file in packed},
     }
+    # Left out where there is one, so that fingerprints are those of versions that knew no channels.
+    meaning |= {} if layout.channels == 1 else {"channels": layout.channels}
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:16]
 
 

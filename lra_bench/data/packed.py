@@ -33,7 +33,7 @@ PIECE = 1 << 22
 class PackedSplit(NamedTuple):
     """The arrays of one split, read-only.
 
-    `inputs` is uint8 (n, L) or (n, 2, L), `lengths` int32 (n,) or (n, 2), `labels` int32 (n,).
+    `inputs` is uint8 (n, L), (n, 2, L) or (n, L, 3), `lengths` int32 (n,) or (n, 2), `labels` int32 (n,).
     """
 
     inputs: NDArray[np.uint8]
@@ -56,7 +56,7 @@ def relative_path(split: SplitName, array: str) -> str:
 
 
 def shape_of(layout: Layout, split: SplitName, array: str) -> tuple[int, ...]:
-    """Return the shape of an array: inputs (n, L) or (n, 2, L), lengths (n,) or (n, 2), labels (n,)."""
+    """Return the shape of an array: inputs (n, L), (n, 2, L) or (n, L, 3), lengths (n,) or (n, 2), labels (n,)."""
     n = layout.counts[split]
     documents = () if layout.documents == 1 else (layout.documents,)
     return {"inputs": (n, *layout.row_shape), "lengths": (n, *documents), "labels": (n,)}[array]
@@ -164,7 +164,7 @@ class PackedWriter:
             view, at = view[written:], at + written
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Return the inputs of the global indices start … stop − 1 as written so far, uint8 (n, documents × L)."""
+        """Return the inputs of the global indices start … stop − 1 as written so far, uint8 (n, values of a row)."""
         width = int(np.prod(self.layout.row_shape))
         parts = []
         for split in SPLITS:

@@ -290,6 +290,7 @@ def _manifest(work: _Work, partial: Path) -> Manifest:
         parameters=dict(work.content.parameters),
         vocabulary=None if layout.vocabulary is None else list(layout.vocabulary),
         documents=layout.documents,
+        channels=layout.channels,
         length=layout.length,
         classes=layout.classes,
         counts={split: layout.counts[split] for split in SPLITS},

@@ -254,7 +254,7 @@ def _volume(module: TaskModule, request: Request, attempt: SourceAttempt) -> tup
         return attempt.generator.layout.total, bytes_per_example(attempt.generator.layout)
     task = module.TASK
     total = request.size if isinstance(request.size, int) else sum(task.splits.values())
-    return total, task.documents * (task.length + 4) + 4
+    return total, task.documents * (task.channels * task.length + 4) + 4
 
 
 def partial_of(folder: Path) -> Path:

@@ -45,7 +45,7 @@ def builder_class(task: Task) -> type:
             as_bytes = tfds.features.Encoding.BYTES
             features = {
                 "inputs": tfds.features.Tensor(
-                    shape=(*documents, self._manifest.length), dtype=np.uint8, encoding=as_bytes
+                    shape=self._manifest.layout.row_shape, dtype=np.uint8, encoding=as_bytes
                 ),
                 "length": tfds.features.Tensor(shape=documents, dtype=np.int32),
                 "label": tfds.features.ClassLabel(num_classes=task.classes),

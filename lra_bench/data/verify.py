@@ -67,7 +67,7 @@ class _Ranges:
     """The range and the mean of a set's shades, or of its lengths where the inputs are tokens."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self._pixels = manifest.vocabulary is None
+        self._pixels, self._gray = manifest.vocabulary is None, manifest.channels == 1
         self._least, self._most, self._sum, self._n = np.inf, -np.inf, 0.0, 0
 
     def add(self, rows: Rows) -> None:
@@ -76,7 +76,7 @@ class _Ranges:
         self._sum, self._n = self._sum + float(values.sum(dtype=np.int64)), self._n + values.size
 
     def notes(self) -> list[str]:
-        name = "shades of gray" if self._pixels else "lengths"
+        name = ("shades of gray" if self._gray else "shades of the colors") if self._pixels else "lengths"
         return [f"{name}: {self._least:,.0f} … {self._most:,.0f}, mean {self._sum / self._n:,.1f}"]
 
 
@@ -110,7 +110,8 @@ def _row_problems(manifest: Manifest, data: DataSource, start: int, rows: Rows, 
     if ((rows.lengths < 1) | (rows.lengths > layout.length)).any():
         yield f"rows {start} …: lengths lie outside 1 … {layout.length}"
         return
-    if (rows.inputs * (steps >= rows.lengths[..., None])).any():
+    beyond = steps >= rows.lengths[..., None]
+    if (rows.inputs * (beyond if layout.channels == 1 else beyond[..., None])).any():
         yield f"rows {start} …: inputs go on after their length"
     if layout.vocabulary is not None and rows.inputs.max() >= len(layout.vocabulary):
         yield f"rows {start} …: ids lie outside the vocabulary of {len(layout.vocabulary)}"

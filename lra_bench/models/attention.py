@@ -62,6 +62,32 @@ def attend(
     return form(q, k, v, real, rate, key, causal)
 
 
+def attend_near(
+    q: HeadFeatures, k: HeadFeatures, v: HeadFeatures, real: RealPositions | None, window: int, class_token: bool
+) -> HeadFeatures:
+    """`attend` without dropout where a position sees those less than `window` steps away, itself included.
+
+    With `class_token`, the first position is no step: it sees all, and the steps see it only where nothing is cut,
+    because it would tell each step of all the others.
+    """
+    L = len(q)
+    positions = jnp.arange(L)
+
+    def one(query: tuple[Array, Array, Array | None]) -> Array:
+        t, q_t, real_t = query
+        near = jnp.abs(positions - t) < window
+        if class_token:
+            near = (t == 0) | (near & ((positions > 0) | (window >= L - 1)))
+        scores = contraction("bhd,kbhd->bhk", q_t, k) * q.shape[-1] ** -0.5
+        if real is not None and real_t is not None:
+            scores = jnp.where((real_t & real).T[:, None], scores, MASKED)
+        # Below a masked pair within the window, so that padding attends equally to the window, not to all.
+        weights = jax.nn.softmax(jnp.where(near, scores, 2 * MASKED)).astype(v.dtype)
+        return contraction("bhk,kbhd->bhd", weights, v).astype(q.dtype)
+
+    return lax.map(one, (positions, q, real), batch_size=QUERIES_AT_ONCE)
+
+
 def dropout(x: Array, rate: float, key: Array | None, documents: int, together: int) -> Array:
     """Set single numbers of x to zero at random. `key` None means evaluation, where nothing changes.
 

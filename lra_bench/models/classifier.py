@@ -1,17 +1,19 @@
 """The whole network: an encoder, a stack of blocks, pooling and a head.
 
-Inputs have the shape of prepared data, (b, L) or (b, 2, L) of uint8. Inside the network time leads: (L, b, H).
+Inputs have the shape of prepared data: (b, L), (b, 2, L) or (b, L, 3) of uint8. Inside, time leads: (L, b, H).
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
+from lra_bench.data.raw import cifar
 from lra_bench.errors import UserError
 from lra_bench.models.fused import can_fuse, fused, fused_evaluation, moments_of
 from lra_bench.models.layers import Block, Conventions, DataShape, Dense, dropout_masks, gelu, make_norm, wide
@@ -30,53 +32,72 @@ from lra_bench.models.shapes import (
     RealPositions,
     TimeMajorTokens,
     Tokens,
+    TokensAt,
     TokensOfPairs,
 )
 from lra_bench.spec import Recipe
 from lra_bench.ssm.shapes import Features
 
-PIXEL_SCALES: dict[str, tuple[float, float]] = {
+PIXEL_SCALES: dict[str, tuple[Any, Any]] = {
     "unit": (0.0, 255.0),
     "signed": (127.5, 127.5),
     "standard": (122.6, 61.0),
+    "color": (np.array(cifar.MEANS, np.float32), np.array(cifar.DEVIATIONS, np.float32)),
 }
 """The mean and the standard deviation of pixels, on their scale from 0 to 255: of S4's Pathfinder, S5's Pathfinder, and
-CIFAR-10 in gray (docs/references.md, "Pixel scales")."""
+CIFAR-10 in gray and by color (docs/references.md, "Pixel scales")."""
 
 
 class InputEncoder(nnx.Module):
-    """The encoder: tokens or pixels (L, b) of uint8 → features (L, b, H)."""
+    """The encoder: tokens or pixels (L, b), or pixels in color (L, b, 3), of uint8 → features (L, b, H).
 
-    def __init__(self, recipe: Recipe, conventions: Conventions, *, rngs: nnx.Rngs):
-        self.pixels = recipe.pixels
+    Raises UserError where the recipe's form of inputs does not go with their number of channels.
+    """
+
+    def __init__(self, recipe: Recipe, conventions: Conventions, channels: Literal[1, 3] = 1, *, rngs: nnx.Rngs):
+        refuse_other_channels(recipe, channels)
+        self.pixels, self.channels = recipe.pixels, channels
         self.token_bias = conventions.token_bias and recipe.pixels is None
         if recipe.pixels is not None or self.token_bias:
-            self.dense = Dense(recipe.embedding or 1, recipe.d_model, conventions, rngs=rngs)
+            self.dense = Dense(recipe.embedding or channels, recipe.d_model, conventions, rngs=rngs)
         else:
             assert recipe.embedding is not None
             self.table = nnx.Param(jax.random.normal(rngs.params(), (recipe.embedding, recipe.d_model)))
 
     def __call__(self, inputs: TimeMajorTokens) -> AnyFeatures:
-        """Encode inputs (L, b), or (b,) at one step."""
+        """Encode inputs (L, b) or (L, b, 3); without L at one step."""
         if self.pixels is not None:
             mean, deviation = PIXEL_SCALES[self.pixels]
-            return self.dense(((inputs.astype(self.dense.kernel.dtype) - mean) / deviation)[..., None])
+            scaled = (inputs.astype(self.dense.kernel.dtype) - mean) / deviation
+            return self.dense(scaled[..., None] if self.channels == 1 else scaled)
         # A one-hot vector times the dense layer is a row of its kernel plus the bias.
         table = self.dense.kernel[...] + self.dense.bias[...] if self.token_bias else self.table[...]
         return table[inputs.astype(jnp.int32)]
 
 
+def refuse_other_channels(recipe: Recipe, channels: int) -> None:
+    """Check the recipe's form of inputs. Raises UserError where it does not go with their number of channels."""
+    if channels > 1 and recipe.pixels is None:
+        raise UserError("images in color are no tokens. Type --set embedding=null --set pixels=color.")
+    if channels == 1 and recipe.pixels == "color":
+        raise UserError("pixels=color is the scale of images in color; these inputs take unit, signed or standard.")
+
+
 def pool(x: DocumentFeatures, lengths: DocumentLengths | None, how: str) -> Pooled:
-    """Pool (L, b, H) over the length to (b, H), by the mean or, where `how` is "last", by the last step.
+    """Pool (L, b, H) over the length to (b, H), by `how`: the mean, that of the last half, or the last step.
 
     With `lengths` (b,), the mean is over true positions only, and the last step is the last true one.
     """
     if how == "last":
         return x[-1] if lengths is None else x[lengths - 1, jnp.arange(x.shape[1])]
+    half = how == "last_half"
     if lengths is None:
-        return x.mean(0)
+        return x[x.shape[0] // 2 :].mean(0) if half else x.mean(0)
     # This is no einsum, because as a batched product of matrix and vector the sum takes a quarter of an evaluation.
-    mask = (jnp.arange(x.shape[0])[:, None, None] < lengths[None, :, None]).astype(x.dtype)
+    steps = jnp.arange(x.shape[0])[:, None, None]
+    mask = (steps < lengths[None, :, None]).astype(x.dtype)
+    if half:
+        mask, lengths = mask * (steps >= lengths[None, :, None] // 2), lengths - lengths // 2
     return (x * mask).sum(0) / lengths[:, None].astype(x.dtype)
 
 
@@ -124,7 +145,7 @@ class Reading(NamedTuple):
 
 
 class Classifier(nnx.Module):
-    """The whole network: inputs (b, L) or (b, 2, L) uint8 and lengths (b,) or (b, 2) → logits (b, classes).
+    """The whole network: inputs (b, L), (b, 2, L) or (b, L, 3) uint8, lengths (b,) or (b, 2) → logits (b, classes).
 
     Raises UserError where the recipe's pooling is `cls`.
     """
@@ -141,8 +162,9 @@ class Classifier(nnx.Module):
         self, recipe: Recipe, shape: DataShape, blocks: list[Block], conventions: Conventions, *, rngs: nnx.Rngs
     ):
         if recipe.pooling == "cls":
-            raise UserError("pooling must be mean or last, got 'cls': only the transformer has a class token.")
-        self.encoder = InputEncoder(recipe, conventions, rngs=rngs)
+            legal = "mean, last or last_half"
+            raise UserError(f"pooling must be {legal}, got 'cls': only the transformer has a class token.")
+        self.encoder = InputEncoder(recipe, conventions, shape.channels, rngs=rngs)
         self.blocks = nnx.List(blocks)
         has_final_norm = conventions.final_norm and recipe.prenorm
         self.final_norm = make_norm(recipe, conventions, rngs=rngs) if has_final_norm else None
@@ -160,7 +182,7 @@ class Classifier(nnx.Module):
         """Compute the logits of a batch. `key` draws the dropout; None means none."""
         if self.shape.documents == 2:
             inputs, lengths = as_one_batch(inputs, lengths)
-        return self.classify(self.encoder(inputs.T), lengths, train=train, key=key)
+        return self.classify(self.encoder(jnp.swapaxes(inputs, 0, 1)), lengths, train=train, key=key)
 
     def classify(self, x: DocumentFeatures, lengths: DocumentLengths, *, train: bool, key: Array | None) -> Logits:
         """Compute the logits (b, classes) of encoded inputs (L, b, H).
@@ -220,12 +242,18 @@ class Classifier(nnx.Module):
         return x if self.activations is None else x.astype(self.activations)
 
     def initial_state(self, batch: int) -> Reading:
-        """The state of `batch` documents before their first step. Raises UserError where a layer has no step."""
+        """The state of `batch` documents before their first step. Raises UserError where a layer has no step, or where
+        pooling must know the length."""
+        if self.pooling == "last_half":
+            raise UserError("with pooling=last_half a network cannot run step by step. Type --set pooling=mean.")
         zero = jnp.zeros((batch, self.features))
         return Reading([block.initial_state(batch) for block in self.blocks], zero, jnp.zeros((), jnp.int32))
 
-    def step(self, state: Reading, inputs_t: TimeMajorTokens) -> tuple[Reading, Logits]:
-        """Read one input (b,) of each document: the next state, and the logits of evaluation on all inputs so far."""
+    def step(self, state: Reading, inputs_t: TokensAt) -> tuple[Reading, Logits]:
+        """Read one input of each document: the next state, and the logits of evaluation on all inputs so far.
+
+        Inputs are (b,), or (b, 3) in color.
+        """
         x_t, blocks = self.stored(self.encoder(inputs_t)), []
         for block, block_state in zip(self.blocks, state.blocks, strict=True):
             block_state, x_t = block.step(block_state, x_t)

@@ -39,6 +39,8 @@ class DiagonalSSM(nnx.Module):
 
     D: nnx.Param
     C_reverse: nnx.Param | None
+    window: int | None = None
+    """The number of inputs that a state remembers; None means all (`ssm/window.py`)."""
 
     @abstractmethod
     def discretized(self) -> tuple[Pair, Array, Array, Array | None]:
@@ -51,12 +53,12 @@ class DiagonalSSM(nnx.Module):
 
     def __call__(self, u: Features) -> Features:
         """Apply the layer to (L, b, H)."""
-        return (scan.diagonal_ssm(*self.discretized(), u) + self.D[...] * u).astype(u.dtype)
+        return (scan.diagonal_ssm(*self.discretized(), u, window=self.window) + self.D[...] * u).astype(u.dtype)
 
     def folded(self, x: Features, scale: PerFeature, shift: PerFeature) -> Features:
         """Apply the layer to scale · x + shift, with the map put into B, D and a constant drive."""
         Lambda_bar, B, C, C_reverse = self.discretized()
-        y = scan.diagonal_ssm(Lambda_bar, scale[:, None] * B, C, C_reverse, x, drive=shift @ B)
+        y = scan.diagonal_ssm(Lambda_bar, scale[:, None] * B, C, C_reverse, x, drive=shift @ B, window=self.window)
         return (y + ((self.D[...] * scale) * x + self.D[...] * shift)).astype(x.dtype)
 
     def initial_state(self, batch: int) -> DiagonalState:

@@ -75,11 +75,11 @@ def can_fuse(block: Block, x: Features) -> bool:
     """Whether the kernels compute this block on these arrays.
 
     They need one GPU, products as TF32 or of bfloat16 arrays, more steps than `projection.ROWS`, BatchNorm first, a
-    diagonal state space, and widths that are multiples of 16 and not above `gate.WIDEST`.
+    diagonal state space without a window, and widths that are multiples of 16 and not above `gate.WIDEST`.
     """
     fast = x.dtype == jnp.bfloat16 or default_product_precision() == "tensorfloat32"
     layer, head = block.layer, block.gate
-    if not (fast and isinstance(layer, DiagonalSSM) and isinstance(head, Gate)):
+    if not (fast and isinstance(layer, DiagonalSSM) and layer.window is None and isinstance(head, Gate)):
         return False
     (L, b, H), width = x.shape, layer.discretized_width
     # For both directions, a row of states has twice that width.

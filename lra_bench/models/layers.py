@@ -71,6 +71,8 @@ class DataShape:
     """The number of documents in an example."""
     variable_length: bool
     """Whether true lengths differ."""
+    channels: Literal[1, 3] = 1
+    """The numbers at each position: 3 for images in color."""
 
 
 @runtime_checkable

@@ -19,7 +19,7 @@ from lra_bench.models.classifier import Classifier
 from lra_bench.models.layers import FLAX, Block, DataShape, Gate, refuse_steps_if, ssm_parameter
 from lra_bench.recipes.linoss import Config
 from lra_bench.spec import Recipe
-from lra_bench.ssm.oscillators import Oscillators, advance, recurrence
+from lra_bench.ssm.oscillators import Oscillators, advance, recurrence, windowed_states
 from lra_bench.ssm.shapes import Features, FeaturesAt
 
 CONVENTIONS = FLAX
@@ -41,6 +41,9 @@ class LinOSSLayer(nnx.Module):
     A = relu(a) and dt = σ(s). B and C are complex, and the states of their real and imaginary parts are oscillators of
     their own with the same coefficients.
     """
+
+    window: int | None = None
+    """The number of inputs that a state remembers; None means all (`ssm/window.py`)."""
 
     def __init__(self, recipe: Recipe, config: Config, *, rngs: nnx.Rngs):
         H, P = recipe.d_model, config.d_state
@@ -77,9 +80,15 @@ class LinOSSLayer(nnx.Module):
         oscillators, B = self.discretized()
         driven = _times(u, B).astype(u.dtype)
         b = jnp.concatenate([driven, jnp.zeros_like(driven)], axis=-1)
-        y = _times(_positions(recurrence(oscillators, b)), self._output(self.C))
+
+        def positions(reverse: bool) -> Array:
+            if self.window is None:
+                return _positions(recurrence(oscillators, b, reverse))
+            return _positions(windowed_states(oscillators, b, self.window, reverse))
+
+        y = _times(positions(False), self._output(self.C))
         if self.C_reverse is not None:
-            y += _times(_positions(recurrence(oscillators, b, True)), self._output(self.C_reverse))
+            y += _times(positions(True), self._output(self.C_reverse))
         return (y + self.D[...] * u).astype(u.dtype)
 
     def initial_state(self, batch: int) -> OscillatorState:

@@ -20,6 +20,7 @@ from lra_bench.ssm.discretization import DISCRETIZATIONS
 from lra_bench.ssm.real_transform import REAL_TRANSFORMS
 from lra_bench.ssm.shapes import Features, FeaturesAt, Kernels, ModeWeights, SharedModes
 from lra_bench.ssm.vandermonde import diagonal_kernel
+from lra_bench.ssm.window import cut
 
 CONVENTIONS = TORCH
 """The conventions of the S4 family."""
@@ -35,6 +36,9 @@ class LongConvolution(nnx.Module):
     A subclass has B and C, and computes the kernels. Raises UserError where `n_ssm` does not divide the features, and
     where `real_transform` cannot give the initial Re Λ.
     """
+
+    window: int | None = None
+    """The number of taps of each kernel that are used; None means all (`ssm/window.py`)."""
 
     def __init__(self, recipe: Recipe, config: FamilyConfig, Lambda: np.ndarray, *, rngs: nnx.Rngs):
         H = recipe.d_model
@@ -74,7 +78,7 @@ class LongConvolution(nnx.Module):
 
     def __call__(self, u: Features) -> Features:
         """Apply the layer to (L, b, H)."""
-        kernels = self.kernel(len(u))
+        kernels = self.kernel(len(u)) if self.window is None else cut(self.kernel(len(u)), self.window)
         now = kernels[0].at[:, 0].add(self.D[...])  # D u is a convolution with D at lag 0
         future = kernels[1] if self.channels == 2 else None
         return channel_major(convolve(channel_major(u), now, future))

@@ -19,7 +19,7 @@ from lra_bench.spec import Recipe, validated
 
 @runtime_checkable
 class Network(Protocol):
-    """A whole network: inputs (b, L) or (b, 2, L) uint8 and lengths (b,) or (b, 2) → logits (b, classes).
+    """A whole network: inputs (b, L), (b, 2, L) or (b, L, 3) uint8 and lengths (b,) or (b, 2) → logits (b, classes).
 
     It is an `nnx.Module` as well.
     """

@@ -23,6 +23,7 @@ from lra_bench.spec import Recipe
 from lra_bench.ssm.convolution import channel_major, convolve
 from lra_bench.ssm.shapes import Features, FeaturesAt, Kernels
 from lra_bench.ssm.transfer_function import per_feature, rational_kernel, unfolded_numerator
+from lra_bench.ssm.window import cut
 
 CONVENTIONS = replace(TORCH, layer_dropout="none")
 """The conventions of state-spaces/s4. The dropout of its layers is here in the layer, on the kernel."""
@@ -42,6 +43,9 @@ class RTFLayer(nnx.Module):
 
     Raises UserError where `num_a` does not divide the features, or the length does not exceed the number of states.
     """
+
+    window: int | None = None
+    """The number of taps of each kernel that are used; None means all (`ssm/window.py`)."""
 
     def __init__(self, recipe: Recipe, config: Config, length: int, *, rngs: nnx.Rngs):
         H, n = recipe.d_model, config.d_state
@@ -64,6 +68,7 @@ class RTFLayer(nnx.Module):
     def __call__(self, u: Features) -> Features:
         """Apply the layer to (L, b, H), where L is at most the length that the layer was made for."""
         kernels = self.dropout(self.kernel()[..., : len(u)])
+        kernels = kernels if self.window is None else cut(kernels, self.window)
         return channel_major(convolve(channel_major(u), *kernels))
 
     def initial_state(self, batch: int) -> FilterState:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from jax import Array
 from jaxtyping import Bool, Float, Int, UInt8
 
-Tokens = UInt8[Array, "b L"] | UInt8[Array, "b d L"]
-"""The inputs of a batch: tokens or pixels of one document each, or of pairs of documents."""
+Tokens = UInt8[Array, "b L"] | UInt8[Array, "b d L"] | UInt8[Array, "b L channels"]
+"""The inputs of a batch: tokens or pixels of one document each, of pairs of documents, or pixels in color."""
 
 DocumentTokens = UInt8[Array, "documents L"]
 """The inputs of a batch in which every document has its own row."""
@@ -20,8 +20,11 @@ TokensOfPairs = UInt8[Array, "b d L"]
 TimeMajorDocuments = UInt8[Array, "L documents"]
 """Tokens or pixels, time first, where every document has its own row of the batch."""
 
-TimeMajorTokens = UInt8[Array, "*L b"]
-"""Tokens or pixels, time first; (b,) at one step."""
+TimeMajorTokens = UInt8[Array, "..."]
+"""Tokens or pixels, time first: (L, b), or (L, b, channels) in color."""
+
+TokensAt = UInt8[Array, "b"] | UInt8[Array, "b channels"]
+"""The token or pixel of each document at one step."""
 
 Lengths = Int[Array, "b"] | Int[Array, "b d"]
 """The true length of each document."""

@@ -20,7 +20,7 @@ from jax import Array
 
 from lra_bench.errors import UserError
 from lra_bench.machine.products import product, tokens
-from lra_bench.models.attention import attend, dropout
+from lra_bench.models.attention import attend, attend_near, dropout
 from lra_bench.models.classifier import InputMask, as_one_batch, pool
 from lra_bench.models.layers import DataShape, wide
 from lra_bench.models.remat import rematerialized
@@ -83,6 +83,9 @@ def rotated(x: HeadFeatures) -> HeadFeatures:
 class TransformerBlock(nnx.Module):
     """A block over (L, b, H): x + attention(norm x), then x + MLP(norm x)."""
 
+    window: int | None = None
+    """How many steps away, less one, a position sees in evaluation; None means all."""
+
     def __init__(self, recipe: Recipe, config: Config, *, rngs: nnx.Rngs):
         H = recipe.d_model
         self.norm_attention = nnx.LayerNorm(H, rngs=rngs)
@@ -95,6 +98,7 @@ class TransformerBlock(nnx.Module):
         self.back = xavier(config.mlp_dim, H, True, rngs)
         self.heads, self.rate, self.attention_rate = config.heads, recipe.dropout, config.attention_dropout
         self.rotary, self.causal = config.positions == "rotary", not recipe.bidirectional
+        self.class_token = recipe.pooling == "cls"
 
     def __call__(self, x: Features, real: RealPositions | None, key: Array | None) -> Features:
         """Apply the block to (L, b, H); `real` (L, b) is True where a position is not padding.
@@ -110,7 +114,13 @@ class TransformerBlock(nnx.Module):
         )
         if self.rotary:
             q, k = rotated(q), rotated(k)
-        seen = attend(q, k, v, real, self.attention_rate, keys[0], self.causal).reshape(*y.shape[:-1], -1)
+        if self.window is None:
+            seen = attend(q, k, v, real, self.attention_rate, keys[0], self.causal)
+        elif self.causal:
+            raise UserError("a unidirectional transformer cannot be cut to a window; those that look both ways can.")
+        else:
+            seen = attend_near(q, k, v, real, self.window, self.class_token)
+        seen = seen.reshape(*y.shape[:-1], -1)
         y = (wide(y) + dropout(dense(self.output, seen), self.rate, keys[1], *x.shape[1:])).astype(x.dtype)
         inner = dense(self.hidden, self.norm_mlp(y).astype(x.dtype))
         inner = dropout(jax.nn.gelu(inner), self.rate, keys[2], x.shape[1], inner.shape[-1]).astype(x.dtype)
@@ -223,11 +233,13 @@ def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs)
     for name, value in fixed.items():
         if getattr(recipe, name) != value:
             raise UserError(f"the transformer has {name} = {value} only, got {getattr(recipe, name)!r}.")
-    if recipe.pooling == "last":
-        raise UserError("the transformer's pooling must be cls or mean, got 'last'.")
+    if recipe.pooling not in ("cls", "mean"):
+        raise UserError(f"the transformer's pooling must be cls or mean, got {recipe.pooling!r}.")
     if recipe.pooling == "cls" and not recipe.bidirectional:
         raise UserError(
             "bidirectional = False needs pooling = mean, because the transformer's class token comes first and would "
             "see nothing. Type --set pooling=mean."
         )
+    if shape.channels > 1:
+        raise UserError("the transformer reads tokens and shades of gray only, no images in color.")
     return Transformer(recipe, config, shape, rngs=rngs)

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from lra_bench.spec import Frozen, Task
+from lra_bench.spec import Frozen, Recipe, Task
 
 CHOSEN_ON_TEST = "The checkpoint is chosen on the test split: the published protocol has no validation split."
 """A note for Text, in the recipe of every model."""
@@ -49,7 +49,7 @@ class Input(NamedTuple):
     """The form in which a task's examples enter a network: tokens with so many rows of a table, or scaled pixels."""
 
     embedding: int | None
-    pixels: Literal["unit", "signed", "standard"] | None
+    pixels: Literal["unit", "signed", "standard", "color"] | None
 
 
 def steps_per_epoch(task: str, batch_size: int) -> int:
@@ -61,3 +61,9 @@ def steps_per_epoch(task: str, batch_size: int) -> int:
 def notes(*parts: str) -> str:
     """Join the parts that are not empty to one text."""
     return " ".join(part for part in parts if part)
+
+
+def in_color(image: Recipe, note: str) -> Recipe:
+    """The recipe for sCIFAR of a model whose published settings for color are not known: those of Image."""
+    said = "The published settings for color are not known; these are Image's."
+    return image.model_copy(update={"pixels": "color", "published": None, "notes": notes(said, note)})

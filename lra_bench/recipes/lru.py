@@ -110,5 +110,7 @@ RECIPES: dict[str, Recipe] = dict([
     row("pathx", published=94.2, d_model=128, d_state=256, ring=(0.999, 0.9999), max_phase=0.1 * math.pi,
         activation="half_glu1", bidirectional=True, dropout=0.0, batch_size=32, iterations=250_000, lr_factor=0.25,
         note=PATHX_SEEDS),
+    row("scifar", published=89.0, d_model=512, d_state=384, ring=(0.9, 0.999), bidirectional=False, dropout=0.1,
+        batch_size=50, iterations=180_000, lr_factor=0.25),
 ])
 # fmt: on

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
-from lra_bench.records.schema import AnyRecord, BenchRecord, Record, RobustnessRecord
+from lra_bench.records.schema import AnyRecord, BenchRecord, Record, RobustnessRecord, WindowRecord
 from lra_bench.registry import every_task_name, has_official_contents, task_module
 
 WHOLE = 0.01
@@ -39,6 +39,8 @@ def disagreements(record: AnyRecord) -> Iterator[str]:
             yield from check(record)
     elif isinstance(record, BenchRecord):
         yield from _bench(record)
+    elif isinstance(record, WindowRecord):
+        yield from _window(record)
     else:
         yield from _robustness(record)
 
@@ -191,8 +193,20 @@ def _bench(record: BenchRecord) -> Iterator[str]:
 
 
 def _robustness(record: RobustnessRecord) -> Iterator[str]:
-    """Check that every accuracy is a whole number of examples."""
+    """Check that every accuracy is a whole number of examples, and that only a mode has a frequency."""
+    if any((point.frequency is None) != (point.noise == "gaussian") for point in record.points):
+        yield "a mode without a frequency, or Gaussian noise with one"
     for share in (record.clean, *(point.accuracy for point in record.points)):
         if not _whole(share, record.examples):
             yield f"accuracy {share} is no whole number of {record.examples} examples"
             return
+
+
+def _window(record: WindowRecord) -> Iterator[str]:
+    """Check that every accuracy is a whole number of the test split's examples."""
+    for share in (record.accuracy, record.whole):
+        if not _whole(share, record.examples):
+            yield f"accuracy {share} is no whole number of {record.examples} examples"
+            return
+    if record.examples != record.data.counts["test"]:
+        yield f"{record.examples} examples were scored, and the test split has {record.data.counts['test']}"

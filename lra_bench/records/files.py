@@ -15,8 +15,8 @@ from lra_bench.json_files import parse_json, read_json
 from lra_bench.paths import write_atomically
 from lra_bench.plain_text import shortened
 from lra_bench.records.proof import contradictions
-from lra_bench.records.schema import SCHEMA_VERSION, AnyRecord, Record, RobustnessRecord, any_record
-from lra_bench.spec import explain
+from lra_bench.records.schema import SCHEMA_VERSION, AnyRecord, Record, RobustnessRecord, WindowRecord, any_record
+from lra_bench.spec import digest_of, explain
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """Functions by schema version, each of which changes a record's JSON into that of the next version.
@@ -36,7 +36,13 @@ def path_of(results_dir: Path, record: AnyRecord) -> Path:
         return record_path(results_dir, record.data.task, record.model, record.digest, record.seed)
     if isinstance(record, RobustnessRecord):
         folder = results_dir / _folder(record.data.task) / _folder(record.model)
-        return folder / f"robustness-{_folder(record.digest)}-s{record.seed}.json"
+        # The noise of a record of before has no seed of its own, and the record's name does not tell it.
+        told = any(point.noise_seed is not None for point in record.points)
+        noise = f"-{digest_of(record.noises)[:8]}" if told else ""
+        return folder / f"robustness-{_folder(record.digest)}-s{record.seed}{noise}.json"
+    if isinstance(record, WindowRecord):
+        folder = results_dir / _folder(record.data.task) / _folder(record.model)
+        return folder / f"window-{record.window}-{_folder(record.digest)}-s{record.seed}.json"
     return results_dir / _folder(record.task) / _folder(record.model) / f"bench-{_folder(record.digest)}.json"
 
 

@@ -18,7 +18,7 @@ from lra_bench.errors import UserError
 from lra_bench.overrides import apply_overrides
 from lra_bench.plain_text import shortened
 from lra_bench.records.agreement import disagreements
-from lra_bench.records.schema import AnyRecord, BenchRecord, Record, RobustnessRecord, System
+from lra_bench.records.schema import AnyRecord, BenchRecord, Record, RobustnessRecord, System, WindowRecord
 from lra_bench.registry import every_task_name, model_names, recipe_module, recipes_of, task_module
 from lra_bench.runs.pretraining import pretraining_with, split_settings
 from lra_bench.runs.run import Run, default_recipe
@@ -44,7 +44,7 @@ def _identity(record: AnyRecord) -> Iterator[str]:
         yield from _digest(record.digest, remade)
         return
     yield from _data(record.data)
-    if isinstance(record, RobustnessRecord):
+    if isinstance(record, RobustnessRecord | WindowRecord):
         yield from _robustness(record)
         return
     overrides, stage = split_settings(record.overrides)
@@ -188,7 +188,7 @@ def can_be_generated(task: str, protocol: str) -> bool:
     return task_module(task).DATA.generator(request) is not None
 
 
-def _robustness(record: RobustnessRecord) -> Iterator[str]:
+def _robustness(record: RobustnessRecord | WindowRecord) -> Iterator[str]:
     """Check a claim to the published recipe as far as it follows from the data and the precision."""
     task, data = record.data.task, record.data
     recipe = recipes_of(task).get(record.model) if task in every_task_name() else None

@@ -1,4 +1,4 @@
-"""The schema of the result records: one immutable JSON file per finished run, benchmark or robustness measurement.
+"""The schema of the result records: one immutable JSON file per finished run, benchmark, or further test of a run.
 
 `results/schema.json` is generated from these models. This module imports no JAX.
 """
@@ -18,6 +18,8 @@ from lra_bench.spec import (
     Label,
     Loss,
     Name,
+    NoiseKind,
+    NoisePlace,
     Positive,
     Precision,
     Recipe,
@@ -226,17 +228,28 @@ class BenchRecord(Frozen):
 
 
 class NoisePoint(Frozen):
-    """The test accuracy with one Fourier mode added to the input of every state space layer."""
+    """The test accuracy under one noise, drawn with one seed."""
 
-    frequency: float = Field(
-        ge=-1e18, le=1e18, description="ω of the added mode cos(ω·Δ·t), in the continuous time of each channel"
+    frequency: float | None = Field(
+        ge=-1e18,
+        le=1e18,
+        description="ω of the added mode cos(ω·Δ·t): in the continuous time of each channel, with its step Δ, where "
+        "the noise is on the layers; in radians per pixel where it is on the input; None for Gaussian noise",
     )
-    amplitude: Amount
+    amplitude: Amount = Field(
+        description="factor of the mode, which has another one, uniform in [0, 1], for each example and channel; "
+        "standard deviation of Gaussian noise"
+    )
     accuracy: Share
+    place: NoisePlace = Field(
+        default="layers", description="whether noise is added to the input of every layer, or to the scaled pixels"
+    )
+    noise: NoiseKind = "cosine"
+    noise_seed: Seed | None = Field(default=None, description="seed of the noise; None means that of the record")
 
 
 class RobustnessRecord(Frozen):
-    """The record of a run tested under Fourier-mode noise (Yu et al. 2024, arXiv 2310.01698, section 3)."""
+    """The record of a run tested under noise (Yu et al. 2024, arXiv 2310.01698, section 3)."""
 
     schema_version: Literal[1]
     kind: Literal["robustness"]
@@ -254,11 +267,47 @@ class RobustnessRecord(Frozen):
     provenance: Provenance
     note: Text = ""
 
+    @property
+    def noises(self) -> list[tuple[str, str, float | None, float, int]]:
+        """What was measured: place, kind, frequency, amplitude and seed of every point's noise."""
+        return [
+            (
+                point.place,
+                point.noise,
+                point.frequency,
+                point.amplitude,
+                self.noise_seed if point.noise_seed is None else point.noise_seed,
+            )
+            for point in self.points
+        ]
 
-AnyRecord = Annotated[Record | BenchRecord | RobustnessRecord, Field(discriminator="kind")]
+
+class WindowRecord(Frozen):
+    """The record of a run tested with every layer cut to a window: how far its accuracy rests on distant inputs."""
+
+    schema_version: Literal[1]
+    kind: Literal["window"]
+    model: Name
+    digest: Name = Field(description="digest of the training run")
+    seed: Seed = Field(description="seed of the training run")
+    published_recipe: bool
+    data: DataInfo
+    window: Positive = Field(
+        description="w: in each layer, an output depends on the inputs less than w steps away, in each direction it has"
+    )
+    accuracy: Share = Field(description="test accuracy with this window, of the best checkpoint")
+    whole: Share = Field(description="test accuracy without a window, of the same checkpoint and examples")
+    majority: Share = Field(description="share of the most frequent class in the test split")
+    examples: Positive = Field(description="number of test examples scored")
+    system: System
+    provenance: Provenance
+    note: Text = ""
+
+
+AnyRecord = Annotated[Record | BenchRecord | RobustnessRecord | WindowRecord, Field(discriminator="kind")]
 """A record of any kind; its field `kind` tells which."""
 
-any_record: TypeAdapter[Record | BenchRecord | RobustnessRecord] = TypeAdapter(AnyRecord)
+any_record: TypeAdapter[Record | BenchRecord | RobustnessRecord | WindowRecord] = TypeAdapter(AnyRecord)
 """The validator of a record of any kind."""
 
 

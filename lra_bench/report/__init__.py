@@ -22,7 +22,7 @@ from lra_bench.report.figures import pictures as draw_pictures
 from lra_bench.report.formats import markdown, wide_csv
 from lra_bench.report.json_file import json_text
 from lra_bench.report.latex import COMPACT_PACKAGES, LONG_PACKAGES, compact_latex, long_latex
-from lra_bench.report.listings import coverage_table, left_out_table, provenance_table, robustness_table
+from lra_bench.report.listings import coverage_table, left_out_table, provenance_table, robustness_table, window_table
 from lra_bench.report.page import page, without_pictures
 from lra_bench.report.seeds import CellStatistics, cell_statistics, cells_table, differences_table
 from lra_bench.report.select import LeftOut, Loaded, SelectedRecords, load, select_records
@@ -130,6 +130,7 @@ def tables_of(
         reduced_table(paper),
         throughput_table(loaded),
         robustness_table(loaded),
+        window_table(loaded),
         cells_table(cells["paper"]),
         differences_table(cells["paper"]),
         training_speed_table(loaded),
@@ -183,7 +184,11 @@ def _files(
 def _readme(loaded: Sequence[Loaded]) -> str:
     """Return the README.md of the results folder."""
     kinds = Counter(item.record.kind for item in loaded)
-    counts = ", ".join(f"{kinds[kind]} {kind}" for kind in ("train", "bench", "robustness"))
+    counts = ", ".join(
+        f"{kinds[kind]} {kind}"
+        for kind in ("train", "bench", "robustness", "window")
+        if kind != "window" or kinds[kind]
+    )
     return (
         f"# Results\n\n{GENERATED}\n\n"
         f"`<task>/<model>/*.json` holds one immutable record per measurement ({counts}), as `schema.json` says. "

@@ -10,7 +10,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from lra_bench.published_status import with_meaning
-from lra_bench.records.schema import RobustnessRecord
+from lra_bench.records.schema import NoisePoint, RobustnessRecord
 from lra_bench.registry import model_title, published_mark, task_title
 from lra_bench.report.drawing import (
     COLUMN,
@@ -41,6 +41,7 @@ from lra_bench.report.select import (
 from lra_bench.report.speed_figures import accuracy_speed_drawings, lines_of, scaling_drawings
 from lra_bench.report.stamp import stamp_of
 from lra_bench.report.statistics import mean_interval
+from lra_bench.report.window_figures import audit_of, window_drawings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,8 +63,11 @@ def drawings(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Drawing]
     published = [(place, runs) for place, runs in chosen.cells.items() if place[0].section == "published"]
     cells: Cells = {(plain(row_label(key)), task): runs for (key, task), runs in published}
     tasks = [task for task in chosen.tasks(("published",)) if any(place == task for _, place in cells)]
-    noise = _noise(loaded)
-    best = _featured(cells, [*lines_of(loaded), *(model for models in noise.values() for model in models)])
+    noise, audit = _noise(loaded), audit_of(loaded)
+    tested = [model for models in noise.values() for model in models] + [
+        model for models in audit.values() for model in models
+    ]
+    best = _featured(cells, [*lines_of(loaded), *tested])
     found = []
     if cells:
         found += accuracy_speed_drawings(cells, tasks, loaded, best)
@@ -79,8 +83,8 @@ def drawings(chosen: SelectedRecords, loaded: Sequence[Loaded]) -> list[Drawing]
     found += scaling_drawings(loaded, best)
     if noise:
         draw = partial(_draw_robustness, series=noise, featured=best)
-        found.append(Drawing("robustness", "Robustness to Fourier-mode noise", ROBUSTNESS, draw))
-    return found
+        found.append(Drawing("robustness", "Robustness to noise", ROBUSTNESS, draw))
+    return found + window_drawings(loaded, best)
 
 
 SEEDS = (
@@ -98,8 +102,8 @@ CURVES = (
     "published test accuracy of the recipe."
 )
 ROBUSTNESS = (
-    "Test accuracy with one Fourier mode added to every layer's input, against its frequency; mean and range over "
-    "seeds. Dotted: without noise. Dashed gray: the majority class."
+    "Test accuracy with one Fourier mode added to every layer's input or to the pixels, against its frequency; mean "
+    "and range over runs and seeds of the noise. Dotted: without noise. Dashed gray: the majority class."
 )
 
 
@@ -265,38 +269,45 @@ def _draw_curve(ax: Axes, model: str, runs: Sequence[Entry], style: Style) -> No
 
 # The picture "robustness"
 
-Noise = dict[tuple[str, float], dict[str, list[RobustnessRecord]]]
-"""The records of each model, by task and amplitude."""
+Noise = dict[tuple[str, str, float], dict[str, list[RobustnessRecord]]]
+"""The records of each model, by task, place of the noise (that on the pixels last), and amplitude. Only modes count."""
 
 
 def _noise(loaded: Sequence[Loaded]) -> Noise:
-    """Group the robustness records by task, amplitude, and model with its precision."""
+    """Group the robustness records by task, place, amplitude, and model with its precision."""
     records = [item.record for item in loaded if isinstance(item.record, RobustnessRecord)]
     labels = precision_labels(record.system.precision for record in records)
     found: Noise = defaultdict(lambda: defaultdict(list))
     for record in records:
         name = plain(labeled(model_title(record.model), labels[record.system.precision]))
-        for amplitude in sorted({point.amplitude for point in record.points}):
-            found[record.data.task, amplitude][name].append(record)
+        for where, amplitude in sorted(
+            {(_place(point), point.amplitude) for point in record.points if point.frequency}
+        ):
+            found[record.data.task, where, amplitude][name].append(record)
     return {place: dict(models) for place, models in sorted(found.items())}
 
 
+def _place(point: NoisePoint) -> str:
+    """Return where the noise of a point is, as the title of a panel says it."""
+    return "on the pixels" if point.place == "input" else "on layers"
+
+
 def _draw_robustness(series: Noise, featured: Sequence[str]) -> Figure:
-    """Draw the test accuracy against the frequency, a panel per task and amplitude."""
+    """Draw the test accuracy against the frequency, a panel per task, place and amplitude."""
     columns = min(2, len(series))
     rows = math.ceil(len(series) / columns)
     made, axes = panels(PAGE if columns > 1 else COLUMN, 2.3 * rows + 0.4, rows, columns)
     models = sorted({model for there in series.values() for model in there})
     look = styles(models, featured)
-    for ax, ((task, amplitude), there) in zip(axes, series.items(), strict=False):
+    for ax, ((task, where, amplitude), there) in zip(axes, series.items(), strict=False):
         for model, records in sorted(there.items()):
-            _draw_noise(ax, model, records, amplitude, look[model])
+            _draw_noise(ax, model, records, (where, amplitude), look[model])
         majority = next(iter(there.values()))[0].majority
         ax.axhline(100 * majority, color=LIGHT.muted, linewidth=0.8, linestyle="--")
         ax.set_xscale("log")
         log_axis(ax.xaxis)
-        ax.set_title(f"{task_title(task)}, amplitude {amplitude:g}")
-        ax.set_xlabel("frequency ω")
+        ax.set_title(f"{task_title(task)}, {where}, amplitude {amplitude:g}")
+        ax.set_xlabel("frequency ω" + (" (radians per pixel)" if where == "on the pixels" else ""))
     for ax in axes[len(series) :]:
         ax.set_visible(False)
     for ax in axes[::columns]:
@@ -305,17 +316,20 @@ def _draw_robustness(series: Noise, featured: Sequence[str]) -> Figure:
     return made
 
 
-def _draw_noise(ax: Axes, model: str, records: Sequence[RobustnessRecord], amplitude: float, style: Style) -> None:
-    """Draw one model's mean and range over seeds, and its accuracy without noise as a dotted line."""
+def _draw_noise(
+    ax: Axes, model: str, records: Sequence[RobustnessRecord], noise: tuple[str, float], style: Style
+) -> None:
+    """Draw one model's mean and range over runs and noise seeds, and its accuracy without noise as a dotted line."""
     by_frequency: dict[float, list[float]] = defaultdict(list)
     for record in records:
         for point in record.points:
-            if point.amplitude == amplitude and point.frequency > 0:
-                by_frequency[point.frequency].append(100 * point.accuracy)
+            if point.frequency and (_place(point), point.amplitude) == noise:
+                by_frequency[abs(point.frequency)].append(100 * point.accuracy)
     frequencies = sorted(by_frequency)
     label = model if style.featured else HIDDEN
     middle = [fmean(by_frequency[frequency]) for frequency in frequencies]
     ax.plot(frequencies, middle, label=label, **style.points)
     low, high = [min(by_frequency[f]) for f in frequencies], [max(by_frequency[f]) for f in frequencies]
     ax.fill_between(frequencies, low, high, color=style.color, alpha=0.15, linewidth=0)
+    ax.vlines(frequencies, low, high, color=style.color, linewidth=0.8)
     ax.axhline(100 * fmean(record.clean for record in records), color=style.color, linewidth=0.7, linestyle=":")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from statistics import fmean
+from itertools import groupby
+from statistics import fmean, stdev
 
-from lra_bench.records.schema import Record, RobustnessRecord
+from lra_bench.records.schema import NoisePoint, Record, RobustnessRecord, WindowRecord
 from lra_bench.registry import model_title, task_title
+from lra_bench.report.drawing import thinned
 from lra_bench.report.select import (
     HEADINGS,
     LeftOut,
@@ -114,7 +116,7 @@ def _commit(record: Record) -> str:
 
 
 def robustness_table(loaded: Iterable[Loaded]) -> Table:
-    """Return the table of test accuracy without noise and at every noise frequency, as mean over seeds."""
+    """Return the table of test accuracy without noise and under every noise, over runs and seeds of the noise."""
     groups: dict[tuple[str, str, str, Precision, float], list[tuple[str, RobustnessRecord]]] = defaultdict(list)
     for item in loaded:
         record = item.record
@@ -122,22 +124,89 @@ def robustness_table(loaded: Iterable[Loaded]) -> Table:
             place = record.data.task, record.model, record.digest, record.system.precision
             for amplitude in sorted({point.amplitude for point in record.points}):
                 groups[*place, amplitude].append((item.id, record))
-    frequencies = sorted({p.frequency for group in groups.values() for _, record in group for p in record.points})
+    points = [point for group in groups.values() for _, record in group for point in record.points]
+    every = sorted({_noise_order(point) for point in points})
+    kinds = [list(found) for _, found in groupby(every, lambda noise: noise[:2])]
+    noises = [noise for found in kinds for noise in thinned(found, SWEEP)]
     labels = precision_labels(precision for *_, precision, _ in groups)
     rows = []
     for (*_, precision, amplitude), group in sorted(groups.items()):
         name, settings = _robustness_name(group[0][1])
         label = joined(settings, labels[precision])
-        rows.append(_robustness_row(labeled(name, label), amplitude, group, frequencies))
+        rows.append(_robustness_row(labeled(name, label), amplitude, group, noises))
     heads = (Column("Model", numeric=False), Column("Task", numeric=False), Column("Data", numeric=False))
     numbers = (Column("Seeds"), Column("Amplitude"), Column("Clean"))
     return Table(
         "robustness",
-        "Robustness to Fourier-mode noise",
-        (*heads, *numbers, *(Column(f"ω = {frequency:g}") for frequency in frequencies)),
-        (Block("Test accuracy in %, mean over seeds", tuple(rows)),),
-        ("One mode is added to the input of every state space layer; ω is in each channel's own continuous time.",),
+        "Robustness to noise",
+        (*heads, *numbers, *(Column(_noise_title(*noise)) for noise in noises)),
+        (Block("Test accuracy in %, mean ± standard deviation over runs and seeds of the noise", tuple(rows)),),
+        (
+            "ω: one mode is added to the input of every state space layer, ω in each channel's own continuous time. "
+            "Pixels: it is added to the scaled pixels, ω in radians per pixel. Gaussian: normal numbers instead.",
+            *([f"Of longer sweeps, {SWEEP} frequencies are shown; the picture has all."] if noises != every else []),
+        ),
     )
+
+
+def window_table(loaded: Iterable[Loaded]) -> Table:
+    """Return the table of test accuracy with every layer cut to a window, by window, as mean over seeds."""
+    groups: dict[tuple[str, str, str, Precision], list[tuple[str, WindowRecord]]] = defaultdict(list)
+    for item in loaded:
+        record = item.record
+        if isinstance(record, WindowRecord):
+            groups[record.data.task, record.model, record.digest, record.system.precision].append((item.id, record))
+    windows = sorted({record.window for group in groups.values() for _, record in group})
+    labels = precision_labels(precision for *_, precision in groups)
+    rows = [_window_row(labels[place[-1]], group, windows) for place, group in sorted(groups.items())]
+    heads = (Column("Model", numeric=False), Column("Task", numeric=False), Column("Data", numeric=False))
+    return Table(
+        "windows",
+        "Accuracy within a window",
+        (*heads, Column("Seeds"), *(Column(f"w = {window:,}") for window in windows), Column("Whole")),
+        (Block("Test accuracy in %, mean over seeds", tuple(rows)),),
+        (
+            "Every layer is cut to w steps after training: its outputs depend on the inputs less than w steps away, in "
+            "each of its directions. Nothing is trained again, so a model that would learn to do without is not shown.",
+        ),
+    )
+
+
+def _window_row(label: str, group: Sequence[tuple[str, WindowRecord]], windows: Sequence[int]) -> tuple[Cell, ...]:
+    """Return the row of one model, task, digest and precision."""
+    record = group[0][1]
+    name = labeled(model_title(record.model), joined("" if record.published_recipe else record.digest, label))
+    cells = []
+    for window in windows:
+        here = [(run, found) for run, found in group if found.window == window]
+        mean = 100 * fmean(found.accuracy for _, found in here) if here else None
+        cells.append(Cell(ABSENT) if mean is None else Cell(f"{mean:.2f}", mean, runs=tuple(run for run, _ in here)))
+    whole = {found.seed: 100 * found.whole for _, found in group}
+    return (
+        Cell(name, runs=tuple(run for run, _ in group)),
+        Cell(task_title(record.data.task)),
+        Cell(f"{record.data.source}, {record.data.size}"),
+        Cell(str(len(whole)), len(whole)),
+        *cells,
+        Cell(f"{fmean(whole.values()):.2f}", fmean(whole.values())),
+    )
+
+
+SWEEP = 8
+"""The most columns of modes in one place."""
+
+NoiseOrder = tuple[str, str, float]
+"""A noise as it is sorted: on the layers before on the pixels, modes by frequency before Gaussian noise."""
+
+
+def _noise_order(point: NoisePoint) -> NoiseOrder:
+    """Return the place, the kind and the frequency of a point's noise."""
+    return {"layers": "", "input": "pixels"}[point.place], point.noise, point.frequency or 0.0
+
+
+def _noise_title(place: str, kind: str, frequency: float) -> str:
+    """Return the head of the column of a noise."""
+    return ", ".join(filter(None, (place, "Gaussian" if kind == "gaussian" else f"ω = {frequency:.4g}")))
 
 
 def _robustness_name(record: RobustnessRecord) -> tuple[str, str]:
@@ -146,28 +215,35 @@ def _robustness_name(record: RobustnessRecord) -> tuple[str, str]:
 
 
 def _robustness_row(
-    name: str, amplitude: float, group: Sequence[tuple[str, RobustnessRecord]], frequencies: Sequence[float]
+    name: str, amplitude: float, group: Sequence[tuple[str, RobustnessRecord]], noises: Sequence[NoiseOrder]
 ) -> tuple[Cell, ...]:
     """Return the row of one model, task, digest, precision and amplitude."""
     record = group[0][1]
     ids = tuple(run for run, _ in group)
+    seeds = {found.seed for _, found in group}
     clean = 100 * fmean(found.clean for _, found in group)
     cells = []
-    for frequency in frequencies:
+    for noise in noises:
         values = [
             100 * point.accuracy
             for _, found in group
             for point in found.points
-            if point.frequency == frequency and point.amplitude == amplitude
+            if _noise_order(point) == noise and point.amplitude == amplitude
         ]
-        mean = fmean(values) if values else None
-        cells.append(Cell(ABSENT) if mean is None else Cell(f"{mean:.2f}", mean, runs=ids))
+        cells.append(_mean_cell(values, ids) if values else Cell(ABSENT))
     return (
         Cell(name, runs=ids),
         Cell(task_title(record.data.task)),
         Cell(f"{record.data.source}, {record.data.size}"),
-        Cell(str(len(group)), len(group)),
+        Cell(str(len(seeds)), len(seeds)),
         Cell(f"{amplitude:g}", amplitude),
         Cell(f"{clean:.2f}", clean, runs=ids),
         *cells,
     )
+
+
+def _mean_cell(values: Sequence[float], runs: tuple[str, ...]) -> Cell:
+    """Return the cell of accuracies in %: their mean, and their deviation where there is more than one."""
+    mean = fmean(values)
+    text = f"{mean:.2f}" if len(values) == 1 else f"{mean:.2f} ± {stdev(values):.2f}"
+    return Cell(text, mean, runs=runs)

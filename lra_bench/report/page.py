@@ -16,7 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from lra_bench.records.schema import AnyRecord, BenchRecord, Record, RobustnessRecord, Timing
+from lra_bench.records.schema import AnyRecord, BenchRecord, NoisePoint, Record, RobustnessRecord, Timing, WindowRecord
 from lra_bench.registry import cli_name, has_official_contents, model_title, task_title
 from lra_bench.report.drawing import Picture, thinned
 from lra_bench.report.page_tables import breakable, is_word, shown_tables
@@ -110,13 +110,15 @@ def _page_data(loaded: Sequence[Loaded]) -> dict[str, Any]:
         run: dict[str, Any] = {"id": item.id, "command": record.provenance.command}
         if isinstance(record, RobustnessRecord):
             run |= _robustness(record)
+        elif isinstance(record, WindowRecord):
+            run |= _window(record)
         else:
             run |= _training(record) if isinstance(record, Record) else _bench(record)
         run["sections"] += [
             ("Device and software", _system(record)),
             ("Provenance", [*_provenance(record), ("File", f"{item.id}.json")]),
         ]
-        if not isinstance(record, RobustnessRecord):
+        if isinstance(record, Record | BenchRecord):
             run["sections"].append(("Recipe", _recipe_facts(record)))
         run["sections"] = [
             (title, labels.place([label for label, _ in facts]), values.place([value for _, value in facts]))
@@ -193,11 +195,26 @@ def _timing(seconds: Timing) -> str:
 def _robustness(record: RobustnessRecord) -> dict[str, Any]:
     """Return title and sections of a robustness record."""
     rows: Facts = [("Clean", _percent(record.clean)), ("Majority class", _percent(record.majority))]
-    rows += [
-        (f"ω = {point.frequency:g}, amplitude {point.amplitude:g}", _percent(point.accuracy)) for point in record.points
-    ]
-    name = f"{model_title(record.model)}, {task_title(record.data.task)}, seed {record.seed}, Fourier-mode noise"
+    rows += [(_noise(point), _percent(point.accuracy)) for point in record.points]
+    name = f"{model_title(record.model)}, {task_title(record.data.task)}, seed {record.seed}, under noise"
     return {"title": name, "sections": [("Test accuracy", rows)]}
+
+
+def _window(record: WindowRecord) -> dict[str, Any]:
+    """Return title and sections of a window record."""
+    cut = f"every layer cut to {record.window:,} steps"
+    rows: Facts = [(cut.capitalize(), _percent(record.accuracy)), ("Whole", _percent(record.whole))]
+    rows.append(("Majority class", _percent(record.majority)))
+    name = f"{model_title(record.model)}, {task_title(record.data.task)}, seed {record.seed}, {cut}"
+    return {"title": name, "sections": [("Test accuracy", rows)]}
+
+
+def _noise(point: NoisePoint) -> str:
+    """Return what the noise of a point was."""
+    kind = "Gaussian" if point.frequency is None else f"ω = {point.frequency:g}"
+    seed = "" if point.noise_seed is None else f", noise seed {point.noise_seed}"
+    where = "on the pixels" if point.place == "input" else "on layers"
+    return f"{kind} {where}, amplitude {point.amplitude:g}{seed}"
 
 
 def _recipe_facts(record: Record | BenchRecord) -> Facts:

@@ -111,6 +111,8 @@ def pretraining_for(
     if model not in STAGES:
         raise UserError(f"--pretrain is for the models {' and '.join(STAGES)} of its paper, got {cli_name(model)}.")
     described = task_module(task).TASK
+    if described.channels > 1:
+        raise UserError(f"--pretrain predicts tokens and shades of gray, and {task} is in color.")
     source = described.like or task
     if source not in RATIOS:
         source = "image" if described.inputs == "pixels" else "text"

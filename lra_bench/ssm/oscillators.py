@@ -31,6 +31,7 @@ from jax import Array, lax
 from lra_bench.machine.platform import target_platform
 from lra_bench.ssm.scan import FEWEST_CHUNKED_STEPS
 from lra_bench.ssm.shapes import States, StatesAt, StateVector
+from lra_bench.ssm.window import windowed_sums
 
 Form = Literal["sequential", "chunked"]
 """The way to compute the states; the results agree up to rounding."""
@@ -113,6 +114,37 @@ def sequential_states(oscillators: Oscillators, b: States, reverse: bool) -> Sta
     return lax.fori_loop(0, L, body, (b, jnp.zeros_like(b[0])))[0]
 
 
+def windowed_states(oscillators: Oscillators, b: States, window: int, reverse: bool) -> States:
+    """Compute `recurrence` where each state remembers `window` inputs, the current one included (`window.py`)."""
+
+    def power(n: int, x: Array) -> Array:
+        with jax.enable_x64(True):
+            M, result = _matrices(oscillators), None
+            while n:
+                if n & 1:
+                    result = M if result is None else _composed(M, result)
+                M, n = _composed(M, M), n >> 1
+        if result is None:
+            return x
+        ((zz, zy), (yz, yy)) = (lax.convert_element_type(row, b.dtype) for row in result)
+        z, y = jnp.split(x, 2, axis=-1)
+        return jnp.concatenate([zz * z + zy * y, yz * z + yy * y], axis=-1)
+
+    f, g = jnp.split(b, 2, axis=-1)
+    return windowed_sums(power, jnp.concatenate([f, g + oscillators[3].astype(b.dtype) * f], axis=-1), window, reverse)
+
+
+def _matrices(oscillators: Oscillators) -> Array:
+    """The 2×2 matrices (2, 2, P) of a step, in float64."""
+    a, k, c, d = (lax.convert_element_type(each, np.float64) for each in oscillators)
+    return jnp.stack([jnp.stack([a, -k]), jnp.stack([d * a, c - d * k])])
+
+
+def _composed(M: Array, N: Array) -> Array:
+    """The matrix products M N of each oscillator, (2, 2, P)."""
+    return (M[:, :, None] * N[None]).sum(1)
+
+
 @partial(jax.jit, static_argnames="reverse")  # traced once for all layers of a model
 def chunked_states(oscillators: Oscillators, b: States, reverse: bool) -> States:
     """Compute `recurrence` for accelerators: a few large products per level instead of one launch per step.
@@ -122,8 +154,7 @@ def chunked_states(oscillators: Oscillators, b: States, reverse: bool) -> States
     are computed in float64, because a rounding of M is 10⁴ roundings of M^10⁴.
     """
     with jax.enable_x64(True):
-        a, k, c, d = (lax.convert_element_type(each, np.float64) for each in oscillators)
-        M = jnp.stack([jnp.stack([a, -k]), jnp.stack([d * a, c - d * k])])
+        M = _matrices(oscillators)
     f, g = jnp.split(b[::-1] if reverse else b, 2, axis=-1)
     x = _level(M, jnp.stack([f, g + oscillators[3] * f], axis=-2)).reshape(b.shape)
     return x[::-1] if reverse else x

@@ -41,6 +41,7 @@ from lra_bench.ssm.shapes import (
     States,
     StatesAt,
 )
+from lra_bench.ssm.window import windowed_states
 
 Form = Literal["sequential", "chunked", "loop"]
 """The way to compute the states; the results agree up to rounding."""
@@ -59,6 +60,7 @@ def diagonal_ssm(
     *,
     drive: Drive | None = None,
     form: Form | None = None,
+    window: int | None = None,
 ) -> Features:
     """Compute all y_t of x_t = Λ̄ x_{t−1} + B u_t, y_t = C x_t, with x_{−1} = 0 (S5, section 3.3 and appendix A).
 
@@ -70,6 +72,7 @@ def diagonal_ssm(
     u: (L, b, H). Returns y: (L, b, H) in u's dtype. Products take their inputs, and states are stored,
         in u's dtype; the recurrence itself has Λ̄'s.
     form: None means the fastest for the platform and the length.
+    window: each y_t is of the inputs less than so many steps away (`window.py`), whatever the form; None means of all.
 
     Raises ValueError when shapes disagree.
     """
@@ -77,15 +80,21 @@ def diagonal_ssm(
     P2, H = C.shape
     form = form or fastest_form(u.shape[0], u.shape[1] * P2 * (1 if C_reverse is None else 2))
     driven = _tokens_times(u, B)
-    if form == "loop":
+    if form == "loop" and window is None:
         constant = jnp.zeros(P2, driven.dtype) if drive is None else drive
         x = loop_recurrence(Lambda_bar, driven.astype(u.dtype), constant, C_reverse is not None)
         return _tokens_times(x, C if C_reverse is None else jnp.concatenate([C, C_reverse])).astype(u.dtype)
     driven = (driven if drive is None else driven + drive).astype(u.dtype)
-    x = recurrence(Lambda_bar, driven, False, form)
+
+    def states(reverse: bool) -> Array:
+        if window is None:
+            return recurrence(Lambda_bar, driven, reverse, form)
+        return windowed_states(Lambda_bar, driven, window, reverse)
+
+    x = states(False)
     if C_reverse is None:
         return _tokens_times(x, C).astype(u.dtype)
-    x_reverse = recurrence(Lambda_bar, driven, True, form)
+    x_reverse = states(True)
     if 2 * P2 <= H:
         # One product for both directions: 7 % of ListOps' evaluation; with wider states, 4–8 % more time in training.
         both = jnp.concatenate([x, x_reverse], axis=-1), jnp.concatenate([C, C_reverse])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from lra_bench.models.classifier import count_parameters
 from lra_bench.models.layers import DataShape
 from lra_bench.models.network import build
 from lra_bench.models.pretraining import Predictor
+from lra_bench.models.window import set_window
 from lra_bench.runs.pretraining import Pretraining
 from lra_bench.runs.run import Run
 from lra_bench.training.state import Examples, stream_key
@@ -49,6 +50,15 @@ class FunctionalNetwork:
     def merged(self, params: Any, stats: Any) -> Any:
         """The network as a module in evaluation mode, with these parameters and statistics."""
         return nnx.merge(self.evaluation, params, stats, self.fixed, copy=True)
+
+    def within(self, params: Any, stats: Any, window: int, model: str) -> FunctionalNetwork:
+        """The network with every layer cut to a window in evaluation; its training is that of the whole network.
+
+        Raises UserError where a layer of the model, named as typed, cannot be cut.
+        """
+        cut = self.merged(params, stats)
+        set_window(cut, window, model)
+        return replace(self, evaluation=nnx.graphdef(cut))
 
 
 def reseed(model: nnx.Module, key: Array) -> None:

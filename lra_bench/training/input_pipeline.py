@@ -37,8 +37,6 @@ class InputPipeline(Protocol):
 
     labels: NDArray[np.int32]
     """The labels of all examples, (examples,)."""
-    example_shape: tuple[int, ...]
-    """The shape of one input: (L,) or (2, L)."""
 
     def take(self, epoch: int, first: int, n: int) -> tuple[Batches, int]:
         """The batches of an epoch from number `first` on, and their number: `n`, or fewer where a buffer ends."""
@@ -58,7 +56,7 @@ class ResidentPipeline:
     """An input pipeline whose split is on the device as a whole."""
 
     def __init__(self, split: PackedSplit, order_key: Array, mesh: Mesh):
-        self.labels, self.example_shape = np.asarray(split.labels), split.inputs.shape[1:]
+        self.labels = np.asarray(split.labels)
         self.examples: Examples = replicate(Examples(*(jnp.asarray(column) for column in split)), mesh)
         self._order_key, self._mesh = order_key, mesh
         self._order: tuple[int, Array] | None = None
@@ -80,7 +78,7 @@ class StreamedPipeline:
     """An input pipeline whose split stays on disk. A thread gathers the next buffer while the device computes."""
 
     def __init__(self, split: PackedSplit, order_key: Array, mesh: Mesh, batch_size: int):
-        self.labels, self.example_shape = np.asarray(split.labels), split.inputs.shape[1:]
+        self.labels = np.asarray(split.labels)
         self._split, self._order_key, self._mesh = split, order_key, mesh
         self._epoch_batches = len(self.labels) // batch_size
         self._batch_size = batch_size

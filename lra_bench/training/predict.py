@@ -40,7 +40,9 @@ class Predictions(NamedTuple):
 
 
 class TrainedModel:
-    """A trained network. Called on inputs (b, L) or (b, 2, L) and lengths (b,) or (b, 2), it gives logits (b, classes).
+    """A trained network. Called on inputs and lengths, it gives logits (b, classes).
+
+    Inputs are (b, L), (b, 2, L) or (b, L, 3), and lengths (b,) or (b, 2).
 
     `network` is the module itself, in evaluation mode, with the parameters of the best checkpoint.
     """

@@ -22,8 +22,10 @@ from lra_bench.errors import UserError
 from lra_bench.machine.emulation import emulated
 from lra_bench.machine.precision import matmul_precision
 from lra_bench.machine.xla import Cost, compiler_options
+from lra_bench.models.layers import DataShape
 from lra_bench.progress import Progress, print_line
 from lra_bench.records.schema import Pretrained, PretrainingPoint
+from lra_bench.registry import task_module
 from lra_bench.runs.pretraining import Pretraining
 from lra_bench.runs.run import Run
 from lra_bench.runs.standing import PositionWriter
@@ -211,7 +213,9 @@ def stage_recipe(recipe: Recipe, pretraining: Pretraining) -> Recipe:
 
 def _set_up(run: Run, pretraining: Pretraining, setup: TrainingSetup, remat: bool) -> tuple[_Stage, TrainState]:
     """The stage on the data and devices of the run, and its state before the first step."""
-    network, params, stats = initialized(run, setup.shape, remat, pretraining)
+    task, length = task_module(run.data.task).TASK, setup.data["train"].example_shape[-1]
+    shape = DataShape(length, run.data.classes, task.documents, task.variable_length)
+    network, params, stats = initialized(run, shape, remat, pretraining)
     recipe = stage_recipe(run.recipe, pretraining)
     optimizer = make_optimizer(params, recipe, setup.steps_per_epoch)
     own = initial_state(params, stats, optimizer, setup.mesh)

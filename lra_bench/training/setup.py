@@ -20,7 +20,7 @@ from lra_bench.machine.xla import Cost, use_compilation_cache
 from lra_bench.models.layers import DataShape
 from lra_bench.paths import cache_folder
 from lra_bench.progress import print_line
-from lra_bench.registry import task_module
+from lra_bench.registry import cli_name, task_module
 from lra_bench.runs.run import Run
 from lra_bench.spec import Placement, SplitName
 from lra_bench.training.functional import FunctionalNetwork, initialized
@@ -38,7 +38,6 @@ class EvaluationSetup:
 
     run: Run
     mesh: Mesh
-    shape: DataShape
     network: FunctionalNetwork
     score: EvalProgram
     data: dict[SplitName, InputPipeline]
@@ -52,6 +51,12 @@ class EvaluationSetup:
             pieces.append((correct, count))
         every = np.concatenate([np.asarray(correct).reshape(-1)[:count] for correct, count in pieces])
         return Score(float(totals.loss) / every.size, int(totals.correct) / every.size, every)
+
+    def within(self, params: Any, stats: Any, window: int) -> EvaluationSetup:
+        """The same run with every layer cut to a window. Raises UserError where a layer cannot be cut."""
+        network = self.network.within(params, stats, window, cli_name(self.run.model))
+        score = evaluation_program(self.run, network, self.mesh)
+        return EvaluationSetup(self.run, self.mesh, network, score, self.data)
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,9 @@ class TrainingSetup(EvaluationSetup):
 
 def data_shape(run: Run, split: PackedSplit) -> DataShape:
     """What the network must know of prepared data."""
-    variable_length = task_module(run.data.task).TASK.variable_length
-    return DataShape(split.inputs.shape[-1], run.data.classes, 2 if split.inputs.ndim == 3 else 1, variable_length)
+    task = task_module(run.data.task).TASK
+    length = split.inputs.shape[2 if task.documents == 2 else 1]
+    return DataShape(length, run.data.classes, task.documents, task.variable_length, task.channels)
 
 
 def set_up(
@@ -94,7 +100,7 @@ def set_up(
     batches, _ = ready.data["train"].take(0, 0, 1)
     print_line(f"{run.data.task} {run.model}: compiling the training step…")
     train, cost = compile_training(run, ready.network, optimizer, state, batches, ready.mesh, microbatch)
-    return TrainingSetup(run, ready.mesh, ready.shape, ready.network, ready.score, ready.data, train, cost), state
+    return TrainingSetup(run, ready.mesh, ready.network, ready.score, ready.data, train, cost), state
 
 
 def set_up_evaluation(run: Run, data_folder: Path) -> tuple[EvaluationSetup, TrainState]:
@@ -123,9 +129,8 @@ def _set_up(
     if n < run.recipe.batch_size:
         raise UserError(f"batch_size must not exceed the {n} training examples, got {run.recipe.batch_size}.")
     data = make_pipelines(packed, stream_key(run.seed, 1), mesh, run.recipe.batch_size, placement)
-    shape = data_shape(run, packed["train"])
-    network, params, stats = initialized(run, shape, remat)
+    network, params, stats = initialized(run, data_shape(run, packed["train"]), remat)
     optimizer = make_optimizer(params, run.recipe, n // run.recipe.batch_size)
     state = initial_state(params, stats, optimizer, mesh)
     score = evaluation_program(run, network, mesh)
-    return EvaluationSetup(run, mesh, shape, network, score, data), optimizer, state
+    return EvaluationSetup(run, mesh, network, score, data), optimizer, state

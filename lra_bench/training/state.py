@@ -13,7 +13,7 @@ from jax import Array
 
 
 class Examples(NamedTuple):
-    """Rows on the device: inputs (n, L) or (n, 2, L) uint8, lengths (n,) or (n, 2) int32, labels (n,) int32."""
+    """Rows on the device: inputs (n, L), (n, 2, L) or (n, L, 3) uint8, lengths (n,) or (n, 2), labels (n,) int32."""
 
     inputs: Array
     lengths: Array

@@ -16,6 +16,7 @@ from lra_bench.progress import Progress
 from lra_bench.recipes import Perturbed
 from lra_bench.records.finished import is_finished, load_finished, mend_finished
 from lra_bench.records.schema import CurvePoint, Record, Status
+from lra_bench.registry import task_module
 from lra_bench.runs.run import Run, write_settings
 from lra_bench.runs.standing import PositionWriter, failure_noted
 from lra_bench.spec import HealthMark, Placement, Recipe, validated
@@ -101,7 +102,7 @@ def train(
             note: str = "",
         ) -> Record:
             accuracy = accuracies(run, history, majority_share(setup.data["test"].labels), test, last_test)
-            tokens = int(np.prod(setup.data["train"].example_shape))
+            tokens = task_module(run.data.task).TASK.documents * run.data.length
             speed = throughput(run, history, setup.cost, tokens, remat, microbatch)
             return make_record(run, status, setup.network.parameters, history, accuracy, speed, note)
 
