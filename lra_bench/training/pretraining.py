@@ -213,8 +213,8 @@ def stage_recipe(recipe: Recipe, pretraining: Pretraining) -> Recipe:
 
 def _set_up(run: Run, pretraining: Pretraining, setup: TrainingSetup, remat: bool) -> tuple[_Stage, TrainState]:
     """The stage on the data and devices of the run, and its state before the first step."""
-    task, length = task_module(run.data.task).TASK, setup.data["train"].example_shape[-1]
-    shape = DataShape(length, run.data.classes, task.documents, task.variable_length)
+    task = task_module(run.data.task).TASK
+    shape = DataShape(run.data.length, run.data.classes, task.documents, task.variable_length)
     network, params, stats = initialized(run, shape, remat, pretraining)
     recipe = stage_recipe(run.recipe, pretraining)
     optimizer = make_optimizer(params, recipe, setup.steps_per_epoch)
