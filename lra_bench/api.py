@@ -16,6 +16,7 @@ from lra_bench.data.prepare import prepare
 if TYPE_CHECKING:
     from lra_bench.data.packed import PackedSplit
     from lra_bench.records.schema import Record
+    from lra_bench.runs.pretraining import Objective
     from lra_bench.runs.run import Run
     from lra_bench.spec import Precision, Protocol, SplitName
     from lra_bench.training.predict import Predictions, TrainedModel
@@ -68,11 +69,13 @@ def train(
     precision: Precision | None = None,
     minutes: float | None = None,
     results_dir: Path | None = None,
+    pretrain: Objective | None = None,
 ) -> Record:
     """Train a model on a prepared task, or go on with it, and return its record. A finished run returns at once.
 
-    `settings` are those of `--set`. After `minutes` it is saved, and OutOfTime is raised. In the main thread a signal
-    saves it and raises Interrupted; in any other thread signals are left alone. Raises as `lra-bench train`.
+    `settings` are those of `--set`, `pretrain` is the objective of `--pretrain`. After `minutes` it is saved, and
+    OutOfTime is raised. In the main thread a signal saves it and raises Interrupted; in any other thread signals are
+    left alone. Raises as `lra-bench train`.
     """
     from lra_bench.commands.options import chosen_precision, chosen_results_dir
     from lra_bench.commands.train import check_writable
@@ -92,6 +95,7 @@ def train(
         data=data,
         precision=chosen_precision(precision),
         smoke=False,
+        pretrain=pretrain,
     )
     from lra_bench.training.train import train as train_run
 

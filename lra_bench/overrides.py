@@ -52,16 +52,19 @@ def set_options(overrides: Mapping[str, Any]) -> list[str]:
 _FIXED = TEXT_FIELDS | {"layer"}
 
 
-def apply_overrides(recipe: Recipe, overrides: Mapping[str, Any], layer_config: type[Frozen]) -> Recipe:
+def apply_overrides(
+    recipe: Recipe, overrides: Mapping[str, Any], layer_config: type[Frozen], beside: Iterable[str] = ()
+) -> Recipe:
     """Put the overrides into a recipe or into its layer settings, and validate both.
 
-    Raises UserError for a key that is in neither (with the legal ones) and for a value of the wrong type or range.
+    Raises UserError for a key that is in neither (with the legal ones, and others that are legal `beside` them) and for
+    a value of the wrong type or range.
     """
     own = [name for name in Recipe.model_fields if name not in _FIXED]
     layer_keys = list(layer_config.model_fields)
     for key in overrides:
         if key not in own and key not in layer_keys:
-            raise unknown("setting", key, [*own, *layer_keys])
+            raise unknown("setting", key, [*own, *layer_keys, *beside])
     layer = {**recipe.layer, **{k: v for k, v in overrides.items() if k not in own}}
     fields = {**recipe.model_dump(), **{k: v for k, v in overrides.items() if k in own}}
     checked = validated(layer_config, layer)

@@ -207,7 +207,9 @@ class Recipe(Frozen):
     weight_decay: float = Field(ge=0)
     adam_b2: float = Field(gt=0, lt=1, description="the decay of Adam's second moment; the first moment's is 0.9")
     adam_eps: float = Field(gt=0, description="the ε that Adam adds to the root of the second moment")
-    schedule: Literal["reference", "cosine", "torch-cosine", "linear", "quadratic-linear", "rsqrt", "constant"]
+    schedule: Literal[
+        "reference", "cosine", "torch-cosine", "linear", "quadratic-linear", "rsqrt", "warmup-constant", "constant"
+    ]
     warmup_epochs: float = Field(ge=0)
     decay_epochs: float = Field(gt=0, description="the duration of the whole schedule, warm-up included")
     groups: dict[Role, Group] = Field(

@@ -134,6 +134,7 @@ def test_rsqrt_and_constant():
     rate = schedule("rsqrt", warmup_epochs=2.0)
     np.testing.assert_allclose(rate([0, 10, 20, 80, 2000]), np.array([0, 0.5, 1, 0.5, 0.1]) / 20**0.5, rtol=1e-6)
     assert set(schedule("constant")(np.arange(50))) == {1.0}
+    np.testing.assert_allclose(schedule("warmup-constant", warmup_epochs=2.0)([0, 5, 20, 900]), [0, 0.25, 1, 1])
 
 
 def test_every_parameter_is_in_exactly_one_group(params):

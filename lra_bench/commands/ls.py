@@ -14,6 +14,7 @@ from lra_bench.commands.options import Json, wide_console
 
 if TYPE_CHECKING:
     from lra_bench.data.manifest import Manifest
+    from lra_bench.runs.run import Run
 
 What = Literal["tasks", "models", "recipes", "runs"]
 Row = dict[str, Any]
@@ -141,9 +142,9 @@ def runs() -> list[Row]:
             {
                 "run": run.name,
                 "data": f"{run.data.protocol} {run.data.source} {run.data.size}",
-                "settings": joined(settings_of(run.overrides), run.precision),
+                "settings": joined(settings_of(run.overrides, run.pretraining), run.precision),
                 "status": record.status if record else "unfinished",
-                "epochs": f"{epochs_done(folder):g} of {run.recipe.epochs:g}",
+                "epochs": progress_of(run, folder, record is not None),
                 "test": None if test is None else round(100 * test, 2),
             }
         )
@@ -152,6 +153,17 @@ def runs() -> list[Row]:
 
 RUN_COLUMNS = ("run", "data", "settings", "status", "epochs", "test")
 """The columns of the listing of runs."""
+
+
+def progress_of(run: Run, folder: Path, ended: bool) -> str:
+    """The epochs that a run has come to, or those of its pretraining while it has come to none of its own."""
+    from lra_bench.runs.standing import read_position
+
+    position = None if ended or run.pretraining is None else read_position(folder)
+    if run.pretraining is None or position is None or position.stage == "training":
+        return f"{epochs_done(folder):g} of {run.recipe.epochs:g}"
+    done = position.step / (run.data.counts["train"] // run.recipe.batch_size)
+    return f"pretraining {done:.3g} of {run.pretraining.pretrain_epochs:g}"
 
 
 def epochs_done(folder: Path) -> float:

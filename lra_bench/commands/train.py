@@ -64,6 +64,14 @@ def train(
         str | None, typer.Option(help="Train on the prepared set whose folder has this name. `ls tasks` shows them.")
     ] = None,
     precision: PrecisionOption = None,
+    pretrain: Annotated[
+        Literal["masked", "causal"] | None,
+        typer.Option(
+            help="Before the run, pretrain its network on the inputs of the same training examples: to predict inputs "
+            "hidden from it (masked), or the next input (causal, for --set bidirectional=false). The report keeps such "
+            "runs apart."
+        ),
+    ] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Train a small network on tiny data: every stage in a minute.")
     ] = False,
@@ -137,7 +145,7 @@ def train(
     marks = [own_mark(stop_below)] if stop_below else []
     typed: dict[str, Any] = {"model": model, "task": task, "seed": seed, "set": parse_overrides(settings or [])}
     typed["set"] = {key: [value] for key, value in typed["set"].items()}
-    typed |= {"protocol": protocol, "size": size, "data": data, "precision": precision}
+    typed |= {"protocol": protocol, "size": size, "data": data, "precision": precision, "pretrain": pretrain}
     asked = sweep_of(config, typed)
     with temporary_cache() if dry_run else nullcontext(), quiet_unless_first():
         planned = plan_runs(
@@ -151,6 +159,7 @@ def train(
             precision=chosen_precision(asked.precision),
             smoke=smoke,
             dry_run=dry_run,
+            pretrain=asked.pretrain,
         )
         refuse_several_runs(planned)
         print_plan(planned, results, estimates(planned, dry_run, data_on, remat, microbatch))
@@ -270,7 +279,7 @@ def print_plan(planned: Sequence[PlannedRun], results_dir: Path, takes: Mapping[
     wide_console(stderr=True).print(table)
     print_line(f"Results: {results_dir.absolute()}")
     print_line("Time is that of the training steps, by an earlier run here or a few steps; –: known once it trains.")
-    for text in dict.fromkeys(text for item in planned for text in (changes_of(item.run), item.schedule_note) if text):
+    for text in dict.fromkeys(text for item in planned for text in notes_of(item) if text):
         print_line(text)
 
 
@@ -293,6 +302,24 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:,.1f} h"
 
 
+def notes_of(item: PlannedRun) -> tuple[str, ...]:
+    """The sentences below the plan that a run gives rise to; some are ""."""
+    return changes_of(item.run), item.schedule_note, pretraining_note(item)
+
+
+def pretraining_note(item: PlannedRun) -> str:
+    """What the self-pretraining before a run is, which the table and its time leave out; "" where there is none."""
+    pretraining = item.run.pretraining
+    if pretraining is None:
+        return ""
+    hidden = "" if pretraining.mask_ratio is None else f" of {pretraining.mask_ratio:.0%} of the inputs"
+    return (
+        f"{item.run.data.task} {item.run.model}: first {pretraining.label}{hidden}, {pretraining.pretrain_loss}, "
+        f"{pretraining.pretrain_epochs:g} epochs ({item.pretraining_steps:,} steps), learning rate "
+        f"{pretraining.pretrain_lr:g}. Its steps and its time are not in the table."
+    )
+
+
 def changes_of(run: Run) -> str:
     """The settings that differ from the recipe's, as a sentence; "" where there are none."""
     changed = ", ".join(f"{key}={value}" for key, value in run.overrides.items())
@@ -300,11 +327,13 @@ def changes_of(run: Run) -> str:
 
 
 def recipe_state(run: Run) -> str:
-    """Say whether the run's settings are `published`, `changed`, or the `default` ones of a layer of the user's own."""
+    """Say whether the run's settings are `published`, `changed`, `pretrained` or a user's layer's `default` ones."""
     from lra_bench.spec import PUBLISHED_PRECISIONS
 
     if run.overrides or run.precision not in PUBLISHED_PRECISIONS:
         return "changed"
+    if run.pretraining is not None:
+        return "pretrained"
     return "published" if run.code is None else "default"
 
 

@@ -43,16 +43,23 @@ MASKED = -1e10
 
 
 def attend(
-    q: HeadFeatures, k: HeadFeatures, v: HeadFeatures, real: RealPositions | None, rate: float, key: Array | None
+    q: HeadFeatures,
+    k: HeadFeatures,
+    v: HeadFeatures,
+    real: RealPositions | None,
+    rate: float,
+    key: Array | None,
+    causal: bool = False,
 ) -> HeadFeatures:
     """Compute softmax(q kᵀ / √d) v with dropout on the weights; q, k, v and the result are (L, b, heads, d).
 
     `real` (L, b) is True where a position is not padding. A pair of positions is masked unless both are real. In the
-    LRA code padding attends to all positions equally, which changes nothing except in mean pooling over padding.
+    LRA code padding attends to all positions equally, which changes nothing except in mean pooling over padding. With
+    `causal` no position, padding included, attends to a later one.
     Products are of numbers in q's dtype; their sums, the scores and the softmax are in float32.
     """
     form = _by_group if target_platform() == "gpu" else _by_query
-    return form(q, k, v, real, rate, key)
+    return form(q, k, v, real, rate, key, causal)
 
 
 def attend_near(
@@ -96,23 +103,30 @@ def _weight_dropout(weights: Array, rate: float, key: Array | None) -> Array:
     return dropout(weights, rate, key, len(weights), math.prod(weights.shape[1:]))
 
 
-def _by_query(q: Array, k: Array, v: Array, real: Array | None, rate: float, key: Array | None) -> Array:
+def _by_query(
+    q: Array, k: Array, v: Array, real: Array | None, rate: float, key: Array | None, causal: bool = False
+) -> Array:
     """`attend` with a loop over queries."""
+    steps = jnp.arange(q.shape[0]) if causal else None
 
     @jax.checkpoint
-    def one(query: tuple[Array, Array | None, Array | None]) -> Array:
-        q_t, real_t, key_t = query
+    def one(query: tuple[Array, Array | None, Array | None, Array | None]) -> Array:
+        q_t, real_t, key_t, t = query
         scores = contraction("bhd,kbhd->bhk", q_t, k) * q.shape[-1] ** -0.5
         if real is not None and real_t is not None:
             scores = jnp.where((real_t & real).T[:, None], scores, MASKED)
+        if steps is not None and t is not None:
+            scores = jnp.where(steps <= t, scores, -jnp.inf)
         weights = _weight_dropout(jax.nn.softmax(scores), rate, key_t).astype(v.dtype)
         return contraction("bhk,kbhd->bhd", weights, v).astype(q.dtype)
 
     keys = None if key is None else jax.random.split(key, q.shape[0])
-    return lax.map(one, (q, real, keys), batch_size=QUERIES_AT_ONCE)
+    return lax.map(one, (q, real, keys, steps), batch_size=QUERIES_AT_ONCE)
 
 
-def _by_group(q: Array, k: Array, v: Array, real: Array | None, rate: float, key: Array | None) -> Array:
+def _by_group(
+    q: Array, k: Array, v: Array, real: Array | None, rate: float, key: Array | None, causal: bool = False
+) -> Array:
     """`attend` with a loop over groups of queries, in the layout (b, heads, L, d).
 
     L is filled up to a multiple of the groups and of 8. The queries beyond L are dropped; the keys there have no
@@ -128,7 +142,8 @@ def _by_group(q: Array, k: Array, v: Array, real: Array | None, rate: float, key
     real = jnp.pad(real, ((0, fill), (0, 0))).T
     inside = jnp.arange(L + fill) < L
     keys = None if key is None or rate == 0.0 else jax.random.split(key, groups)
-    y = _grouped(q, k, v, _Fixed(real, inside, keys), groups, rate)
+    steps = jnp.arange(L + fill).reshape(groups, -1) if causal else None
+    y = _grouped(q, k, v, _Fixed(real, inside, keys, steps), groups, rate)
     return y[:, :, :L].transpose(2, 0, 1, 3)
 
 
@@ -141,6 +156,8 @@ class _Fixed(NamedTuple):
     """Whether a position is below the length (L,), not a filling."""
     keys: Array | None
     """A key of the dropout for each group."""
+    steps: Array | None
+    """The positions (groups, queries) of the queries of each group where attention is causal."""
 
 
 _Residuals = tuple[Array, Array, Array, _Fixed, Array, Array, Array]
@@ -153,11 +170,15 @@ def _grouped(q: Array, k: Array, v: Array, fixed: _Fixed, groups: int, rate: flo
     return _forward(q, k, v, fixed, groups, rate)[0]
 
 
-def _scores(q: Array, k: Array, real: Array, fixed: _Fixed) -> tuple[Array, Array]:
-    """The scores (b, heads, queries, L) in float32, and where they are not masked (b, 1, queries, L)."""
+def _scores(q: Array, k: Array, real: Array, fixed: _Fixed, steps: Array | None) -> tuple[Array, Array]:
+    """The scores (b, heads, queries, L) in float32, and where they are not masked (b, 1, queries, L).
+
+    `steps` are the positions (queries,) of the queries where attention is causal.
+    """
     seen = (real[:, :, None] & fixed.real[:, None])[:, None]
     scores = _of_pairs(q, k) * q.shape[-1] ** -0.5
-    return jnp.where(fixed.inside, jnp.where(seen, scores, MASKED), -jnp.inf), seen
+    inside = fixed.inside if steps is None else fixed.inside & (jnp.arange(k.shape[2]) <= steps[:, None])
+    return jnp.where(inside, jnp.where(seen, scores, MASKED), -jnp.inf), seen
 
 
 def _of_pairs(a: Array, b: Array) -> Array:
@@ -172,22 +193,22 @@ def _of_pairs(a: Array, b: Array) -> Array:
 
 
 def _forward(q: Array, k: Array, v: Array, fixed: _Fixed, groups: int, rate: float) -> tuple[Array, _Residuals]:
-    def one(group: tuple[Array, Array, Array | None]) -> tuple[Array, Array, Array]:
-        q_g, real_g, key = group
-        scores, _ = _scores(q_g, k, real_g, fixed)
+    def one(group: tuple[Array, Array, Array | None, Array | None]) -> tuple[Array, Array, Array]:
+        q_g, real_g, key, steps = group
+        scores, _ = _scores(q_g, k, real_g, fixed, steps)
         largest = scores.max(-1, keepdims=True)
         powers = jnp.exp(scores - largest)
         total = powers.sum(-1, keepdims=True)
         if q.shape[-1] <= FEW:
             # All is computed three times. Without the barriers, XLA would store the scores and read them again.
             again, largest = lax.optimization_barrier((q_g, largest))
-            total = jnp.exp(_scores(again, k, real_g, fixed)[0] - largest).sum(-1, keepdims=True)
+            total = jnp.exp(_scores(again, k, real_g, fixed, steps)[0] - largest).sum(-1, keepdims=True)
             again, largest, total = lax.optimization_barrier((again, largest, total))
-            powers = jnp.exp(_scores(again, k, real_g, fixed)[0] - largest)
+            powers = jnp.exp(_scores(again, k, real_g, fixed, steps)[0] - largest)
         y = contraction("bhqk,bhkd->bhqd", _weight_dropout(powers, rate, key).astype(v.dtype), v) / total
         return y.astype(q.dtype), largest, total
 
-    y, largest, total = lax.map(one, (_split(q, groups), _split(fixed.real, groups, 1), fixed.keys))
+    y, largest, total = lax.map(one, (_split(q, groups), _split(fixed.real, groups, 1), fixed.keys, fixed.steps))
     return _joined(y), (q, k, v, fixed, y, largest, total)
 
 
@@ -195,8 +216,8 @@ def _backward(groups: int, rate: float, residuals: _Residuals, dy: Array) -> tup
     q, k, v, fixed, y, largest, total = residuals
 
     def one(sums: tuple[Array, Array], group: tuple[Any, ...]) -> tuple[tuple[Array, Array], Array]:
-        q_g, real_g, key, y_g, largest_g, total_g, dy_g = group
-        scores, seen = _scores(q_g, k, real_g, fixed)
+        q_g, real_g, key, steps, y_g, largest_g, total_g, dy_g = group
+        scores, seen = _scores(q_g, k, real_g, fixed, steps)
         weights = jnp.exp(scores - largest_g) / total_g
         factors = _weight_dropout(jnp.ones_like(weights), rate, key)
         mean = (_wide(y_g) * _wide(dy_g)).sum(-1, keepdims=True)
@@ -208,7 +229,8 @@ def _backward(groups: int, rate: float, residuals: _Residuals, dy: Array) -> tup
         return (d_k, d_v), contraction("bhqk,bhkd->bhqd", d_scores, k).astype(q.dtype)
 
     zero = jnp.zeros(k.shape, jnp.promote_types(k.dtype, jnp.float32))
-    of_groups = _split(q, groups), _split(fixed.real, groups, 1), fixed.keys, y, largest, total, _split(dy, groups)
+    of_queries = _split(q, groups), _split(fixed.real, groups, 1), fixed.keys, fixed.steps
+    of_groups = *of_queries, y, largest, total, _split(dy, groups)
     (d_k, d_v), d_q = lax.scan(one, (zero, zero), of_groups)
     return _joined(d_q), d_k.astype(k.dtype), d_v.astype(v.dtype), None
 

@@ -27,7 +27,9 @@ from lra_bench.models.shapes import (
     LengthsOfPairs,
     Logits,
     Mask,
+    PerFeature,
     Pooled,
+    RealPositions,
     TimeMajorTokens,
     Tokens,
     TokensAt,
@@ -97,6 +99,19 @@ def pool(x: DocumentFeatures, lengths: DocumentLengths | None, how: str) -> Pool
     if half:
         mask, lengths = mask * (steps >= lengths[None, :, None] // 2), lengths - lengths // 2
     return (x * mask).sum(0) / lengths[:, None].astype(x.dtype)
+
+
+class InputMask(NamedTuple):
+    """Which positions of the documents are hidden from a network, and the features that stand in their place."""
+
+    masked: RealPositions
+    """Whether a position is hidden (L, b)."""
+    vector: PerFeature
+    """What every hidden position has instead of its encoded input, (H,)."""
+
+    def put_into(self, x: DocumentFeatures) -> DocumentFeatures:
+        """Replace the hidden positions of encoded inputs (L, b, H)."""
+        return jnp.where(self.masked[..., None], self.vector, x)
 
 
 class PairHead(nnx.Module):
@@ -174,15 +189,32 @@ class Classifier(nnx.Module):
 
         With two documents to an example, the inputs are (L, 2b, H): all first ones, then all second ones.
         """
+        features = self.after_blocks(x, lengths, train=train, key=key)
+        return self.head(pool(features, lengths if self.shape.variable_length else None, self.pooling))
+
+    def sequence_features(
+        self,
+        inputs: DocumentTokens,
+        lengths: DocumentLengths,
+        *,
+        train: bool,
+        key: Array | None,
+        mask: InputMask | None = None,
+    ) -> DocumentFeatures:
+        """Compute the features (L, b, H) of each position, before pooling, in float32."""
+        x = self.encoder(inputs.T)
+        return self.after_blocks(x if mask is None else mask.put_into(x), lengths, train=train, key=key)
+
+    def after_blocks(
+        self, x: DocumentFeatures, lengths: DocumentLengths, *, train: bool, key: Array | None
+    ) -> DocumentFeatures:
+        """Compute the features (L, b, H) of encoded inputs (L, b, H) after all blocks and the last norm, in float32."""
         x = self.stored(x)
-        true_lengths = lengths if self.shape.variable_length else None
         mask = None
-        if true_lengths is not None:
-            mask = (jnp.arange(x.shape[0])[:, None, None] < true_lengths[None, :, None]).astype(x.dtype)
+        if self.shape.variable_length:
+            mask = (jnp.arange(x.shape[0])[:, None, None] < lengths[None, :, None]).astype(x.dtype)
         x = self.through_blocks(x, mask, train=train, key=key)
-        if self.final_norm is not None:
-            x = self.final_norm(x, train)
-        return self.head(pool(wide(x), true_lengths, self.pooling))
+        return wide(x if self.final_norm is None else self.final_norm(x, train))
 
     def through_blocks(self, x: Features, mask: Mask | None, *, train: bool, key: Array | None) -> Features:
         """Apply all blocks to (L, b, H). `mask` (L, b, 1) is zero on padding."""

@@ -9,9 +9,10 @@ from flax import nnx
 from jax import Array
 
 from lra_bench.custom_layer import load
+from lra_bench.models.classifier import InputMask
 from lra_bench.models.custom import CustomModule
 from lra_bench.models.layers import DataShape
-from lra_bench.models.shapes import Lengths, Logits, Tokens
+from lra_bench.models.shapes import DocumentLengths, DocumentTokens, Lengths, Logits, StepFeatures, Tokens
 from lra_bench.registry import canonical_model, custom_path, recipe_module
 from lra_bench.spec import Recipe, validated
 
@@ -36,6 +37,25 @@ class Network(Protocol):
 
     def __call__(self, inputs: Tokens, lengths: Lengths, *, train: bool, key: Array | None) -> Logits:
         """Compute the logits of a batch. `key` draws the dropout; None means none."""
+
+
+@runtime_checkable
+class PretrainableNetwork(Network, Protocol):
+    """A network whose features at each position can be had, so that it can learn to predict its inputs."""
+
+    def sequence_features(
+        self,
+        inputs: DocumentTokens,
+        lengths: DocumentLengths,
+        *,
+        train: bool,
+        key: Array | None,
+        mask: InputMask | None = None,
+    ) -> StepFeatures:
+        """Compute the features (L, b, H) of each position, before pooling, in float32, behind that of a class token.
+
+        `mask` hides positions.
+        """
 
 
 @runtime_checkable

@@ -17,6 +17,9 @@ DocumentTokens = UInt8[Array, "documents L"]
 TokensOfPairs = UInt8[Array, "b d L"]
 """The inputs of a batch of pairs."""
 
+TimeMajorDocuments = UInt8[Array, "L documents"]
+"""Tokens or pixels, time first, where every document has its own row of the batch."""
+
 TimeMajorTokens = UInt8[Array, "..."]
 """Tokens or pixels, time first: (L, b), or (L, b, channels) in color."""
 
@@ -34,6 +37,15 @@ DocumentLengths = Int[Array, "documents"]
 
 DocumentFeatures = Float[Array, "L documents H"]
 """Activations, time first, where every document has its own row of the batch."""
+
+StepFeatures = Float[Array, "steps documents H"]
+"""Activations of every position, time first, behind that of a class token where there is one."""
+
+Predictions = Float[Array, "L documents values"]
+"""What a network predicts of the input at each position: scores of its values, or the number itself."""
+
+PositionLosses = Float[Array, "L documents"]
+"""The loss of the prediction at each position."""
 
 Pooled = Float[Array, "documents H"]
 """The features of each document after pooling."""

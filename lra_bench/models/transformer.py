@@ -21,7 +21,7 @@ from jax import Array
 from lra_bench.errors import UserError
 from lra_bench.machine.products import product, tokens
 from lra_bench.models.attention import attend, attend_near, dropout
-from lra_bench.models.classifier import as_one_batch
+from lra_bench.models.classifier import InputMask, as_one_batch, pool
 from lra_bench.models.layers import DataShape, wide
 from lra_bench.models.remat import rematerialized
 from lra_bench.models.shapes import (
@@ -29,10 +29,12 @@ from lra_bench.models.shapes import (
     DenseOutput,
     DocumentLengths,
     DocumentTokens,
+    HeadFeatures,
     Lengths,
     Logits,
     Pooled,
     RealPositions,
+    StepFeatures,
     Tokens,
 )
 from lra_bench.recipes.transformer import Config
@@ -65,6 +67,19 @@ def dense(layer: nnx.Linear, x: DenseInput) -> DenseOutput:
     return y if layer.bias is None else y + layer.bias[...]
 
 
+def rotated(x: HeadFeatures) -> HeadFeatures:
+    """Turn the pairs (i, i + d/2) of each head's numbers of (L, b, heads, d) by the angle t · 10000^(−2i/d) at step t.
+
+    A product of a rotated query and a rotated key depends on the difference of their steps only (Su et al. 2021,
+    arXiv 2104.09864, where the pairs are neighbors; which numbers are paired changes nothing but their names).
+    """
+    L, d = x.shape[0], x.shape[-1]
+    angle = np.arange(L)[:, None] * 10_000.0 ** (-np.arange(0, d, 2) / d)
+    cos, sin = (table(angle).astype(np.float32)[:, None, None] for table in (np.cos, np.sin))
+    first, second = jnp.split(wide(x), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1).astype(x.dtype)
+
+
 class TransformerBlock(nnx.Module):
     """A block over (L, b, H): x + attention(norm x), then x + MLP(norm x)."""
 
@@ -82,6 +97,7 @@ class TransformerBlock(nnx.Module):
         self.hidden = xavier(H, config.mlp_dim, True, rngs)
         self.back = xavier(config.mlp_dim, H, True, rngs)
         self.heads, self.rate, self.attention_rate = config.heads, recipe.dropout, config.attention_dropout
+        self.rotary, self.causal = config.positions == "rotary", not recipe.bidirectional
         self.class_token = recipe.pooling == "cls"
 
     def __call__(self, x: Features, real: RealPositions | None, key: Array | None) -> Features:
@@ -96,8 +112,12 @@ class TransformerBlock(nnx.Module):
             dense(project, normed).astype(x.dtype).reshape(*x.shape[:2], self.heads, -1)
             for project in (self.query, self.key, self.value)
         )
+        if self.rotary:
+            q, k = rotated(q), rotated(k)
         if self.window is None:
-            seen = attend(q, k, v, real, self.attention_rate, keys[0])
+            seen = attend(q, k, v, real, self.attention_rate, keys[0], self.causal)
+        elif self.causal:
+            raise UserError("a unidirectional transformer cannot be cut to a window; those that look both ways can.")
         else:
             seen = attend_near(q, k, v, real, self.window, self.class_token)
         seen = seen.reshape(*y.shape[:-1], -1)
@@ -155,24 +175,46 @@ class Transformer(nnx.Module):
         self.norm = nnx.LayerNorm(H, rngs=rngs)
         self.head = Head(recipe, config, shape, rngs=rngs)
         self.rate, self.pooling, self.shape = recipe.dropout, recipe.pooling, shape
+        self.rotary = config.positions == "rotary"
+        # The LRA code's mean is over padding, too. What that code does not have takes the mean over true positions.
+        self.pools_true = shape.variable_length and (self.rotary or not recipe.bidirectional)
 
     def __call__(self, inputs: Tokens, lengths: Lengths, *, train: bool, key: Array | None) -> Logits:
         """Compute the logits of a batch. `key` draws the dropout; None means none."""
         if self.shape.documents == 2:
             inputs, lengths = as_one_batch(inputs, lengths)
+        x = self.sequence_features(inputs, lengths, key=key, train=train)
+        if self.class_token is not None:
+            return self.head(x[0])
+        return self.head(pool(x, lengths if self.pools_true else None, "mean"))
+
+    def sequence_features(
+        self,
+        inputs: DocumentTokens,
+        lengths: DocumentLengths,
+        *,
+        train: bool,
+        key: Array | None,
+        mask: InputMask | None = None,
+    ) -> StepFeatures:
+        """Compute the features (L, b, H) of each position, before pooling, in float32; of the class token first."""
         first, *keys = split_key(key, 1 + len(self.blocks))
         real = self.true_steps(inputs, lengths)
         x = self.table[...][inputs.T.astype(jnp.int32)]
+        if mask is not None:
+            # A masked pixel may be black, which nobody is to know.
+            x, real = mask.put_into(x), real if self.shape.variable_length else real | mask.masked
         if self.class_token is not None:
             token = jnp.broadcast_to(self.class_token[...], (1, *x.shape[1:]))
             x, real = jnp.concatenate([token, x]), jnp.concatenate([real[:1], real])
-        table = sinusoids(x.shape[0], x.shape[2]) if self.learned is None else self.learned[...]
-        x = dropout(x + table[:, None], self.rate, first, *x.shape[1:])
+        if not self.rotary:
+            table = sinusoids(x.shape[0], x.shape[2]) if self.learned is None else self.learned[...]
+            x = x + table[:, None]
+        x = dropout(x, self.rate, first, *x.shape[1:])
         x = x if self.activations is None else x.astype(self.activations)
         for block, block_key in zip(self.blocks, keys, strict=True):
             x = rematerialized(block, x, real, block_key) if self.remat and train else block(x, real, block_key)
-        x = self.norm(wide(x))
-        return self.head(x.mean(0) if self.class_token is None else x[0])
+        return self.norm(wide(x))
 
     def true_steps(self, inputs: DocumentTokens, lengths: DocumentLengths) -> RealPositions:
         """The mask (L, b) of real positions: those below the length in texts, and those that are not black in images.
@@ -187,12 +229,17 @@ class Transformer(nnx.Module):
 
 def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs) -> Transformer:
     """Make the network of the recipe for data of this shape. Raises UserError for settings that this encoder lacks."""
-    fixed = {"norm": "layer", "prenorm": True, "bidirectional": True, "pixels": None}
+    fixed = {"norm": "layer", "prenorm": True, "pixels": None}
     for name, value in fixed.items():
         if getattr(recipe, name) != value:
             raise UserError(f"the transformer has {name} = {value} only, got {getattr(recipe, name)!r}.")
     if recipe.pooling not in ("cls", "mean"):
         raise UserError(f"the transformer's pooling must be cls or mean, got {recipe.pooling!r}.")
+    if recipe.pooling == "cls" and not recipe.bidirectional:
+        raise UserError(
+            "bidirectional = False needs pooling = mean, because the transformer's class token comes first and would "
+            "see nothing. Type --set pooling=mean."
+        )
     if shape.channels > 1:
         raise UserError("the transformer reads tokens and shades of gray only, no images in color.")
     return Transformer(recipe, config, shape, rngs=rngs)

@@ -15,7 +15,8 @@ REFERENCE = "google-research/long-range-arena @ cd31e5c6 lra_benchmarks; Tay et 
 
 
 class Config(Frozen):
-    """The settings of the encoder. Raises ValueError where `heads` does not divide `qkv_dim`.
+    """The settings of the encoder. Raises ValueError where `heads` does not divide `qkv_dim`, or rotary positions find
+    an odd number of numbers in a head.
 
     The recipe's `d_model` is the width of the embedding, and its `dropout` is that outside attention.
     """
@@ -24,12 +25,17 @@ class Config(Frozen):
     qkv_dim: int = Field(ge=1, le=WIDEST, description="the width of queries, keys and values, all heads together")
     mlp_dim: int = Field(ge=2, le=WIDEST, description="the hidden width of each block's MLP and of the head")
     attention_dropout: float = Field(ge=0, lt=1)
-    positions: Literal["sinusoidal", "learned"]
+    positions: Literal["sinusoidal", "learned", "rotary"] = Field(
+        description="what tells positions apart: tables that are added to the embedding, or (rotary, Su et al. 2021) "
+        "queries and keys turned by an angle that grows with the position"
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Config:
         if self.qkv_dim % self.heads:
             raise ValueError(f"qkv_dim must be a multiple of heads = {self.heads}, got {self.qkv_dim}")
+        if self.positions == "rotary" and self.qkv_dim // self.heads % 2:
+            raise ValueError(f"rotary positions need an even qkv_dim / heads, got {self.qkv_dim} / {self.heads}")
         return self
 
 

@@ -20,6 +20,7 @@ from lra_bench.plain_text import shortened
 from lra_bench.records.agreement import disagreements
 from lra_bench.records.schema import AnyRecord, BenchRecord, Record, RobustnessRecord, System, WindowRecord
 from lra_bench.registry import every_task_name, model_names, recipe_module, recipes_of, task_module
+from lra_bench.runs.pretraining import pretraining_with, split_settings
 from lra_bench.runs.run import Run, default_recipe
 from lra_bench.spec import PUBLISHED_PRECISIONS, TEXT_FIELDS, DataInfo, Recipe, digest_of, validated
 
@@ -46,7 +47,9 @@ def _identity(record: AnyRecord) -> Iterator[str]:
     if isinstance(record, RobustnessRecord | WindowRecord):
         yield from _robustness(record)
         return
-    yield from _recipe(record.data.task, record.model, record.recipe, record.overrides)
+    overrides, stage = split_settings(record.overrides)
+    yield from _recipe(record.data.task, record.model, record.recipe, overrides)
+    yield from _pretraining(record, stage)
     if record.model in model_names() and record.code is not None:
         yield f"{record.model} is a model of lra-bench, but the record names the code of a user's layer"
     if record.model not in model_names() and record.code is None:
@@ -69,6 +72,7 @@ def run_of(record: Record) -> Run:
         overrides=record.overrides,
         precision=record.system.precision,
         code=record.code,
+        pretraining=record.pretraining,
     )
 
 
@@ -112,6 +116,24 @@ def _recipe(task: str, model: str, recipe: Recipe, overrides: Mapping[str, Any])
             f"its recipe has {key} = {shortened(repr(found.get(key)))}{more}, but the recipe of {model} on {task} "
             f"with its overrides has {shortened(repr(expected.get(key)))}; {OTHER_VERSION}"
         )
+
+
+def _pretraining(record: Record, changed: Mapping[str, Any]) -> Iterator[str]:
+    """Compare the self-pretraining with that of the package under the same changes."""
+    if record.data.task not in every_task_name():
+        return
+    objective = None if record.pretraining is None else record.pretraining.objective
+    try:
+        expected, _ = pretraining_with(record.data.task, record.model, record.recipe, objective, changed)
+    except UserError as error:
+        yield f"its pretraining is not legal: {error}"
+        return
+    if record.pretraining != expected:
+        yield f"its pretraining is not that of {record.model} on {record.data.task} with its overrides; {OTHER_VERSION}"
+    if record.pretrained is None and (record.pretraining is not None and record.curve):
+        yield "it was trained after a pretraining, of which it says nothing"
+    if record.pretrained is not None and record.pretraining is None:
+        yield "it says how its pretraining went, but not which one it was"
 
 
 @cache

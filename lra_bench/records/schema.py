@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from lra_bench.runs.pretraining import Pretraining
 from lra_bench.spec import (
     Amount,
     Count,
@@ -59,6 +60,28 @@ class CurvePoint(Frozen):
     train_accuracy: Share
     val_loss: Loss
     val_accuracy: Share
+
+
+class PretrainingPoint(Frozen):
+    """One point of the curve of a self-pretraining: the mean loss of a predicted position after `epoch` epochs."""
+
+    epoch: Amount
+    step: Count
+    train_loss: Loss
+    val_loss: Loss
+
+
+class Pretrained(Frozen):
+    """What a self-pretraining took, and the epoch whose parameters the run starts from: that of least validation loss.
+
+    Validation hides the same positions at every epoch. The head that predicts is dropped.
+    """
+
+    steps: Count
+    seconds: Amount = Field(description="seconds spent in its training steps, over all sessions on these devices")
+    best_epoch: Amount
+    best_val_loss: Loss
+    curve: list[PretrainingPoint]
 
 
 class Throughput(Frozen):
@@ -140,6 +163,12 @@ class Record(Frozen):
     code: Name | None = Field(
         default=None,
         description="first digits of the SHA-256 of the file that defines a user's own layer; None for other models",
+    )
+    pretraining: Pretraining | None = Field(
+        default=None, description="self-pretraining before the run; None for a run from random weights"
+    )
+    pretrained: Pretrained | None = Field(
+        default=None, description="what the self-pretraining came to; None without one, and where it did not end"
     )
 
 

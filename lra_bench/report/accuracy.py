@@ -75,9 +75,10 @@ QUOTED = "Quoted rows were not measured here; a standard deviation is the paper'
 def accuracy_table(chosen: SelectedRecords, cells: Sequence[CellStatistics]) -> Table:
     """Return the accuracy table of one selection protocol. `cells` are the statistics of its cells.
 
-    It has three blocks: rows measured with published recipes, rows measured with other settings, and quoted rows.
+    Its blocks are rows measured with published recipes, with other settings, after a self-pretraining where there are
+    any, and quoted rows.
     """
-    sections: tuple[Section, ...] = ("published", "settings")
+    sections: tuple[Section, ...] = ("published", "settings", "pretrained")
     tasks = list(dict.fromkeys([*LRA, SCALING, *chosen.tasks(sections)]))
     measured = _rows(chosen, "published", tasks, like_the_best(cells))
     place = _speed_place(chosen)
@@ -97,6 +98,7 @@ def accuracy_table(chosen: SelectedRecords, cells: Sequence[CellStatistics]) -> 
         (
             Block("Measured here, published recipes", tuple(_ranked(measured, len(tasks) + 3))),
             Block("Measured here, other settings (not ranked)", tuple(_rows(chosen, "settings", tasks)), settings=True),
+            *_pretrained_block(chosen, tasks),
             Block("Quoted from papers, not measured here (not ranked)", _quoted_rows(tasks), True, QUOTED),
         ),
         (
@@ -111,6 +113,13 @@ def accuracy_table(chosen: SelectedRecords, cells: Sequence[CellStatistics]) -> 
             *_displaced(chosen, ["full"]),
         ),
     )
+
+
+def _pretrained_block(chosen: SelectedRecords, tasks: Sequence[str]) -> tuple[Block, ...]:
+    """Return the block of rows after a self-pretraining; none where there are no such rows."""
+    rows = tuple(_rows(chosen, "pretrained", tasks))
+    title = f"Measured here, {HEADINGS['pretrained'][0].lower()}{HEADINGS['pretrained'][1:]} (not ranked)"
+    return (Block(title, rows, settings=True),) if rows else ()
 
 
 def reduced_table(chosen: SelectedRecords) -> Table:
@@ -207,7 +216,7 @@ def _rows(
 
 def _speed_place(chosen: SelectedRecords) -> SpeedPlace | None:
     """Return the place of the column of speed; rows of published recipes decide where there are any."""
-    return speed_place(chosen, chosen.rows("published") or chosen.rows("settings"))
+    return speed_place(chosen, chosen.rows("published") or chosen.rows("settings") or chosen.rows("pretrained"))
 
 
 def _measured_average(value: float | None, cells: Sequence[Cell], like_best: bool) -> Cell:

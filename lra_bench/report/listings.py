@@ -42,6 +42,8 @@ def left_out_table(left_out: Sequence[LeftOut]) -> Table:
 def coverage_table(chosen: SelectedRecords) -> Table:
     """Return the table of how many seeds each cell has, and how many of them solved the task or ended early."""
     sections: tuple[Section, ...] = ("published", "settings")
+    if chosen.rows("pretrained"):
+        sections = (*sections, "pretrained")
     tasks = chosen.tasks(sections)
     blocks = []
     for section in sections:

@@ -22,6 +22,7 @@ from lra_bench.records.proof import copies
 from lra_bench.records.schema import AnyRecord, Record, Status
 from lra_bench.registry import cli_name, has_official_contents, model_title, task_module, task_names
 from lra_bench.report.published import published
+from lra_bench.runs.pretraining import Pretraining
 from lra_bench.spec import PUBLISHED_PRECISIONS, DataInfo, Precision, Protocol, Source
 
 LRA = task_names()
@@ -39,12 +40,13 @@ _LONG_NUMBER = re.compile(r"(?<![\w.])\d+\.\d{6,}(?:e[+-]?\d+)?")
 SelectionProtocol = Literal["paper", "holdout"]
 """The split on which checkpoints were chosen: as published, or always held-out validation data."""
 
-Section = Literal["published", "settings", "reduced"]
-"""A part of the tables: runs of published recipes, runs with other settings, or runs on less than the full data."""
+Section = Literal["published", "settings", "pretrained", "reduced"]
+"""A part of the tables, which no row, mean or rank crosses; each holds the runs that `HEADINGS` names."""
 
 HEADINGS: dict[Section, str] = {
     "published": "Published recipes",
     "settings": "Other settings",
+    "pretrained": "Pretrained on the inputs of the same task",
     "reduced": "Reduced data (not the benchmark)",
 }
 """The heading of each section."""
@@ -269,9 +271,11 @@ def _cells(runs: Sequence[Entry]) -> dict[tuple[RowKey, str], list[Entry]]:
 
 def row_key(record: Record) -> RowKey:
     """Return the key of the row that the record belongs to, without its precision."""
-    settings = settings_of(record.overrides)
+    settings = settings_of(record.overrides, record.pretraining)
     if record.data.size != "full":
         return RowKey("reduced", record.model, joined(f"data {record.data.size}", settings))
+    if record.pretraining is not None:
+        return RowKey("pretrained", record.model, settings)
     if record.published_recipe:
         return RowKey("published", record.model)
     bare = "cut short"
@@ -302,9 +306,7 @@ def precision_labels(precisions: Iterable[Precision]) -> dict[Precision, str]:
     It is empty where all were run in the same precision and this one is as published.
     """
     found = set(precisions)
-    return {
-        precision: precision if len(found) > 1 or precision not in PUBLISHED_PRECISIONS else "" for precision in found
-    }
+    return {each: each if len(found) > 1 or each not in PUBLISHED_PRECISIONS else "" for each in found}
 
 
 def joined(*parts: str) -> str:
@@ -312,9 +314,10 @@ def joined(*parts: str) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def settings_of(overrides: Mapping[str, Any]) -> str:
-    """Return the overrides as they are typed after `--set`, such as `epochs=1, lr=0.01`."""
-    return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(overrides.items()))
+def settings_of(overrides: Mapping[str, Any], pretraining: Pretraining | None = None) -> str:
+    """Return the overrides as they are typed after `--set`, such as `epochs=1, lr=0.01`, after the pretraining."""
+    typed = ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(overrides.items()))
+    return joined(pretraining.label if pretraining else "", typed)
 
 
 def _references(runs: Sequence[Entry]) -> dict[tuple[str, str], DataInfo]:
@@ -369,9 +372,8 @@ def _one_configuration(runs: Sequence[Entry], left_out: list[LeftOut]) -> list[E
     kept: dict[int, Entry] = {}
     for run in sorted(groups[best], key=lambda run: run.id):
         if run.record.seed in kept:
-            left_out.append(
-                LeftOut(run.id, f"seed {run.record.seed} is there twice: {kept[run.record.seed].id} is shown")
-            )
+            reason = f"seed {run.record.seed} is there twice: {kept[run.record.seed].id} is shown"
+            left_out.append(LeftOut(run.id, reason))
         else:
             kept[run.record.seed] = run
     return [kept[seed] for seed in sorted(kept)]

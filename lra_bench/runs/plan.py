@@ -13,8 +13,12 @@ from lra_bench.errors import UserError
 from lra_bench.paths import data_folder
 from lra_bench.progress import print_line
 from lra_bench.registry import canonical_model, cli_name, custom_path, model_names, recipes_of, task_module, task_names
+from lra_bench.runs.pretraining import Objective
 from lra_bench.runs.run import SMOKE, Run, make_run
 from lra_bench.spec import DataInfo, Precision, Protocol
+
+UNENDING = ("constant", "warmup-constant", "rsqrt")
+"""The schedules of the learning rate that do not end with an epoch."""
 
 
 class PlannedRun(NamedTuple):
@@ -28,14 +32,22 @@ class PlannedRun(NamedTuple):
     @property
     def steps(self) -> int:
         """The steps of the whole run."""
-        recipe = self.run.recipe
-        return max(1, round(recipe.epochs * (self.run.data.counts["train"] // recipe.batch_size)))
+        return self._steps_of(self.run.recipe.epochs)
+
+    @property
+    def pretraining_steps(self) -> int:
+        """The steps of the self-pretraining before the run; 0 without one."""
+        pretraining = self.run.pretraining
+        return 0 if pretraining is None else self._steps_of(pretraining.pretrain_epochs)
+
+    def _steps_of(self, epochs: float) -> int:
+        return max(1, round(epochs * (self.run.data.counts["train"] // self.run.recipe.batch_size)))
 
     @property
     def schedule_note(self) -> str:
         """What a user may not expect of a schedule whose epochs alone were changed; else ""."""
         recipe, changed = self.run.recipe, self.typed & self.run.overrides.keys()
-        if "epochs" not in changed or "decay_epochs" in self.typed or recipe.schedule in ("constant", "rsqrt"):
+        if "epochs" not in changed or "decay_epochs" in self.typed or recipe.schedule in UNENDING:
             return ""
         return (
             f"{cli_name(self.run.model)} on {self.run.data.task}: --set epochs={recipe.epochs:g} does not move the "
@@ -63,8 +75,9 @@ def plan_runs(
     precision: Precision,
     smoke: bool,
     dry_run: bool = False,
+    pretrain: Objective | None = None,
 ) -> list[PlannedRun]:
-    """Plan one run for each model, task and seed.
+    """Plan one run for each model, task and seed, with `pretrain` each after a self-pretraining.
 
     The model `all` means lra-bench's own. No tasks, or `all`, means every prepared task that the model has a recipe
     for; with `smoke`, all six, whose tiny data is made unless `dry_run`. Raises UserError for an unknown name, one that
@@ -86,7 +99,7 @@ def plan_runs(
                 continue
             folder, info, vocabulary = _prepared(name, protocol, size, data, smoke, dry_run)
             for seed in seeds:
-                run = make_run(info, model, seed, overrides, precision, smoke, data)
+                run = make_run(info, model, seed, overrides, precision, smoke, data, pretrain)
                 _check_vocabulary(run, vocabulary)
                 _check_batch(run)
                 planned.append(PlannedRun(run, folder, typed))

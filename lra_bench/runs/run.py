@@ -28,6 +28,9 @@ from lra_bench.runs.checksums import (
     write_checksums,
 )
 from lra_bench.runs.locking import ASIDE, Busy, leave, original_of, run_locked
+from lra_bench.runs.pretraining import SETTINGS as PRETRAINING_SETTINGS
+from lra_bench.runs.pretraining import SMOKE as PRETRAINING_SMOKE
+from lra_bench.runs.pretraining import Objective, Pretraining, pretraining_with, split_settings
 from lra_bench.spec import (
     PUBLISHED_PRECISIONS,
     SEEDS,
@@ -63,6 +66,9 @@ class Run(Frozen):
     code: str | None = Field(
         default=None, description="the first digits of the SHA-256 of the file that defines a user's own layer"
     )
+    pretraining: Pretraining | None = Field(
+        default=None, description="the self-pretraining before the run; None where it starts from random weights"
+    )
 
     data_name: str | None = Field(
         default=None, description="the name of the prepared folder, where the user chose it by name"
@@ -71,7 +77,8 @@ class Run(Frozen):
     @property
     def digest(self) -> str:
         """The digest of everything that changes the numbers, except the seed."""
-        fields = self.model_dump(mode="json", include={"model", "data", "precision", "code"}, exclude_none=True)
+        parts = {"model", "data", "precision", "code", "pretraining"}
+        fields = self.model_dump(mode="json", include=parts, exclude_none=True)
         return digest_of({**fields, "recipe": self.recipe.identity()})
 
     @property
@@ -97,7 +104,7 @@ class Run(Frozen):
         Only then can the result be compared with the paper's.
         """
         whole = self.data.size == "full" and self.data.counts == task_module(self.data.task).TASK.splits
-        unchanged = self.precision in PUBLISHED_PRECISIONS and not self.overrides
+        unchanged = self.precision in PUBLISHED_PRECISIONS and not self.overrides and self.pretraining is None
         return whole and unchanged and self.recipe.published is not None
 
     @property
@@ -107,6 +114,7 @@ class Run(Frozen):
         chosen = [f"--protocol {self.data.protocol}", f"--size {self.data.size}"]
         parts += chosen if self.data_name is None else [f"--data {self.data_name}"]
         parts.append(f"--seed {self.seed}")
+        parts += [] if self.pretraining is None else [f"--pretrain {self.pretraining.objective}"]
         # The default precision is the device's, and the command repeats the run on any.
         parts += [*set_options(self.overrides), f"--precision {self.precision}"]
         return " ".join(parts)
@@ -155,11 +163,13 @@ def make_run(
     precision: Precision,
     smoke: bool = False,
     data_name: str | None = None,
+    pretrain: Objective | None = None,
 ) -> Run:
-    """Make the run of a model on a task, with the overrides put into its recipe and checked.
+    """Make the run of a model on a task, with the overrides put into its recipe and its pretraining and checked.
 
     `data_name` is the name of the prepared folder where the user chose it by name. It is only used to print the command
-    that repeats the run. Raises UserError for an unknown model, a setting that is not legal, or a seed out of range.
+    that repeats the run. Raises UserError for an unknown model, a setting that is not legal, a seed out of range, or an
+    objective that the network cannot have.
     """
     if not 0 <= seed < SEEDS:
         raise UserError(f"--seed takes a number from 0 to {SEEDS - 1}; got {seed}.")
@@ -168,17 +178,20 @@ def make_run(
     path = custom_path(model)
     custom = None if path is None else load(path)
     config = recipe_module(model).Config if custom is None else custom.Config
-    chosen = {**(SMOKE if smoke else {}), **overrides}
+    smoked = {**SMOKE, **(PRETRAINING_SMOKE if pretrain else {})} if smoke else {}
+    chosen, stage = split_settings({**smoked, **overrides})
     chosen |= perturbation_solved_here(recipe, chosen, config)
-    resolved = apply_overrides(recipe, chosen, config)
+    resolved = apply_overrides(recipe, chosen, config, PRETRAINING_SETTINGS if pretrain else ())
+    pretraining, changed = pretraining_with(data.task, model, resolved, pretrain, stage)
     return Run(
         model=model,
         seed=seed,
         data=data,
         recipe=resolved,
-        overrides=changes(recipe, resolved, chosen, config),
+        overrides={**changes(recipe, resolved, chosen, config), **changed},
         precision=precision,
         code=None if custom is None else custom.code,
+        pretraining=pretraining,
         data_name=data_name,
     )
 

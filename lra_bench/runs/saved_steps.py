@@ -10,6 +10,9 @@ from pathlib import Path
 
 from lra_bench.runs.checksums import damage_of
 
+PRETRAINING = "pretraining"
+"""The folder below `checkpoints` in which a self-pretraining has its own `last` and `best`."""
+
 
 def saved_steps(kind: Path) -> list[int]:
     """The numbers of the steps saved below `checkpoints/last` or `checkpoints/best`, ascending."""

@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -34,18 +35,19 @@ LONGEST_FAILURE = 2_000
 
 
 class Position(Frozen):
-    """The steps taken in a run, and the seconds that one of the last ones took."""
+    """The steps taken in a run or in its pretraining, and the seconds that one of the last ones took."""
 
     step: Count
     seconds_per_step: Amount
+    stage: Literal["training", "pretraining"] = "training"
 
 
 class PositionWriter:
     """It writes the position of a run that trains, at most every few seconds."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, stage: Literal["training", "pretraining"] = "training"):
         """Take the folder of the run. The first call of `at` writes."""
-        self._path = folder / POSITION
+        self._path, self._stage = folder / POSITION, stage
         self._written = -POSITION_SECONDS
 
     def at(self, step: int, seconds_per_step: float) -> None:
@@ -54,7 +56,7 @@ class PositionWriter:
         if now - self._written >= POSITION_SECONDS:
             self._written = now
             with contextlib.suppress(OSError):
-                position = Position(step=step, seconds_per_step=seconds_per_step)
+                position = Position(step=step, seconds_per_step=seconds_per_step, stage=self._stage)
                 write_atomically(self._path, position.model_dump_json() + "\n")
 
 

@@ -30,7 +30,7 @@ from lra_bench.records.schema import Record
 from lra_bench.runs.checksums import SUMS
 from lra_bench.runs.locking import Busy, aside_of, discard, leave, run_locked
 from lra_bench.runs.run import Run, all_runs, find_run, load_run, refuse_a_file
-from lra_bench.runs.saved_steps import damage_of_step, saved_steps, whole_steps
+from lra_bench.runs.saved_steps import PRETRAINING, damage_of_step, saved_steps, whole_steps
 
 KEPT = ("run.json", SUMS, CORRECT, "result.json", "metrics.jsonl")
 """The files of a run that are packed beside its checkpoints."""
@@ -100,8 +100,9 @@ def _runs_to_pack(folders: Sequence[Path], refuse: bool) -> dict[Path, tuple[Run
 def _dropped(folder: Path) -> tuple[str, ...]:
     """Return the kinds of checkpoints of a run that are not packed, as the beginnings of their files' names.
 
-    Of a finished run those are the last states. Where its best checkpoint is lost they are packed instead, and one line
-    says so. Raises UserError where the record of the run is damaged, or there is nothing that can be restored.
+    Of a finished run those are the last states and those of its pretraining. Where its best checkpoint is lost, the
+    last states are packed instead, and one line says so. Raises UserError where the record of the run is damaged, or
+    there is nothing that can be restored.
     """
     if not is_finished(folder):
         return ()
@@ -113,7 +114,7 @@ def _dropped(folder: Path) -> tuple[str, ...]:
         )
     if lost:
         print_line(f"{folder}: {lost}. Its last states are packed instead.")
-    return ("checkpoints/best/",) if lost else ("checkpoints/last/",)
+    return ("checkpoints/best/" if lost else "checkpoints/last/", f"checkpoints/{PRETRAINING}/")
 
 
 def _lost_best(folder: Path, record: Record) -> str:
@@ -156,7 +157,7 @@ def momentary(folder: Path) -> dict[str, bytes]:
 
 def _listing(folder: Path) -> dict[tuple[str, int | None], int]:
     """Return the time of each file and folder of a run by name and size; the size of a folder is None."""
-    wanted = [*KEPT, "checkpoints/best", "checkpoints/last"]
+    wanted = [*KEPT, "checkpoints/best", "checkpoints/last", f"checkpoints/{PRETRAINING}"]
     found = {}
     for top in (folder / name for name in wanted):
         for path in [top, *sorted(top.rglob("*"))] if top.is_dir() else [top]:
@@ -320,8 +321,18 @@ def _better_here(staged: Path, folder: Path, record: Record | None) -> str:
         return "" if mended else "it is finished here"
     if record is not None:
         return ""
-    here, there = (next(whole_steps(run / "checkpoints" / "last"), 0) for run in (folder, staged))
-    return f"it came to step {here:,} here, and to {there:,} in the file" if here >= there else ""
+    here, there = _steps_of(folder), _steps_of(staged)
+    if here < there:
+        return ""
+    stage, index = ("pretraining step", 1) if here[1] and not here[0] else ("step", 0)
+    return f"it came to {stage} {here[index]:,} here, and to {there[index]:,} in the file"
+
+
+def _steps_of(folder: Path) -> tuple[int, int]:
+    """Return the newest whole step of a run, and that of its pretraining; 0 where there is none."""
+    kinds = (folder / "checkpoints" / "last", folder / "checkpoints" / PRETRAINING / "last")
+    step, pretraining_step = (next(whole_steps(kind), 0) for kind in kinds)
+    return step, pretraining_step
 
 
 def _is_damaged(folder: Path) -> bool:

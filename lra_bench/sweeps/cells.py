@@ -15,7 +15,7 @@ from lra_bench.records.finished import is_finished, load_finished
 from lra_bench.records.schema import CurvePoint
 from lra_bench.runs.locking import is_training
 from lra_bench.runs.plan import PlannedRun, plan_runs
-from lra_bench.runs.standing import failure_of, read_position
+from lra_bench.runs.standing import Position, failure_of, read_position
 from lra_bench.spec import Precision
 from lra_bench.sweeps.config import Sweep
 
@@ -39,6 +39,7 @@ def cells_of(sweep: Sweep, precision: Precision) -> list[PlannedRun]:
             data=sweep.data,
             precision=precision,
             smoke=False,
+            pretrain=sweep.pretrain,
         )
         for item in planned:
             found.setdefault(item.run.name, item)
@@ -56,7 +57,7 @@ class Standing(NamedTuple):
     accuracy: float | None
     """The test accuracy of a run that is done, else the best one on validation so far; a share in [0, 1]."""
     why: str
-    """Why it failed; "" where it did not."""
+    """Why it failed, or how far its pretraining is; "" where it did not fail and is not pretrained now."""
 
     @property
     def ended(self) -> bool:
@@ -74,6 +75,8 @@ def standing_of(cell: PlannedRun) -> Standing:
     if not folder.is_dir():
         return Standing(cell, "failed", 0, None, None, f"{folder} is a file, where the folder of a run belongs.")
     position, curve = read_position(folder), _curve(folder)
+    if position is not None and position.stage == "pretraining":
+        return _pretraining(cell, position)
     step = max(position.step if position else 0, curve[-1].step if curve else 0)
     best = max((point.val_accuracy for point in curve), default=None)
     if is_training(folder):
@@ -83,6 +86,17 @@ def standing_of(cell: PlannedRun) -> Standing:
     if why is not None:
         return Standing(cell, "failed", step, None, best, why)
     return Standing(cell, "stopped" if step else "missing", step, None, best, "")
+
+
+def _pretraining(cell: PlannedRun, position: Position) -> Standing:
+    """How far a cell is that has not come to its first step, because it is still pretrained."""
+    folder = cell.run.folder
+    where = f"pretraining step {position.step:,} of {cell.pretraining_steps:,}"
+    if is_training(folder):
+        left = (cell.pretraining_steps - position.step + cell.steps) * position.seconds_per_step
+        return Standing(cell, "running", 0, left, None, where)
+    why = failure_of(folder)
+    return Standing(cell, "stopped" if why is None else "failed", 0, None, None, why or where)
 
 
 def _ended(cell: PlannedRun) -> Standing:

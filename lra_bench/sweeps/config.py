@@ -32,6 +32,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from lra_bench.errors import UserError
 from lra_bench.overrides import parse_overrides
 from lra_bench.plain_text import shortened
+from lra_bench.runs.pretraining import Objective
 from lra_bench.spec import Frozen, Name, Precision, Protocol, Seed, explain, unknown
 
 LARGEST = 1 << 20
@@ -94,6 +95,7 @@ class Sweep(Frozen):
     size: Name | None = None
     data: Name | None = None
     precision: Precision | None = None
+    pretrain: Objective | None = None
 
     @model_validator(mode="after")
     def _each_setting_once(self) -> Sweep:

@@ -35,7 +35,7 @@ def rows_of(standings: Iterable[Standing]) -> list[dict[str, Any]]:
             "task": each.cell.run.data.task,
             "model": cli_name(each.cell.run.model),
             "seed": each.cell.run.seed,
-            "settings": settings_of(each.cell.run.overrides),
+            "settings": _settings_of(each.cell),
             "state": each.state,
             "step": each.step,
             "steps": each.cell.steps,
@@ -80,7 +80,11 @@ def one_view(standings: Sequence[Standing]) -> RenderableType:
 
 
 def _row_of(cell: PlannedRun) -> tuple[str, str]:
-    return cli_name(cell.run.model), settings_of(cell.run.overrides)
+    return cli_name(cell.run.model), _settings_of(cell)
+
+
+def _settings_of(cell: PlannedRun) -> str:
+    return settings_of(cell.run.overrides, cell.run.pretraining)
 
 
 def _short(each: Standing) -> str:
@@ -93,12 +97,12 @@ def _short(each: Standing) -> str:
 
 def _line(each: Standing) -> str:
     run = each.cell.run
-    name = f"{run.data.task} {cli_name(run.model)} seed {run.seed} {settings_of(run.overrides)}".strip()
+    name = f"{run.data.task} {cli_name(run.model)} seed {run.seed} {_settings_of(each.cell)}".strip()
     if each.state == "failed":
         return f"{name} failed: {one_line(each.why)}"
     left = "" if each.seconds_left is None else f", {clock(each.seconds_left)} left"
     best = "" if each.accuracy is None else f", best validation accuracy {each.accuracy:.2%}"
-    return f"{name}: step {each.step:,} of {each.cell.steps:,}{left}{best}"
+    return f"{name}: {each.why or f'step {each.step:,} of {each.cell.steps:,}'}{left}{best}"
 
 
 class LiveView:

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -31,10 +31,13 @@ from lra_bench.runs.checksums import (
     without_promise,
     write_checksums,
 )
-from lra_bench.runs.saved_steps import damage_of_step, saved_steps, whole_steps
-from lra_bench.training.history import History
+from lra_bench.runs.saved_steps import PRETRAINING, damage_of_step, saved_steps, whole_steps
+from lra_bench.training.history import Clocks, History, PretrainingHistory
 from lra_bench.training.mesh import local, sent_by_first
 from lra_bench.training.state import TrainState
+
+H = TypeVar("H", bound=Clocks)
+"""The kind of history that is saved with a state."""
 
 PARTIAL = ".partial"
 """The folder beside the saved steps for what is being written or removed."""
@@ -44,8 +47,8 @@ class Damaged(Exception):
     """A saved step that cannot be restored, with the reason as its message."""
 
 
-class Checkpoints:
-    """The checkpoints of a run, below `folder`.
+class StageCheckpoints(Generic[H]):
+    """The checkpoints of a stage of a run: `last` and `best` below its folder, with histories of one kind.
 
     A save is complete or absent: it is written to another folder, hashed, and renamed. Only then are older ones
     removed. So there is a whole checkpoint at whatever moment the process is killed. Saves are synchronous: LRA models
@@ -53,15 +56,16 @@ class Checkpoints:
     writes and reads files, and sends the others what it read.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, run_name: str, kind: type[H]):
         # Orbax logs the tracebacks of errors that it also raises.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
+        self._run_name, self._kind = run_name, kind
         self._last, self._best = folder / "last", folder / "best"
         alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
         handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=alone))
         self._orbax = ocp.Checkpointer(handler, multiprocessing_options=alone)
 
-    def save_last(self, step: int, state: TrainState, history: History) -> None:
+    def save_last(self, step: int, state: TrainState, history: H) -> None:
         """Save the whole training state after `step` steps, and the history of the run so far.
 
         The state saved before it is kept, and so are the best parameters that either history names. Raises WorkError
@@ -76,14 +80,14 @@ class Checkpoints:
 
         on_first(save)
 
-    def save_best(self, step: int, state: TrainState, history: History) -> None:
+    def save_best(self, step: int, state: TrainState, history: H) -> None:
         """Save the parameters and the statistics after `step` steps, for evaluation. Raises as `save_last`.
 
         No other best step is removed before a last state names this one.
         """
         on_first(lambda: self._save(self._best, step, (state.params, state.stats), history))
 
-    def restore_last(self, like: TrainState) -> tuple[TrainState, History] | None:
+    def restore_last(self, like: TrainState) -> tuple[TrainState, H] | None:
         """Restore the state and the history of the last save that is whole; None if nothing was saved.
 
         One line says which saves were damaged. `like` gives the shapes, dtypes and shardings. Raises WorkError where
@@ -93,9 +97,9 @@ class Checkpoints:
         told = from_first(found and found[1].model_dump(mode="json"))
         if told is None:
             return None
-        return sent_by_first(found and found[0], like), History.model_validate(told)
+        return sent_by_first(found and found[0], like), self._kind.model_validate(told)
 
-    def _read_last(self, like: TrainState) -> tuple[TrainState, History] | None:
+    def _read_last(self, like: TrainState) -> tuple[TrainState, H] | None:
         """As `restore_last`, in process 0."""
         damaged: list[str] = []
         for step in reversed(saved_steps(self._last)):
@@ -110,7 +114,7 @@ class Checkpoints:
         if damaged:
             raise WorkError(
                 f"the checkpoint in {self._last} cannot be read ({'; '.join(damaged)}). It was damaged, or written by "
-                f"other versions. To train the run anew, type lra-bench rm {self._last.parents[1].name}, then the same."
+                f"other versions. To train the run anew, type lra-bench rm {self._run_name}, then the same."
             )
         return None
 
@@ -135,13 +139,13 @@ class Checkpoints:
         except Damaged:
             raise WorkError(
                 f"the best checkpoint of the run, {folder}, cannot be read ({damage}), and no other has its "
-                f"parameters. To train the run anew, type lra-bench rm {self._last.parents[1].name}, then its "
+                f"parameters. To train the run anew, type lra-bench rm {self._run_name}, then its "
                 "`lra-bench train`."
             ) from None
         print_line(f"{folder} cannot be read ({damage}). The last state is of the same step, and is used instead.")
         return state.params, state.stats
 
-    def mend_best(self, history: History, like: TrainState) -> None:
+    def mend_best(self, history: H, like: TrainState) -> None:
         """Make sure, before more is trained, that the best parameters that the history names can be restored.
 
         Where their checkpoint is missing or damaged, they are saved again from the last state of the same step. Where
@@ -157,7 +161,7 @@ class Checkpoints:
         else:
             self._save(self._best, step, best, self._history(self._last / str(step)))
 
-    def history(self) -> History | None:
+    def history(self) -> H | None:
         """The history of the last state that is whole, else of the newest best parameters; None without either."""
         for folder in (self._last, self._best):
             for step in whole_steps(folder):
@@ -169,21 +173,21 @@ class Checkpoints:
         """Close Orbax's writer."""
         self._orbax.close()
 
-    def _whole_before(self, step: int) -> dict[int, History]:
+    def _whole_before(self, step: int) -> dict[int, H]:
         """The newest last state saved before `step` that is whole, as its step and its history; empty without one."""
         for old in whole_steps(self._last, before=step):
             with contextlib.suppress(Damaged):
                 return {old: self._history(self._last / str(old))}
         return {}
 
-    def _history(self, folder: Path) -> History:
+    def _history(self, folder: Path) -> H:
         """The history saved in the folder of a step. Raises Damaged where it cannot be read."""
         try:
-            return History.model_validate(without_promise(read_json(folder / HISTORY)))
+            return self._kind.model_validate(without_promise(read_json(folder / HISTORY)))
         except (UserError, ValidationError) as error:
             raise Damaged(f"{HISTORY} holds no history") from error
 
-    def _save(self, kind: Path, step: int, state: Any, history: History) -> None:
+    def _save(self, kind: Path, step: int, state: Any, history: H) -> None:
         """Write the step beside the others, hash it, and give it its name. One of the same number is replaced."""
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(local(state)),
@@ -212,7 +216,7 @@ class Checkpoints:
                 "The one before it is kept; the same command continues from it."
             ) from error
 
-    def _restore(self, folder: Path, like: Any) -> tuple[Any, History]:
+    def _restore(self, folder: Path, like: Any) -> tuple[Any, H]:
         """The state and the history in the folder of a step. Raises Damaged where they are not as they were saved."""
         damage = damage_of_step(folder)
         if damage:
@@ -227,6 +231,20 @@ class Checkpoints:
             raise  # what is said already; the memory of the device or the host, not the file
         except Exception as error:  # Orbax and TensorStore have no common error; each means the same here
             raise Damaged(type(error).__name__) from error
+
+
+class Checkpoints(StageCheckpoints[History]):
+    """The checkpoints of a run, below its folder `checkpoints`."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder, folder.parent.name, History)
+
+
+class PretrainingCheckpoints(StageCheckpoints[PretrainingHistory]):
+    """The checkpoints of a run's self-pretraining, below `pretraining` in its folder `checkpoints`."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder / PRETRAINING, folder.parent.name, PretrainingHistory)
 
 
 def _remove_steps(kind: Path, kept: list[int | None]) -> None:

@@ -14,7 +14,9 @@ from lra_bench.machine.precision import activation_dtype
 from lra_bench.models.classifier import count_parameters
 from lra_bench.models.layers import DataShape
 from lra_bench.models.network import build
+from lra_bench.models.pretraining import Predictor
 from lra_bench.models.window import set_window
+from lra_bench.runs.pretraining import Pretraining
 from lra_bench.runs.run import Run
 from lra_bench.training.state import Examples, stream_key
 
@@ -68,10 +70,13 @@ def reseed(model: nnx.Module, key: Array) -> None:
         stream.count[...] = jnp.zeros_like(stream.count[...])
 
 
-def initialized(run: Run, shape: DataShape, remat: bool = False) -> tuple[FunctionalNetwork, nnx.State, nnx.State]:
+def initialized(
+    run: Run, shape: DataShape, remat: bool = False, pretraining: Pretraining | None = None
+) -> tuple[FunctionalNetwork, nnx.State, nnx.State]:
     """The network of a run, its initial parameters and its initial statistics, all from one compiled program.
 
-    remat: blocks keep their input only while training (`models/remat.py`).
+    remat: blocks keep their input only while training (`models/remat.py`). pretraining: the network is a `Predictor`
+    around the run's, which begins with the run's own initial parameters.
     """
 
     def initial(key: Array) -> tuple[Any, Any, Any]:
@@ -79,6 +84,8 @@ def initialized(run: Run, shape: DataShape, remat: bool = False) -> tuple[Functi
         model: Any = build(run.model, run.recipe, shape, rngs=rngs)
         model.remat = remat
         model.activations = activation_dtype(run.precision)
+        if pretraining is not None:
+            model = Predictor(model, run.recipe, pretraining, rngs=rngs)
         model.train()
         training, states = nnx.graphdef(model), nnx.state(model, nnx.Param, nnx.BatchStat, ...)
         model.eval()

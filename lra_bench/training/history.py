@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
 from lra_bench.machine.processes import is_first
 from lra_bench.paths import write_atomically
 from lra_bench.records.curves import best_step
-from lra_bench.records.schema import CurvePoint
+from lra_bench.records.schema import CurvePoint, Pretrained, PretrainingPoint
 from lra_bench.runs.run import Run
 from lra_bench.spec import Frozen, HealthMark
 
+Own = TypeVar("Own", bound="Clocks")
 
-class History(Frozen):
-    """What happened in a run so far."""
 
-    curve: list[CurvePoint] = Field(default_factory=list)
-    best_val: float | None = None
-    best_epoch: float | None = None
+class Clocks(Frozen):
+    """What both stages of a run keep of themselves: the clocks of their training steps."""
+
     devices: str | None = Field(default=None, description="what the clocks below were measured on")
     train_seconds: float = Field(default=0.0, description="in dispatches of training steps, all sessions on `devices`")
     timed_steps: int = 0
     compile_seconds: float = 0.0
 
-    def on(self, devices: str, compile_seconds: float) -> History:
+    @property
+    @abstractmethod
+    def best_step(self) -> int | None:
+        """The step after which the best parameters were saved; None before the first evaluation."""
+
+    def on(self: Own, devices: str, compile_seconds: float) -> Own:
         """The history as it goes on, on these devices. Clocks that ran on others start anew: their sum has no meaning.
 
         `compile_seconds` were spent for this session.
@@ -37,10 +42,48 @@ class History(Frozen):
         clocks = {"devices": devices, "train_seconds": 0.0, "timed_steps": 0, "compile_seconds": compile_seconds}
         return self.model_copy(update=clocks)
 
-    def after_steps(self, steps: int, seconds: float) -> History:
+    def after_steps(self: Own, steps: int, seconds: float) -> Own:
         """The history with so many more steps, which took so long."""
         update = {"train_seconds": self.train_seconds + seconds, "timed_steps": self.timed_steps + steps}
         return self.model_copy(update=update)
+
+
+class PretrainingHistory(Clocks):
+    """What happened in the self-pretraining of a run so far."""
+
+    curve: list[PretrainingPoint] = Field(default_factory=list)
+
+    @property
+    def best(self) -> PretrainingPoint | None:
+        """The point of least validation loss, the earliest of equal ones; None before the first evaluation."""
+        return min(self.curve, key=lambda point: point.val_loss, default=None)
+
+    @property
+    def best_step(self) -> int | None:
+        """The step after which the best parameters were saved; None before the first evaluation."""
+        return None if self.best is None else self.best.step
+
+    def after_epoch(self, point: PretrainingPoint) -> PretrainingHistory:
+        """The history with one more point on the curve."""
+        return self.model_copy(update={"curve": [*self.curve, point]})
+
+    def describe_epoch(self) -> str:
+        """The last point of the curve, as one line for people."""
+        point, best = self.curve[-1], self.best
+        assert best is not None
+        return (
+            f"epoch {point.epoch:g}: train loss {point.train_loss:.4f}; validation loss "
+            f"{point.val_loss:.4f} (best {best.val_loss:.4f})"
+        )
+
+
+class History(Clocks):
+    """What happened in a run so far."""
+
+    curve: list[CurvePoint] = Field(default_factory=list)
+    best_val: float | None = None
+    best_epoch: float | None = None
+    pretrained: Pretrained | None = Field(default=None, description="what came of a self-pretraining before the run")
 
     def after_epoch(self, point: CurvePoint) -> History:
         """The history with one more point on the curve. A tie keeps the earlier epoch as best."""

@@ -80,6 +80,16 @@ def rsqrt_schedule(steps_per_epoch: int, warmup_epochs: float) -> Schedule:
     return lambda update: jnp.minimum(1.0, update / warmup) / jnp.sqrt(jnp.maximum(update, warmup))
 
 
+def warmup_constant_schedule(steps_per_epoch: int, warmup_epochs: float) -> Schedule:
+    """The schedule of a linear warm-up from 0, then the full rate.
+
+    IdoAmos/not-from-scratch calls it `constant_warmup` (`get_constant_schedule_with_warmup` of
+    huggingface/transformers).
+    """
+    warmup = max(1.0, warmup_epochs * steps_per_epoch)
+    return lambda update: jnp.minimum(1.0, update / warmup)
+
+
 def make_schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
     """Make the schedule that the recipe names."""
     match recipe.schedule:
@@ -95,6 +105,8 @@ def make_schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
             return linear_schedule(steps_per_epoch, recipe.decay_epochs, recipe.warmup_epochs, 2)
         case "rsqrt":
             return rsqrt_schedule(steps_per_epoch, recipe.warmup_epochs)
+        case "warmup-constant":
+            return warmup_constant_schedule(steps_per_epoch, recipe.warmup_epochs)
         case "constant":
             return lambda update: jnp.ones_like(update, dtype=jnp.float32)
 

@@ -19,7 +19,7 @@ from lra_bench.records.files import path_of, write_record
 from lra_bench.records.finished import is_finished, write_finished
 from lra_bench.records.schema import Accuracies, Record, Status, Throughput
 from lra_bench.runs.run import Run
-from lra_bench.runs.saved_steps import saved_steps
+from lra_bench.runs.saved_steps import PRETRAINING, saved_steps
 from lra_bench.training.history import History
 
 
@@ -103,6 +103,8 @@ def make_record(
         provenance=describe_provenance(run.command),
         note=note,
         code=run.code,
+        pretraining=run.pretraining,
+        pretrained=history.pretrained,
     )
 
 
@@ -123,10 +125,11 @@ def write_result(record: Record, run: Run, results_dir: Path, correct: NDArray[n
     path = path_of(results_dir, record)
     if record.status != "completed":
         checkpoints = run.folder / "checkpoints"
-        saved = any(saved_steps(checkpoints / kind) for kind in ("last", "best"))
+        saved = any(saved_steps(checkpoints / kind) for kind in ("last", "best", f"{PRETRAINING}/last"))
         kept = f"The last good checkpoint is in {checkpoints}." if saved else "No checkpoint had been saved."
+        rate = "pretrain_lr" if record.pretraining is not None and record.pretrained is None else "ssm_lr"
         advice = {
-            "diverged": "Try a smaller learning rate, as in --set ssm_lr=0.0005.",
+            "diverged": f"Try a smaller learning rate, as in --set {rate}=0.0005.",
             "stopped": f"It counts as failed. To train it anyway: lra-bench rm {run.name}, then without the mark.",
         }[record.status]
         how = "training diverged" if record.status == "diverged" else "training was stopped"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lra_bench.training.checkpoint import Checkpoints
-from lra_bench.training.history import History
+from lra_bench.training.checkpoint import H, StageCheckpoints
 from lra_bench.training.state import TrainState
 
 SAVE_SECONDS = 300.0
@@ -25,10 +24,10 @@ class _Best(NamedTuple):
     state: TrainState
 
 
-class Saver:
+class Saver(Generic[H]):
     """It saves the last state and the best parameters together, so that what a history names is always there."""
 
-    def __init__(self, checkpoints: Checkpoints):
+    def __init__(self, checkpoints: StageCheckpoints[H]):
         self._checkpoints = checkpoints
         self._best: _Best | None = None
         self._saved_at, self._took = time.monotonic(), 0.0
@@ -49,7 +48,7 @@ class Saver:
         """Whether a save takes no more than its share of the time since the last one."""
         return self._since() * SHARE >= self._took
 
-    def save(self, step: int, state: TrainState, history: History) -> None:
+    def save(self, step: int, state: TrainState, history: H) -> None:
         """Save the state after `step` steps, and before it the best parameters, if others than those saved.
 
         A kill between the two repeats the epochs since the save before, and saves the same best again. Raises as

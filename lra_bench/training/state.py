@@ -65,7 +65,10 @@ class TrainState(NamedTuple):
 
 
 def stream_key(seed: int, stream: int) -> Array:
-    """The key of an independent random stream of a run: 0 parameters, 1 order of the examples, 2 dropout."""
+    """The key of an independent random stream of a run: 0 parameters, 1 order of the examples, 2 dropout.
+
+    Those of its self-pretraining are 3, masks and dropout, and 4, the masks of validation.
+    """
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), stream)
 
 

@@ -85,13 +85,16 @@ def train_loop(
     batch_size: int,
     mesh: Mesh,
     microbatch: int | None = None,
+    gradient: Gradient | None = None,
 ) -> TrainProgram:
     """Steps on all of the batches, one after another, as one program.
 
-    microbatch: the examples whose gradient is computed at once; None means the whole batch.
+    microbatch: the examples whose gradient is computed at once; None means the whole batch. gradient: another one than
+    that of the task's own loss.
     """
-    parts = None if microbatch is None else accumulated_gradient(network, microbatch, mesh)
-    step = train_step(network, optimizer, parts)
+    if microbatch is not None:
+        gradient = accumulated_gradient(network, microbatch, mesh)
+    step = train_step(network, optimizer, gradient)
 
     def loop(state: TrainState, batches: Batches, key: Array) -> TrainState:
         def body(i: Array, state: TrainState) -> TrainState:
@@ -191,8 +194,11 @@ def compile_training(
     batches: Batches,
     mesh: Mesh,
     microbatch: int | None = None,
+    gradient: Gradient | None = None,
 ) -> tuple[TrainProgram, Cost]:
     """The training program, compiled ahead of time, and what the compiler says of it.
+
+    gradient: another one than that of the task's own loss.
 
     Raises UserError where the network cannot be trained in parts of `microbatch` examples.
     """
@@ -200,7 +206,7 @@ def compile_training(
     if microbatch is not None:
         refuse_parts(network, state.stats)
         microbatch = min(microbatch, batch_size)
-    loop = train_loop(network, optimizer, batch_size, mesh, microbatch)
+    loop = train_loop(network, optimizer, batch_size, mesh, microbatch, gradient)
     key = replicate(stream_key(run.seed, 2), mesh)
     options = compiler_options(network.batched_products, training=True)
     return compile_program(loop, (state, batches, key), run.precision, options, donate=0)

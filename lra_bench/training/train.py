@@ -26,6 +26,7 @@ from lra_bench.ssm.ptd import solved_here
 from lra_bench.training.checkpoint import Checkpoints
 from lra_bench.training.history import History
 from lra_bench.training.mesh import replicate
+from lra_bench.training.pretraining import PretrainingDivergedError, pretrain, refuse_microbatch
 from lra_bench.training.result import Score, accuracies, devices_of, make_record, throughput, write_result
 from lra_bench.training.saving import Saver
 from lra_bench.training.setup import set_up
@@ -78,6 +79,7 @@ def train(
 
     Several processes may train the run together (`machine/processes.py`). Each calls this, and process 0 writes.
     """
+    refuse_microbatch(run, microbatch)
     microbatch = None if microbatch is None else min(microbatch, run.recipe.batch_size)
     with (
         only_process_of(run),
@@ -121,6 +123,15 @@ def train(
         log.update(history.curve)
         stop.agree()
         stop.raise_if_signaled(f"nothing was trained yet. Type the same again: {run.command}")
+
+        # ---------------------------------------------------------------- pretrain, where the run says so
+        if run.pretraining is not None and history.pretrained is None:
+            try:
+                devices = devices_of(run, remat, microbatch)
+                state, pretrained = pretrain(run, setup, state, stop, DispatchSize(), devices, remat)
+            except PretrainingDivergedError as error:
+                return write_result(record("diverged", note=f"{error}{advice}"), run, results_dir)
+            history = history.model_copy(update={"pretrained": pretrained})
 
         # ---------------------------------------------------------------- train
         dispatch, saver, scored = DispatchSize(), Saver(checkpoints), False
