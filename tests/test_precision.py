@@ -19,7 +19,7 @@ from lra_bench.bench.run import make_record
 from lra_bench.bench.synthetic import synthetic_run, synthetic_split
 from lra_bench.cli import app
 from lra_bench.commands.options import PrecisionOption, chosen_precision
-from lra_bench.commands.train import recipe_state
+from lra_bench.commands.train_plan import recipe_state
 from lra_bench.machine import precision
 from lra_bench.machine.system import describe_system
 from lra_bench.records.files import write_record

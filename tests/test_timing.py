@@ -6,7 +6,7 @@ import pytest
 from lra_bench.bench import timing
 from lra_bench.bench.timing import Roofline, TimingSettings, time_in_turn
 from lra_bench.machine import memory
-from lra_bench.machine.memory import PeakMemory
+from lra_bench.machine.memory import PeakMemory, memory_needed
 from lra_bench.machine.xla import Cost, compile_program
 
 
@@ -105,3 +105,11 @@ def test_cost_of_a_product_is_what_it_is():
     assert cost.bytes_accessed >= x.nbytes
     assert cost.peak_bytes >= x.nbytes + 4 * 32 * 32
     assert cost.compile_seconds > 0
+
+
+@pytest.mark.parametrize(("free", "said"), [(3 * 2**30, "3.0 GiB are free"), (2**30, "too little: --remat and")])
+def test_what_a_step_needs_is_said_beside_what_is_free(monkeypatch, free, said):
+    monkeypatch.setattr("lra_bench.machine.memory.free_memory", lambda: free)
+    clause = memory_needed(Cost(1.0, 2 * 2**30, 0.0, 0.0))
+    assert "about 2.00 GiB on each device" in clause
+    assert said in clause

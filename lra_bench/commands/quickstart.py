@@ -29,7 +29,8 @@ def quickstart(
     """Make a short ListOps, train a small S5-PTD on it and print its table: about a minute on a laptop."""
     from rich.console import Console
 
-    from lra_bench.commands.train import estimates, print_plan, train_all
+    from lra_bench.commands.train import train_all
+    from lra_bench.commands.train_plan import estimates, print_plan
     from lra_bench.data.manifest import load_manifest
     from lra_bench.data.prepare import prepare
     from lra_bench.report import report

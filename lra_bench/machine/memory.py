@@ -18,6 +18,13 @@ def free_memory() -> int:
     return min(free)
 
 
+def memory_needed(cost: Cost) -> str:
+    """What a training step needs on each device, as the compiler estimates it, beside what is free, as a clause."""
+    needed, free = cost.peak_bytes / 2**30, free_memory() / 2**30
+    too_little = ", which is too little: --remat and --microbatch need less" if needed > free else ""
+    return f"a step needs about {needed:.2f} GiB on each device, and {free:.1f} GiB are free{too_little}"
+
+
 def peak_memory() -> int | None:
     """The most bytes ever in use on the fullest local device; None on devices that do not count them, such as CPUs."""
     found = [device.memory_stats() or {} for device in jax.local_devices()]

@@ -14,6 +14,7 @@ from lra_bench.data.integrity import open_checked
 from lra_bench.data.packed import PackedSplit
 from lra_bench.errors import UserError
 from lra_bench.machine.environment import start_jax
+from lra_bench.machine.memory import memory_needed
 from lra_bench.machine.mesh import data_mesh
 from lra_bench.machine.precision import matmul_precision
 from lra_bench.machine.xla import Cost, use_compilation_cache
@@ -100,6 +101,7 @@ def set_up(
     batches, _ = ready.data["train"].take(0, 0, 1)
     print_line(f"{run.data.task} {run.model}: compiling the training step…")
     train, cost = compile_training(run, ready.network, optimizer, state, batches, ready.mesh, microbatch)
+    print_line(f"{run.data.task} {run.model}: {memory_needed(cost)}.")
     return TrainingSetup(run, ready.mesh, ready.network, ready.score, ready.data, train, cost), state
 
 
