@@ -12,13 +12,11 @@ The Laplace function of the scores needs no sum over the keys, unlike the softma
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.ad_checkpoint import checkpoint_name
 
 from lra_bench.machine.products import contraction
 from lra_bench.models.attention import MASKED, QUERIES_AT_ONCE
@@ -26,9 +24,6 @@ from lra_bench.models.shapes import AttentionKeys, AttentionValues, PerLag, Real
 
 AttentionFunction = Literal["softmax", "laplace"]
 """The function from scores to weights: a softmax over the keys, or the Laplace function of each score."""
-
-KEPT = "kept"
-"""The name of what the backward pass does not compute again."""
 
 
 def laplace(scores: Array) -> Array:
@@ -87,31 +82,19 @@ def _by_group(q: Array, k: Array, v: Array, bias: Array, seen: Array | None, fun
     # In float32 here, so that the gradient's sum over the groups is.
     k, v = (x.astype(jnp.promote_types(dtype, jnp.float32)) for x in (k, v))
 
-    @partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
+    @jax.checkpoint
     def one(group: tuple[Array, Array]) -> Array:
         number, q_g = group
         lags = lax.dynamic_slice_in_dim(bias, (groups - 1 - number) * rows, size + rows - 1)
         scores = contraction("bnqz,bnkz->bnqk", q_g, k.astype(dtype)) * scale + _by_lag(lags, rows)
         if function == "softmax":
-            return _softmax(scores if seen is None else jnp.where(seen, scores, MASKED), v.astype(dtype))
-        weights = laplace(scores) if seen is None else jnp.where(seen, laplace(scores), 0.0)
+            weights = jax.nn.softmax(scores if seen is None else jnp.where(seen, scores, MASKED))
+        else:
+            weights = laplace(scores) if seen is None else jnp.where(seen, laplace(scores), 0.0)
         return contraction("bnqk,bnkv->bnqv", weights.astype(dtype), v.astype(dtype)).astype(dtype)
 
     y = lax.map(one, (jnp.arange(groups), jnp.moveaxis(grouped, 2, 0)))
     return jnp.moveaxis(y, 0, 2).reshape(*v.shape[:2], groups * rows, -1)[:, :, :size]
-
-
-def _softmax(scores: Array, v: Array) -> Array:
-    """Compute softmax(scores) v, whose backward pass reduces no scores, for the reasons of `attention.py`.
-
-    What it would reduce is one or V numbers for each query, and kept. A constant added to the scores changes nothing,
-    so there is no gradient through the maximum.
-    """
-    largest = checkpoint_name(lax.stop_gradient(scores.max(-1, keepdims=True)), KEPT)
-    powers = jnp.exp(scores - largest)
-    total = checkpoint_name(powers.sum(-1, keepdims=True), KEPT)
-    y = checkpoint_name(contraction("bnqk,bnkv->bnqv", powers.astype(v.dtype), v), KEPT)
-    return (y / total).astype(v.dtype)
 
 
 def _by_lag(lags: Array, rows: int) -> Array:
