@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from lra_bench.errors import UserError
 from lra_bench.machine.emulation import emulated
 from lra_bench.machine.precision import matmul_precision
+from lra_bench.machine.processes import from_first, is_first
 from lra_bench.machine.xla import Cost, compiler_options
 from lra_bench.models.layers import DataShape
 from lra_bench.progress import Progress, print_line
@@ -156,7 +157,8 @@ def _train(
             epoch_start, epoch_end = epoch * per_epoch, min((epoch + 1) * per_epoch, total)
             while step < epoch_end:
                 started = time.perf_counter()
-                batches, n = setup.data["train"].take(epoch, step - epoch_start, dispatch.steps(epoch_end - step))
+                wanted = from_first(dispatch.steps(epoch_end - step))
+                batches, n = setup.data["train"].take(epoch, step - epoch_start, wanted)
                 state = stage.train(state, batches, key)
                 first_bad = int(state.first_bad)  # waits for the device
                 seconds = time.perf_counter() - started
@@ -170,8 +172,9 @@ def _train(
                 loss = float(state.totals.loss) / ((step - epoch_start) * run.recipe.batch_size)
                 progress.note = f"loss {loss:.3f}, {n * run.recipe.batch_size / seconds:,.0f} examples/s"
                 progress.advance(n)
-                position.at(step, seconds / n)
-                if (stop.wanted or saver.due_in_epoch) and step < epoch_end:
+                if is_first():
+                    position.at(step, seconds / n)
+                if step < epoch_end and (stop.agree() or from_first(saver.due_in_epoch)):
                     saver.save(step, state, history)
                     stop.raise_if_wanted(run)
             val_loss = stage.validation_loss(state)
@@ -183,7 +186,7 @@ def _train(
             if history.best == point:
                 saver.keep_best(step, state)
             progress.log(history.describe_epoch())
-            if stop.wanted or saver.due_after_epoch or step == total:
+            if stop.agree() or from_first(saver.due_after_epoch) or step == total:
                 saver.save(step, state, history)
                 stop.raise_if_wanted(run)
     return state, history
