@@ -1,17 +1,29 @@
 #!/usr/bin/env bash
-# Every model on the tiny ListOps and the tiny Pathfinder, on a CPU in minutes: does each learn above chance?
-#   benchmarks/reduced.sh [RESULTS_DIR]     then: lra-bench report --results-dir RESULTS_DIR
+# Does every model learn above chance, in small networks on a CPU? Typed again, it continues.
+#   benchmarks/reduced.sh RESULTS_DIR           the tiny ListOps and the tiny Pathfinder, three seeds
+#   benchmarks/reduced.sh RESULTS_DIR image     the first 2,000 steps of the full Image, which must be prepared
+# Then: lra-bench report --results-dir RESULTS_DIR
 set -euo pipefail
-results=${1:-reduced-results}
-small=(--size tiny --set n_layers=2 --set d_model=32 --set batch_size=50 --set dropout=0
-  --set epochs=8 --set decay_epochs=9 --set warmup_epochs=1 --set schedule=cosine --results-dir "$results")
+results=$1
+models=(s4 s4d s4d-ft s4d-dfout s4-ptd s5 s5-ptd lru rtf hope mega mega-chunk linoss s6 b2s6)
+small=(--set n_layers=2 --set d_model=32 --set batch_size=50 --set dropout=0 --results-dir "$results")
+
+if [[ ${2:-} == image ]]; then  # an epoch is 900 steps of 50 images
+  image=("${small[@]}" --task image --size full --set epochs=2.2223 --set decay_epochs=2.5 --set warmup_epochs=0.25
+    --set schedule=cosine)
+  lra-bench sweep "${models[@]/#/--model=}" "${image[@]}"
+  lra-bench sweep --model transformer "${image[@]}" --set lr=0.001
+  exit
+fi
+
+tiny=("${small[@]}" --size tiny --seed 0 --seed 1 --seed 2 --set epochs=8 --set decay_epochs=9 --set warmup_epochs=1
+  --set schedule=cosine)
+
 lra-bench prepare listops pathfinder --size tiny
-for model in s4 s4d s4-ptd s5 s5-ptd lru; do
-  lra-bench train --model "$model" --task listops --task pathfinder "${small[@]}"
-done
+lra-bench sweep "${models[@]/#/--model=}" --task listops --task pathfinder "${tiny[@]}"
 # The LRA recipe's rate of 0.05 belongs to its rsqrt schedule.
-lra-bench train --model transformer --task listops "${small[@]}" --set lr=0.002
+lra-bench sweep --model transformer --task listops "${tiny[@]}" --set lr=0.002
 # With the settings above it stood at chance after 271 of 640 steps; dropout for 626² weights takes most of the time.
-lra-bench train --model transformer --task pathfinder --size tiny --results-dir "$results" \
+lra-bench sweep --model transformer --task pathfinder --size tiny --seed 0 --seed 1 --seed 2 --results-dir "$results" \
   --set n_layers=1 --set d_model=64 --set heads=2 --set qkv_dim=64 --set mlp_dim=128 --set batch_size=20 \
   --set dropout=0 --set attention_dropout=0 --set epochs=8 --set decay_epochs=9
