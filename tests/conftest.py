@@ -3,11 +3,17 @@
 import contextlib
 import os
 import signal
+import tempfile
 
 import jaxtyping
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# A program is compiled once for all tests of a process of pytest and for what they start. Not for all processes: JAX
+# writes the files of its cache in place, so one could read what another is writing.
+_compiled = tempfile.TemporaryDirectory(prefix="lra-bench-compiled-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
 
 # Every call of these packages has its arguments and its value held to the types and shapes of its signature. That must
 # be arranged before any of their modules is imported.
@@ -32,13 +38,6 @@ def data(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LRA_BENCH_HOME", str(tmp_path_factory.mktemp("home")))
         return prepare("listops", size="tiny", jobs=1)
-
-
-@pytest.fixture
-def shared_compilation_cache(tmp_path_factory, monkeypatch):
-    """Programs are compiled once for all tests that use this."""
-    folder = tmp_path_factory.getbasetemp() / "compiled"
-    monkeypatch.setattr("lra_bench.training.setup.cache_folder", lambda: folder)
 
 
 @pytest.fixture(scope="session")

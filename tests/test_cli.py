@@ -353,7 +353,7 @@ SETTINGS = [
     ("groups=null", "groups must be a dictionary, got None"),
     ('groups={"steps": "ssm"}', "groups.steps must be 'eigenvalues', 'input'"),
     ("layer={}", "unknown setting 'layer'"),
-    ("schedule=linear", "schedule must be 'reference', 'cosine'"),
+    ("schedule=triangle", "schedule must be 'reference', 'cosine'"),
     ("d_state=15", "d_state must be a multiple of 2·blocks = 16"),
     ("d_state=1000000000", "d_state must be at most 65536"),
     ("n_layers=2000", "n_layers must be at most 1000"),
@@ -397,7 +397,7 @@ def test_what_the_disk_refuses_is_one_sentence(type_in, tmp_path):
 @pytest.mark.timeout(1800)
 def test_smoke_trains_every_task(type_in, tmp_path):
     """Retrieval with its two documents included: six plans, six results, six records."""
-    code, out, err = type_in("train", "--model", "s5-ptd", "--smoke", "--set", "epochs=0.3")
+    code, out, err = type_in("train", "--model", "s5-ptd", "--smoke", "--set", "epochs=0.3", "--set", "n_layers=1")
     assert code == 0, err
     printed = re.findall(r"^(\w+) S5-PTD seed 0: test accuracy", out, re.MULTILINE)
     assert printed == list(task_names())

@@ -25,8 +25,6 @@ from lra_bench.training import state, train
 from lra_bench.training.functional import initialized
 from tests.made_records import load_records
 
-pytestmark = pytest.mark.usefixtures("shared_compilation_cache")
-
 SMALL = {"n_layers": 2, "d_model": 8, "batch_size": 40, "epochs": 1.0, "warmup_epochs": 0.25, "decay_epochs": 1.0}
 
 EXAMPLE = (Path(__file__).parent.parent / "examples" / "moving_average.py").read_text(encoding="utf-8")

@@ -234,7 +234,6 @@ def test_every_signal_of_a_scheduler_is_a_request_to_stop(data, number):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("shared_compilation_cache")
 def test_training_in_another_thread_and_inside_an_event_loop_is_the_same(data, tmp_path, monkeypatch):
     records = {}
 

@@ -16,8 +16,6 @@ from lra_bench.runs.run import make_run
 from lra_bench.training import input_pipeline, state, train
 from lra_bench.training.input_pipeline import ResidentPipeline, StreamedPipeline, fits_on_device, make_pipelines
 
-pytestmark = pytest.mark.usefixtures("shared_compilation_cache")
-
 SMALL = {"n_layers": 1, "d_model": 8, "batch_size": 40, "epochs": 1.5, "warmup_epochs": 0.5, "decay_epochs": 1.5}
 ROW = 8
 

@@ -297,7 +297,6 @@ def kill():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("shared_compilation_cache")
 def test_interrupted_in_either_stage_equals_uninterrupted(data, tmp_path, monkeypatch):
     """Stopped by a signal in pretraining, killed there after the save of an epoch, and stopped in training."""
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "whole"))

@@ -15,7 +15,7 @@ from lra_bench.errors import OutOfTime, UserError
 from lra_bench.records.finished import load_correct, load_finished
 from lra_bench.runs.run import load_run, make_run
 from lra_bench.runs.transfer import export_runs, import_runs
-from lra_bench.training import setup, train
+from lra_bench.training import train
 
 SMALL = {"n_layers": 1, "d_model": 8, "batch_size": 40, "epochs": 3.0, "warmup_epochs": 0.5, "decay_epochs": 3.0}
 
@@ -30,7 +30,6 @@ def numbers(record):
 
 @pytest.mark.slow
 def test_chunks_on_fresh_machines_equal_one_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(setup, "cache_folder", lambda: tmp_path / "compiled")
     monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
     data = prepare("listops", size="tiny", jobs=1)
     whole = train.train(small_run(data), data, tmp_path / "whole")
@@ -54,8 +53,7 @@ def test_chunks_on_fresh_machines_equal_one_run(tmp_path, monkeypatch):
     assert numbers(record) == numbers(whole)
 
 
-def test_time_limit_saves_and_says_how_to_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(setup, "cache_folder", lambda: tmp_path / "compiled")
+def test_time_limit_saves_and_says_how_to_go_on(tmp_path):
     data = prepare("listops", size="tiny", jobs=1)
     with pytest.raises(OutOfTime, match=r"all is saved\. The same command continues: lra-bench train --model s5"):
         train.train(small_run(data), data, tmp_path / "results", time.monotonic())
@@ -63,7 +61,6 @@ def test_time_limit_saves_and_says_how_to_go_on(tmp_path, monkeypatch):
 
 
 def test_finished_runs_travel_without_their_resume_state_and_are_not_overwritten(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(setup, "cache_folder", lambda: tmp_path / "compiled")
     data = prepare("listops", size="tiny", jobs=1)
     run = make_run(load_manifest(data).data_info, "s5", 0, {**SMALL, "epochs": 0.1}, "float32")
     train.train(run, data, tmp_path / "results")

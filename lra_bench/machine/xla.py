@@ -6,6 +6,7 @@ without it.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,8 +49,9 @@ def run_on_calling_thread() -> None:
 
 
 def use_compilation_cache(folder: Path) -> None:
-    """Keep compiled programs in `folder`, so that a program is compiled only once on a machine."""
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    """Keep compiled programs in `folder`, or where JAX_COMPILATION_CACHE_DIR says, so that a program is compiled only
+    once on a machine."""
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     # On a GPU also what XLA found by trying: the algorithms of products, and compiled kernels.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "all")
