@@ -234,8 +234,8 @@ def test_schedules_count_the_steps_of_the_code():
         )
 
 
-@pytest.mark.parametrize(("setting", "value"), [("bidirectional", False), ("pooling", "last")])
+@pytest.mark.parametrize(("setting", "value"), [("bidirectional", False), ("pooling", "last"), ("pixels", "color")])
 def test_settings_it_has_no_form_of_are_refused(setting, value):
-    recipe = mega.RECIPES["listops"].model_copy(update={setting: value})
+    recipe = mega.RECIPES["image"].model_copy(update={setting: value})
     with pytest.raises(UserError, match=setting):
         nnx.eval_shape(lambda: build("mega", recipe, DataShape(12, 3, 1, True), rngs=nnx.Rngs(0)))

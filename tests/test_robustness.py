@@ -186,5 +186,8 @@ def test_a_network_without_a_place_for_the_noise_is_refused():
         robustness.refuse_no_place(run, network, "layers")
     with pytest.raises(UserError, match=r"needs pixels, and .* reads tokens"):
         robustness.refuse_no_place(run, network, "input")
+    image, _ = synthetic_run("mega", "image", 16, {}, "float32")
+    with pytest.raises(UserError, match=r"needs a model with an encoder of pixels; .* is of mega"):
+        robustness.refuse_no_place(image, network, "input")
     with pytest.raises(UserError, match="those of transformer are not known"):
         robustness.own_frequency(run, type("N", (), {"blocks": [type("B", (), {"layer": None})()]})())

@@ -1,7 +1,8 @@
 """B²S6: a selective state space in blocks of features, with a bias of B for each feature and complex states.
 
-The source is Yu & Erichson 2025 (arXiv 2505.09022, algorithm 2 and section 7); no code of it is public. A, W_B and β
-are complex there, and C is real. The rest of the layer is S6's (`models/selective.py`), and the block that of S4.
+The source is Yu & Erichson 2025 (arXiv 2505.09022, algorithm 2 and section 7), without the code of its supplement. A,
+W_B and β are complex there, and C is real. The rest of the layer is S6's (`models/selective.py`), and the block that
+of S4.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from lra_bench.errors import UserError
 from lra_bench.models.layers import TORCH, Block, Conventions, GLUOutput, as_complex, refuse_steps_if, ssm_parameter
-from lra_bench.recipes.s4 import FamilyConfig
+from lra_bench.recipes.s4 import FamilyConfig, SteppedConfig
 from lra_bench.spec import Discretization, Recipe
 from lra_bench.ssm.convolution import channel_major, convolve
 from lra_bench.ssm.discretization import DISCRETIZATIONS
@@ -139,7 +139,7 @@ def initial_A_real(Lambda: np.ndarray, name: str) -> np.ndarray:
     return transform.weight(decay)
 
 
-def initial_inv_dt(key: Array, shape: tuple[int, ...], config: FamilyConfig) -> Array:
+def initial_inv_dt(key: Array, shape: tuple[int, ...], config: SteppedConfig) -> Array:
     """Draw the parameters of step sizes whose logarithm is uniform between those of dt_min and dt_max."""
     low, high = np.log(config.dt_min), np.log(config.dt_max)
     log_dt = jax.random.uniform(key, shape, minval=low, maxval=high)
@@ -149,7 +149,7 @@ def initial_inv_dt(key: Array, shape: tuple[int, ...], config: FamilyConfig) -> 
     return jnp.exp(log_dt) + jnp.log(-jnp.expm1(-jnp.exp(log_dt)))
 
 
-def dt_of(inv_dt: Array, config: FamilyConfig) -> Array:
+def dt_of(inv_dt: Array, config: SteppedConfig) -> Array:
     """The step sizes of these parameters, of any shape."""
     return jax.nn.softplus(inv_dt) if config.dt_transform == "softplus" else jnp.exp(inv_dt)
 

@@ -229,4 +229,6 @@ def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs)
         raise UserError("MEGA is bidirectional only, because its attention reads all steps of a chunk. Leave it true.")
     if recipe.pooling != "mean":
         raise UserError(f"MEGA's pooling must be mean, got {recipe.pooling!r}.")
+    if shape.channels > 1 or recipe.pixels == "color":
+        raise UserError("MEGA reads tokens and shades of gray only, no images in color. Leave pixels as it is.")
     return Mega(recipe, config, shape, rngs=rngs)

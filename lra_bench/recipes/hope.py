@@ -1,4 +1,4 @@
-"""HOPE-SSM: the S4 family's settings and four of its own, and the recipes of its code."""
+"""HOPE-SSM: the settings of its layer, and the recipes of its code."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ PAPER = "Yu, Mahoney & Erichson 2025 (arXiv 2405.13975)"
 QUOTED = "accuracy as quoted in arXiv 2505.09022, Table 4"
 
 
-class Config(s4.FamilyConfig):
-    """The settings of the S4 family and four more."""
+class Config(s4.SteppedConfig):
+    """The settings of the HOPE-SSM layer, which has no Λ. Those of dt are the S4 family's."""
 
     d_state: int = Field(
         ge=2, le=WIDEST, multiple_of=2, description="twice the number n of complex Markov parameters of each kernel"

@@ -14,8 +14,8 @@ PAPER = "Gu, Goel & Ré 2022 (arXiv 2111.00396)"
 REFERENCE = "state-spaces/s4 @ e757cef5 configs/experiment/lra; accuracy as stated in its models/s4/experiments.md"
 
 
-class FamilyConfig(Frozen):
-    """The settings that S4, S4D and S4-PTD share, with the reference's names.
+class SteppedConfig(Frozen):
+    """The settings of layers of independent features with a step size dt each, with the names of S4's code.
 
     Raises ValueError where dt_min exceeds dt_max.
     """
@@ -30,15 +30,20 @@ class FamilyConfig(Frozen):
     dt_min: float = Field(gt=0, description="the smallest initial step size dt")
     dt_max: float = Field(gt=0, description="the largest initial step size dt")
     dt_transform: Literal["softplus", "exp"] = Field(description="the function from the parameter to dt")
-    real_transform: Literal["exp", "softplus", "best"] = Field(
-        default="exp", description="the function from the parameter to −Re Λ; best is StableSSM's 1 / (w² + 1/2)"
-    )
 
     @model_validator(mode="after")
-    def _order(self) -> FamilyConfig:
+    def _order(self) -> SteppedConfig:
         if self.dt_min > self.dt_max:
             raise ValueError(f"dt_min must not exceed dt_max, got {self.dt_min} > {self.dt_max}")
         return self
+
+
+class FamilyConfig(SteppedConfig):
+    """The settings that S4, S4D and S4-PTD share."""
+
+    real_transform: Literal["exp", "softplus", "best"] = Field(
+        default="exp", description="the function from the parameter to −Re Λ; best is StableSSM's 1 / (w² + 1/2)"
+    )
 
 
 class Config(FamilyConfig):

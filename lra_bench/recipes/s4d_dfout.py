@@ -9,7 +9,9 @@ from lra_bench.spec import WIDEST, Recipe
 
 TITLE = "S4D-DFouT"
 PAPER = "Solozabal et al. 2025 (arXiv 2508.20441)"
-REFERENCE = "Solozabal et al. 2025 (arXiv 2508.20441), tables 1 and 5; what they leave open is of S4D's recipes"
+REFERENCE = (
+    "Solozabal et al. 2025 (arXiv 2508.20441), tables 1 and 5 and appendix C; what they leave open is of S4D's recipes"
+)
 
 
 class Config(s4.FamilyConfig):
@@ -28,10 +30,10 @@ class Config(s4.FamilyConfig):
 
 NOTES = (
     "From the paper, without the authors' code, which is in its supplement. It states layers, widths, norm, dropout, "
-    "rate, batch, epochs, weight decay and the range of ξ. It does not state pooling, schedule, optimizer groups and "
-    "the layer's rate: these are of S4D's recipe for the task. Nor does it state B̄, here zero-order hold's at step ξ, "
-    "or what is trained, here as in S4D each mode's decay (1/2 at the start, times ξ) and frequency, ξ, B and C. "
-    "Standard deviations and numbers of seeds are not known."
+    "rate, batch, epochs, weight decay, the range of ξ and the scale of pixels. It does not state pooling, schedule, "
+    "optimizer groups and the layer's rate: these are of S4D's recipe for the task. Nor does it state B̄, here "
+    "zero-order hold's at step ξ, or what is trained, here as in S4D each mode's decay (1/2 at the start, times ξ) and "
+    "frequency, ξ, B and C. Standard deviations and numbers of seeds are not known."
 )
 PATHX_256 = (
     "PathX-256, 87.89 in the paper: --task pathfinder256 --set lr=0.0001 --set ssm_lr=0.0001 --set batch_size=16 --set "
@@ -51,7 +53,7 @@ def row(
     lr: float = 0.01,
     note: str = "",
 ) -> tuple[str, Recipe]:
-    """A task and its recipe: that of S4D, with what table 5 of the paper states. The other columns are S4D's own."""
+    """A task and its recipe: that of S4D, with what the paper states. The other columns of table 5 are S4D's own."""
     like = s4d.RECIPES[task]
     config = Config(d_state=d_state, n_ssm=None, dt_min=xi_min, dt_max=0.1, dt_transform="exp", version="v3.0.0")
     return task, like.model_copy(
@@ -61,6 +63,7 @@ def row(
             "notes": notes(NOTES, note),
             "n_layers": n_layers,
             "d_model": d_model,
+            "pixels": "signed" if like.pixels == "unit" else like.pixels,
             "layer": config.model_dump(),
             "batch_size": batch_size or like.batch_size,
             "lr": lr,

@@ -32,7 +32,7 @@ GROUPS: dict[Role, Group] = {
     "skip": "regular_no_decay",
     **s4.NO_DECAY,
 }
-"""The optimizer groups of Mamba's code: A and D have no decay."""
+"""A and D have no decay, as in Mamba's code. Here nor have w and b of dt."""
 
 
 def row(task: str, *, published: float, note: str = "") -> tuple[str, Recipe]:

@@ -112,6 +112,8 @@ def refuse_no_place(run: Run, model: Any, place: NoisePlace) -> None:
             f"--where input needs pixels, and {run.name} reads tokens, to which no wave can be added. Type --where "
             "layers."
         )
+    if place == "input" and not hasattr(model, "encoder"):
+        raise UserError(f"--where input needs a model with an encoder of pixels; {run.name} is of {run.model}.")
     if place == "layers" and not all(hasattr(block, "layer") for block in model.blocks):
         raise UserError(f"--where layers needs a model of sequence layers; {run.name} is of {run.model}.")
 

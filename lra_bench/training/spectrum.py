@@ -44,8 +44,8 @@ def _blocks(run: Run, network: Any) -> list[Any]:
     blocks = list(getattr(network, "blocks", []))
     if not blocks or not all(response.has_response(getattr(block, "layer", None)) for block in blocks):
         raise UserError(
-            f"{run.name} has no transfer function to show: legal models are S4, S4D, S4-PTD, S4D-FT, S5, S5-PTD and "
-            f"the LRU; it is of {run.model}."
+            f"{run.name} has no transfer function to show: legal models are S4, S4D, S4D-DFouT, S4D-FT, S4-PTD, S5, "
+            f"S5-PTD and the LRU; it is of {run.model}."
         )
     return blocks
 
