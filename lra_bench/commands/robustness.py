@@ -65,7 +65,8 @@ def robustness(
 
     The paper's noise (Yu et al. 2024) is amplitude · r · cos(325.4 · dt · t) on the input of every layer, where dt is
     each feature's own step and r is uniform in [0, 1], drawn for each example and feature. Models whose steps belong to
-    states (S5, S5-PTD, LinOSS) get the median step, and those without steps 1.
+    states (S5, S5-PTD, LinOSS) get the median step, those whose steps depend on the input (S6, B²S6) that of an input
+    of zero, and those without steps 1. MEGA and the Transformer have no such layers and are refused.
     """
     from lra_bench.machine.environment import start_jax
     from lra_bench.records.finished import is_finished, load_finished
