@@ -12,7 +12,8 @@ from rich.console import Console
 from lra_bench.errors import UserError, WorkError
 from lra_bench.records.files import write_record
 from lra_bench.report import report
-from lra_bench.report.select import LRA
+from lra_bench.report.select import LRA, Loaded
+from lra_bench.report.window_figures import audit_of
 from tests.made_records import bench_record, robustness_record, train_record, window_record
 
 pytestmark = pytest.mark.usefixtures("unproved")
@@ -267,8 +268,13 @@ def test_robustness_table(tmp_path):
 
 def test_window_table(tmp_path):
     records = [window_record(5, 0.5), window_record(61, 0.7), window_record(61, 0.8, seed=1)]
-    row = report_(write(tmp_path, *records)).table("windows").blocks[0].rows[0]
+    changed = {"digest": "bbbbbbbbbbbb", "published_recipe": False}
+    other = window_record(61, 0.2).model_copy(update=changed)
+    row, apart = report_(write(tmp_path, *records, other)).table("windows").blocks[0].rows
     assert [found.text for found in row] == ["S5", "Image", "official, full", "2", "50.00", "75.00", "88.00"]
+    assert [apart[i].text for i in (0, 5)] == ["S5 [bbbbbbbbbbbb]", "20.00"]
+    drawn = audit_of([Loaded("", record) for record in [*records, other]])
+    assert {name: len(found) for name, found in drawn["image"].items()} == {"S5": 3, "S5 [bbbbbbbbbbbb]": 1}
 
 
 def test_csv_holds_bare_numbers(tmp_path):

@@ -12,9 +12,11 @@ from lra_bench.bench.synthetic import synthetic_run, synthetic_split
 from lra_bench.commands.robustness import PAPER, checked, command_of
 from lra_bench.errors import UserError
 from lra_bench.machine.mesh import data_mesh
-from lra_bench.models.classifier import InputEncoder
+from lra_bench.models.classifier import PIXEL_SCALES, InputEncoder
 from lra_bench.models.disturbance import DisturbedEncoder, DisturbedLayer, Noise, drawn, mode
-from lra_bench.models.layers import FLAX
+from lra_bench.models.layers import FLAX, DataShape
+from lra_bench.models.network import build
+from lra_bench.models.response import input_steps
 from lra_bench.records.agreement import disagreements
 from lra_bench.records.files import load_any, path_of, write_record
 from lra_bench.records.schema import NoisePoint
@@ -68,13 +70,28 @@ def test_noise_is_added_to_what_the_layer_reads():
     np.testing.assert_allclose(y / 3 - u, drawn("cosine", noise(), rows, 1, jnp.ones(4), 6), atol=1e-6)
 
 
-def test_noise_on_pixels_is_on_their_own_scale():
-    encoder = InputEncoder(s5_recipe(embedding=None, pixels="signed"), FLAX, rngs=nnx.Rngs(0))
-    pixels, rows = jnp.arange(12, dtype=jnp.uint8).reshape(6, 2), jnp.array([0, 5])
-    asked = noise(0.5, 0.7)
-    found = DisturbedEncoder(encoder, "cosine", asked, rows)(pixels)
-    moved = (pixels - 127.5) / 127.5 + drawn("cosine", asked, rows, 1 << 20, jnp.ones(1), 6)[..., 0]
-    np.testing.assert_allclose(found, encoder.dense(moved[..., None]), atol=1e-5)
+@pytest.mark.parametrize(("scale", "channels"), [("signed", 1), ("color", 3)])
+def test_noise_on_pixels_is_on_their_own_scale(scale, channels):
+    encoder = InputEncoder(s5_recipe(embedding=None, pixels=scale), FLAX, channels, rngs=nnx.Rngs(0))
+    pixels, rows = jnp.arange(12 * channels, dtype=jnp.uint8).reshape(6, 2, channels), jnp.array([0, 5])
+    asked, (mean, deviation) = noise(0.5, 0.7), PIXEL_SCALES[scale]
+    found = DisturbedEncoder(encoder, "cosine", asked, rows)(pixels if channels == 3 else pixels[..., 0])
+    moved = (pixels - mean) / deviation + drawn("cosine", asked, rows, 1 << 20, jnp.ones(channels), 6)
+    np.testing.assert_allclose(found, encoder.dense(moved), atol=1e-5)
+
+
+def test_steps_of_two_directions_and_of_an_input_of_zero():
+    def layer(model):
+        recipe = synthetic_run(model, "listops", 16, {"n_layers": 1, "d_model": 8}, "float32")[0].recipe
+        return nnx.eval_shape(
+            lambda: build(model, recipe, DataShape(16, 10, 1, True), rngs=nnx.Rngs(0)).blocks[0].layer
+        )
+
+    hope, selective = layer("hope"), layer("b2s6")
+    hope.inv_dt = nnx.Param(jnp.log(jnp.expm1(jnp.array([[0.01] * 8, [0.04] * 8]))))
+    np.testing.assert_allclose(input_steps(hope, 8), 0.02, rtol=1e-5)
+    selective.b = nnx.Param(jnp.log(jnp.expm1(0.03 * jnp.ones(8))))
+    np.testing.assert_allclose(input_steps(selective, 8), 0.03, rtol=1e-5)
 
 
 def test_a_run_is_scored_under_noise():
@@ -128,12 +145,15 @@ def test_the_report_gives_mean_and_deviation_over_runs_and_noise_seeds(tmp_path)
     for seed in (0, 1):
         every = [*points(), *points("input", frequency=0.5), *points(kind="gaussian", frequency=None)]
         write_record(tmp_path, robustness_record(seed=seed).model_copy(update={"points": every}))
+    # Another record of the first run, with two noises that are measured, and one that is new.
+    again = [*points()[:2], *points(frequency=9.0, accuracies=[0.5])]
+    write_record(tmp_path, robustness_record(clean=0.88).model_copy(update={"points": again}))
     made = report(tmp_path)
     table = made.table("robustness")
     titles = [column.title for column in table.columns]
-    assert titles[6:] == ["ω = 325.4", "Gaussian", "pixels, ω = 0.5"]
+    assert titles[6:] == ["ω = 9", "ω = 325.4", "Gaussian", "pixels, ω = 0.5"]
     (row,) = table.blocks[0].rows
-    assert [cell.text for cell in row[3:]] == ["2", "0.1", "88.00", *["30.00 ± 8.94"] * 3]
+    assert [cell.text for cell in row[3:]] == ["2", "0.1", "88.00", "50.00", *["30.00 ± 8.94"] * 3]
     drawn_picture = made.files["figures/robustness.svg"]
     assert "on the pixels" in drawn_picture
     assert "on layers" in drawn_picture
@@ -182,12 +202,10 @@ def test_noise_that_makes_no_sense_is_the_users_mistake(arguments, message):
 def test_a_network_without_a_place_for_the_noise_is_refused():
     run, _ = synthetic_run("transformer", "listops", 16, {}, "float32")
     network = type("Network", (), {"blocks": [object()]})()
-    with pytest.raises(UserError, match=r"needs a model of sequence layers; .* is of transformer"):
-        robustness.refuse_no_place(run, network, "layers")
+    for place in ("layers", "input"):
+        with pytest.raises(UserError, match=r"to a model of sequence layers, and .* is of transformer, which has none"):
+            robustness.refuse_no_place(run, network, place)
     with pytest.raises(UserError, match=r"needs pixels, and .* reads tokens"):
-        robustness.refuse_no_place(run, network, "input")
-    image, _ = synthetic_run("mega", "image", 16, {}, "float32")
-    with pytest.raises(UserError, match=r"needs a model with an encoder of pixels; .* is of mega"):
-        robustness.refuse_no_place(image, network, "input")
+        robustness.refuse_no_place(run, type("Network", (), {"blocks": []})(), "input")
     with pytest.raises(UserError, match="those of transformer are not known"):
         robustness.own_frequency(run, type("N", (), {"blocks": [type("B", (), {"layer": None})()]})())

@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {"tensorflow", "torch"}
 JAX = {"jax", "flax", "optax", "orbax"}
+PLOTS = "matplotlib"
+"""What is installed with an extra only."""
 
 ORDER = [
     "errors",
@@ -100,7 +102,7 @@ def test_imports_run_downward_and_nothing_heavy_enters(name, path):
     assert room is not None, f"{name} has no place in the order of imports"
     if room in JAX_FREE:
         at_start = {module.split(".")[0] for module in imports(name, path, top_level_only=True)}
-        assert not at_start & JAX
+        assert not at_start & {*JAX, PLOTS}
     for module in used:
         other = room_of(module.removeprefix("lra_bench.")) if module.startswith("lra_bench.") else None
         if other is not None:

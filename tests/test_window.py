@@ -73,6 +73,9 @@ def test_attention_sees_the_window(class_token):
     whole = attend(q, k, v, real, 0.0, None)
     np.testing.assert_allclose(attend_near(q, k, v, real, L, class_token), whole, atol=1e-6)
     near = attend_near(q, k, v, real, 3, class_token)
+    if not class_token:
+        past = attend_near(q, k, v, real, L, False, causal=True)
+        np.testing.assert_allclose(past, attend(q, k, v, real, 0.0, None, causal=True), atol=1e-6)
     far = jnp.abs(jnp.arange(L) - 6) >= 3
     k_far, v_far = (jnp.where(far[:, None, None, None], each + 5, each) for each in (k, v))
     changed = np.abs(np.asarray(attend_near(q, k_far, v_far, real, 3, class_token) - near)).max(axis=(1, 2, 3))

@@ -34,8 +34,10 @@ def evaluate(
         list[int] | None,
         typer.Option(
             min=1,
-            help="Also score the test split with every layer cut to this many steps: an output depends only on inputs "
-            "less than WINDOW steps away. May be repeated. `lra-bench report` draws the accuracy against the window.",
+            max=1 << 30,
+            help="Also score the test split with every layer cut to this many steps: an output of a layer depends only "
+            "on its inputs less than WINDOW steps away. May be repeated. `lra-bench report` draws the accuracy against "
+            "the window.",
         ),
     ] = None,
     results_dir: ResultsDir = None,

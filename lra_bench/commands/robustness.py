@@ -61,13 +61,15 @@ def robustness(
     results_dir: ResultsDir = None,
     as_json: Json = False,
 ) -> None:
-    """Test the best checkpoint of runs under noise, and write result records.
+    """Test the best checkpoint of runs under noise, and write result records of those that are finished.
 
     The paper's noise (Yu et al. 2024) is amplitude · r · cos(325.4 · dt · t) on the input of every layer, where dt is
     each feature's own step and r is uniform in [0, 1], drawn for each example and feature. Models whose steps belong to
-    states (S5, S5-PTD, LinOSS) get the median step, and those without steps 1.
+    states (S5, S5-PTD, LinOSS) get the median step, those whose steps depend on the input (S6, B²S6) that of an input
+    of zero, and those without steps 1. MEGA and the Transformer have no such layers and are refused.
     """
     from lra_bench.machine.environment import start_jax
+    from lra_bench.progress import print_line
     from lra_bench.records.finished import is_finished, load_finished
     from lra_bench.runs.run import find_run, load_run
 
@@ -82,8 +84,11 @@ def robustness(
     for run, folder in zip(described, folders, strict=True):
         trained = load_finished(folder) if is_finished(folder) else None
         record = measure_robustness(run, folder, trained, asked, command_of(run.name, asked))
-        keep(record, chosen_results_dir(results_dir))
         records.append(record)
+        if trained is None or trained.accuracy.test is None:  # a later checkpoint may be better
+            print_line(f"{run.name} is not recorded: it {trained.status if trained else 'is unfinished'}.")
+        else:
+            keep(record, chosen_results_dir(results_dir))
     if as_json:
         print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
     else:

@@ -63,7 +63,13 @@ def attend(
 
 
 def attend_near(
-    q: HeadFeatures, k: HeadFeatures, v: HeadFeatures, real: RealPositions | None, window: int, class_token: bool
+    q: HeadFeatures,
+    k: HeadFeatures,
+    v: HeadFeatures,
+    real: RealPositions | None,
+    window: int,
+    class_token: bool,
+    causal: bool = False,
 ) -> HeadFeatures:
     """`attend` without dropout where a position sees those less than `window` steps away, itself included.
 
@@ -76,6 +82,8 @@ def attend_near(
     def one(query: tuple[Array, Array, Array | None]) -> Array:
         t, q_t, real_t = query
         near = jnp.abs(positions - t) < window
+        if causal:
+            near &= positions <= t
         if class_token:
             near = (t == 0) | (near & ((positions > 0) | (window >= L - 1)))
         scores = contraction("bhd,kbhd->bhk", q_t, k) * q.shape[-1] ** -0.5

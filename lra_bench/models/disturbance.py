@@ -70,9 +70,10 @@ class DisturbedEncoder:
         self.encoder, self.kind, self.noise, self.rows = encoder, kind, noise, rows
 
     def __call__(self, inputs: Array) -> Array:
-        """Encode pixels (L, b)."""
-        added = drawn(self.kind, self.noise, self.rows, INPUT, jnp.ones(1), len(inputs))
-        return self.encoder(inputs) + added * self.encoder.dense.kernel[...]  # the encoder is affine in the pixel
+        """Encode pixels (L, b), or (L, b, 3) in color, of which each color has noise of its own."""
+        kernel = self.encoder.dense.kernel[...]
+        added = drawn(self.kind, self.noise, self.rows, INPUT, jnp.ones(len(kernel)), len(inputs))
+        return self.encoder(inputs) + (added[..., None] * kernel).sum(-2)  # the encoder is affine in the pixel
 
 
 def disturb(network: Any, place: NoisePlace, kind: NoiseKind, noise: Noise, rows: Array) -> None:

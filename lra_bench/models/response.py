@@ -1,7 +1,9 @@
 """What a trained layer does to waves: the step size of its inputs, its eigenvalues, and its gain over frequency.
 
 Frequencies ω are in the continuous time of each input feature, whose step is dt. The S4 family has a dt for each
-feature. S5, S5-PTD and LinOSS have one for each state, so all features have their median here. Others have dt = 1.
+feature, and so has HOPE-SSM; where its directions have one each, the geometric mean is taken. S5, S5-PTD and LinOSS
+have one for each state, so all features have their median here. That of S6 and B²S6 depends on the input; here it is
+that of an input of zero. Others, S4D-DFouT among them, have dt = 1.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ import numpy as np
 from flax import nnx
 
 from lra_bench.models.diagonal import DiagonalSSM
+from lra_bench.models.hope import HankelConvolution
 from lra_bench.models.linoss import LinOSSLayer
-from lra_bench.models.long_convolution import LongConvolution
+from lra_bench.models.long_convolution import LongConvolution, dt_of
 from lra_bench.models.s5 import S5Layer
+from lra_bench.models.selective import SelectiveSSM
 from lra_bench.models.shapes import PerFeature
 from lra_bench.ssm.gain import gain_of_kernels, gain_of_modes
 from lra_bench.ssm.hippo import Complex, Real
@@ -30,6 +34,10 @@ def input_steps(layer: Any, features: int) -> PerFeature:
         return jnp.full(features, jnp.exp(jnp.median(layer.log_dt[...])))
     if isinstance(layer, LinOSSLayer):
         return jnp.full(features, jax.nn.sigmoid(jnp.median(layer.s[...])))
+    if isinstance(layer, HankelConvolution):
+        return jnp.exp(jnp.log(dt_of(layer.inv_dt[...], layer.config)).mean(0))
+    if isinstance(layer, SelectiveSSM):
+        return jax.nn.softplus(layer.b[...])
     return jnp.ones(features)
 
 

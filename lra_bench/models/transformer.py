@@ -116,10 +116,8 @@ class TransformerBlock(nnx.Module):
             q, k = rotated(q), rotated(k)
         if self.window is None:
             seen = attend(q, k, v, real, self.attention_rate, keys[0], self.causal)
-        elif self.causal:
-            raise UserError("a unidirectional transformer cannot be cut to a window; those that look both ways can.")
         else:
-            seen = attend_near(q, k, v, real, self.window, self.class_token)
+            seen = attend_near(q, k, v, real, self.window, self.class_token, self.causal)
         seen = seen.reshape(*y.shape[:-1], -1)
         y = (wide(y) + dropout(dense(self.output, seen), self.rate, keys[1], *x.shape[1:])).astype(x.dtype)
         inner = dense(self.hidden, self.norm_mlp(y).astype(x.dtype))

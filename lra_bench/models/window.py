@@ -25,5 +25,5 @@ def set_window(network: Any, window: int, model: str) -> None:
     parts = [getattr(block, "layer", block) for block in getattr(network, "blocks", [network])]
     for part in parts:
         if not isinstance(part, WindowedPart):
-            raise UserError(f"{model} cannot be cut to a window: its layer {type(part).__name__} has none.")
+            raise UserError(f"{model} cannot be cut to a window. Evaluate it without --window.")
         part.window = window

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
+from lra_bench.registry import task_names
 from lra_bench.report.published import SCALING
 from lra_bench.report.table import STYLES, Block, Cell, Column, Table, signed
 from lra_bench.spec import unknown
@@ -153,7 +154,7 @@ def _default_columns(blocks: Sequence[Block], named: dict[str, int]) -> list[str
     filled = [name for name, i in named.items() if any(row[i].value is not None for row in rows)]
     if not measured:
         return [name for name in filled if name not in (SCALING, "avg5")]
-    tasks = [name for name in filled if name not in ("avg5", "avg6", *BESIDE)]
+    tasks = [name for name in filled if name in task_names()]  # wins are over these alone
     missing = any(row[named[name]].value is None for row in measured[0].rows for name in tasks)
     dropped = set() if missing else {"wins"}
     dropped |= {"avg5"} if "avg6" in filled else set()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lra_bench.published_status import with_meaning
 from lra_bench.records.schema import NoisePoint, RobustnessRecord
-from lra_bench.registry import model_title, published_mark, task_title
+from lra_bench.registry import published_mark, task_title
 from lra_bench.report.drawing import (
     COLUMN,
     FEATURED,
@@ -34,13 +34,12 @@ from lra_bench.report.select import (
     Entry,
     Loaded,
     SelectedRecords,
-    labeled,
-    precision_labels,
     row_label,
 )
 from lra_bench.report.speed_figures import accuracy_speed_drawings, lines_of, scaling_drawings
 from lra_bench.report.stamp import stamp_of
 from lra_bench.report.statistics import mean_interval
+from lra_bench.report.tested import noise_points, tested_names, tested_runs
 from lra_bench.report.window_figures import audit_of, window_drawings
 
 if TYPE_CHECKING:
@@ -270,16 +269,17 @@ def _draw_curve(ax: Axes, model: str, runs: Sequence[Entry], style: Style) -> No
 # The picture "robustness"
 
 Noise = dict[tuple[str, str, float], dict[str, list[RobustnessRecord]]]
-"""The records of each model, by task, place of the noise (that on the pixels last), and amplitude. Only modes count."""
+"""The records of the runs that are tested alike, by task, place of the noise (that on the pixels last) and amplitude,
+and by name. Only modes count."""
 
 
 def _noise(loaded: Sequence[Loaded]) -> Noise:
-    """Group the robustness records by task, place, amplitude, and model with its precision."""
+    """Group the robustness records by task, place, amplitude, and the name of the runs that are tested alike."""
     records = [item.record for item in loaded if isinstance(item.record, RobustnessRecord)]
-    labels = precision_labels(record.system.precision for record in records)
+    names = tested_names(records)
     found: Noise = defaultdict(lambda: defaultdict(list))
     for record in records:
-        name = plain(labeled(model_title(record.model), labels[record.system.precision]))
+        name = names[tested_runs(record)]
         for where, amplitude in sorted(
             {(_place(point), point.amplitude) for point in record.points if point.frequency}
         ):
@@ -321,15 +321,15 @@ def _draw_noise(
 ) -> None:
     """Draw one model's mean and range over runs and noise seeds, and its accuracy without noise as a dotted line."""
     by_frequency: dict[float, list[float]] = defaultdict(list)
-    for record in records:
-        for point in record.points:
-            if point.frequency and (_place(point), point.amplitude) == noise:
-                by_frequency[abs(point.frequency)].append(100 * point.accuracy)
+    for point in noise_points(records):
+        if point.frequency and (_place(point), point.amplitude) == noise:
+            by_frequency[abs(point.frequency)].append(100 * point.accuracy)
     frequencies = sorted(by_frequency)
-    label = model if style.featured else HIDDEN
+    label = plain(model) if style.featured else HIDDEN
     middle = [fmean(by_frequency[frequency]) for frequency in frequencies]
     ax.plot(frequencies, middle, label=label, **style.points)
     low, high = [min(by_frequency[f]) for f in frequencies], [max(by_frequency[f]) for f in frequencies]
     ax.fill_between(frequencies, low, high, color=style.color, alpha=0.15, linewidth=0)
     ax.vlines(frequencies, low, high, color=style.color, linewidth=0.8)
-    ax.axhline(100 * fmean(record.clean for record in records), color=style.color, linewidth=0.7, linestyle=":")
+    clean = {record.seed: 100 * record.clean for record in records}
+    ax.axhline(fmean(clean.values()), color=style.color, linewidth=0.7, linestyle=":")

@@ -8,7 +8,7 @@ from itertools import groupby
 from statistics import fmean, stdev
 
 from lra_bench.records.schema import NoisePoint, Record, RobustnessRecord, WindowRecord
-from lra_bench.registry import model_title, task_title
+from lra_bench.registry import task_title
 from lra_bench.report.drawing import thinned
 from lra_bench.report.select import (
     HEADINGS,
@@ -18,13 +18,10 @@ from lra_bench.report.select import (
     Section,
     SelectedRecords,
     ended_early,
-    joined,
-    labeled,
-    precision_labels,
     row_label,
 )
 from lra_bench.report.table import ABSENT, Block, Cell, Column, Table
-from lra_bench.spec import Precision
+from lra_bench.report.tested import TestedRuns, noise_points, tested_names, tested_runs
 
 
 def left_out_table(left_out: Sequence[LeftOut]) -> Table:
@@ -117,23 +114,20 @@ def _commit(record: Record) -> str:
 
 def robustness_table(loaded: Iterable[Loaded]) -> Table:
     """Return the table of test accuracy without noise and under every noise, over runs and seeds of the noise."""
-    groups: dict[tuple[str, str, str, Precision, float], list[tuple[str, RobustnessRecord]]] = defaultdict(list)
+    groups: dict[tuple[TestedRuns, float], list[tuple[str, RobustnessRecord]]] = defaultdict(list)
     for item in loaded:
         record = item.record
         if isinstance(record, RobustnessRecord):
-            place = record.data.task, record.model, record.digest, record.system.precision
             for amplitude in sorted({point.amplitude for point in record.points}):
-                groups[*place, amplitude].append((item.id, record))
+                groups[tested_runs(record), amplitude].append((item.id, record))
     points = [point for group in groups.values() for _, record in group for point in record.points]
     every = sorted({_noise_order(point) for point in points})
     kinds = [list(found) for _, found in groupby(every, lambda noise: noise[:2])]
     noises = [noise for found in kinds for noise in thinned(found, SWEEP)]
-    labels = precision_labels(precision for *_, precision, _ in groups)
-    rows = []
-    for (*_, precision, amplitude), group in sorted(groups.items()):
-        name, settings = _robustness_name(group[0][1])
-        label = joined(settings, labels[precision])
-        rows.append(_robustness_row(labeled(name, label), amplitude, group, noises))
+    names = tested_names(record for group in groups.values() for _, record in group)
+    rows = [
+        _robustness_row(names[place], amplitude, group, noises) for (place, amplitude), group in sorted(groups.items())
+    ]
     heads = (Column("Model", numeric=False), Column("Task", numeric=False), Column("Data", numeric=False))
     numbers = (Column("Seeds"), Column("Amplitude"), Column("Clean"))
     return Table(
@@ -151,14 +145,13 @@ def robustness_table(loaded: Iterable[Loaded]) -> Table:
 
 def window_table(loaded: Iterable[Loaded]) -> Table:
     """Return the table of test accuracy with every layer cut to a window, by window, as mean over seeds."""
-    groups: dict[tuple[str, str, str, Precision], list[tuple[str, WindowRecord]]] = defaultdict(list)
+    groups: dict[TestedRuns, list[tuple[str, WindowRecord]]] = defaultdict(list)
     for item in loaded:
-        record = item.record
-        if isinstance(record, WindowRecord):
-            groups[record.data.task, record.model, record.digest, record.system.precision].append((item.id, record))
+        if isinstance(item.record, WindowRecord):
+            groups[tested_runs(item.record)].append((item.id, item.record))
     windows = sorted({record.window for group in groups.values() for _, record in group})
-    labels = precision_labels(precision for *_, precision in groups)
-    rows = [_window_row(labels[place[-1]], group, windows) for place, group in sorted(groups.items())]
+    names = tested_names(record for group in groups.values() for _, record in group)
+    rows = [_window_row(names[place], group, windows) for place, group in sorted(groups.items())]
     heads = (Column("Model", numeric=False), Column("Task", numeric=False), Column("Data", numeric=False))
     return Table(
         "windows",
@@ -172,10 +165,9 @@ def window_table(loaded: Iterable[Loaded]) -> Table:
     )
 
 
-def _window_row(label: str, group: Sequence[tuple[str, WindowRecord]], windows: Sequence[int]) -> tuple[Cell, ...]:
+def _window_row(name: str, group: Sequence[tuple[str, WindowRecord]], windows: Sequence[int]) -> tuple[Cell, ...]:
     """Return the row of one model, task, digest and precision."""
     record = group[0][1]
-    name = labeled(model_title(record.model), joined("" if record.published_recipe else record.digest, label))
     cells = []
     for window in windows:
         here = [(run, found) for run, found in group if found.window == window]
@@ -209,33 +201,26 @@ def _noise_title(place: str, kind: str, frequency: float) -> str:
     return ", ".join(filter(None, (place, "Gaussian" if kind == "gaussian" else f"ω = {frequency:.4g}")))
 
 
-def _robustness_name(record: RobustnessRecord) -> tuple[str, str]:
-    """Return the model's name, and the digest where its recipe was changed."""
-    return model_title(record.model), "" if record.published_recipe else record.digest
-
-
 def _robustness_row(
     name: str, amplitude: float, group: Sequence[tuple[str, RobustnessRecord]], noises: Sequence[NoiseOrder]
 ) -> tuple[Cell, ...]:
     """Return the row of one model, task, digest, precision and amplitude."""
     record = group[0][1]
     ids = tuple(run for run, _ in group)
-    seeds = {found.seed for _, found in group}
-    clean = 100 * fmean(found.clean for _, found in group)
+    by_seed = {found.seed: 100 * found.clean for _, found in group}
+    clean = fmean(by_seed.values())
+    measured = noise_points([found for _, found in group])
     cells = []
     for noise in noises:
         values = [
-            100 * point.accuracy
-            for _, found in group
-            for point in found.points
-            if _noise_order(point) == noise and point.amplitude == amplitude
+            100 * point.accuracy for point in measured if _noise_order(point) == noise and point.amplitude == amplitude
         ]
         cells.append(_mean_cell(values, ids) if values else Cell(ABSENT))
     return (
         Cell(name, runs=ids),
         Cell(task_title(record.data.task)),
         Cell(f"{record.data.source}, {record.data.size}"),
-        Cell(str(len(seeds)), len(seeds)),
+        Cell(str(len(by_seed)), len(by_seed)),
         Cell(f"{amplitude:g}", amplitude),
         Cell(f"{clean:.2f}", clean, runs=ids),
         *cells,

@@ -7,12 +7,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from statistics import fmean
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from lra_bench.records.schema import WindowRecord
-from lra_bench.registry import model_title, task_title
+from lra_bench.registry import task_title
 from lra_bench.report.drawing import (
     COLUMN,
     HIDDEN,
@@ -26,7 +24,12 @@ from lra_bench.report.drawing import (
     plain,
     styles,
 )
-from lra_bench.report.select import Loaded, labeled, precision_labels
+from lra_bench.report.select import Loaded
+from lra_bench.report.tested import tested_names, tested_runs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WINDOWS = (
     "Test accuracy with every layer cut to w steps after training, against w; mean and range over seeds. Dotted: the "
@@ -34,7 +37,7 @@ WINDOWS = (
 )
 
 Audit = dict[str, dict[str, list[WindowRecord]]]
-"""The window records of each model with its precision, by task."""
+"""The window records of the runs that are tested alike, by task and name."""
 
 
 def window_drawings(loaded: Sequence[Loaded], featured: Sequence[str]) -> list[Drawing]:
@@ -46,13 +49,12 @@ def window_drawings(loaded: Sequence[Loaded], featured: Sequence[str]) -> list[D
 
 
 def audit_of(loaded: Sequence[Loaded]) -> Audit:
-    """Group the window records by task, and by model with its precision."""
+    """Group the window records by task, and by the name of the runs that are tested alike."""
     records = [item.record for item in loaded if isinstance(item.record, WindowRecord)]
-    labels = precision_labels(record.system.precision for record in records)
+    names = tested_names(records)
     found: Audit = defaultdict(lambda: defaultdict(list))
     for record in records:
-        name = plain(labeled(model_title(record.model), labels[record.system.precision]))
-        found[record.data.task][name].append(record)
+        found[record.data.task][names[tested_runs(record)]].append(record)
     return {task: dict(models) for task, models in sorted(found.items())}
 
 
@@ -84,8 +86,9 @@ def _draw_model(ax: Axes, model: str, records: Sequence[WindowRecord], style: St
     for record in records:
         by_window[record.window].append(100 * record.accuracy)
     windows = sorted(by_window)
-    label = model if style.featured else HIDDEN
+    label = plain(model) if style.featured else HIDDEN
     ax.plot(windows, [fmean(by_window[w]) for w in windows], label=label, **style.points)
     low, high = [min(by_window[w]) for w in windows], [max(by_window[w]) for w in windows]
     ax.fill_between(windows, low, high, color=style.color, alpha=0.15, linewidth=0)
-    ax.axhline(100 * fmean(record.whole for record in records), color=style.color, linewidth=0.7, linestyle=":")
+    whole = {record.seed: 100 * record.whole for record in records}
+    ax.axhline(fmean(whole.values()), color=style.color, linewidth=0.7, linestyle=":")

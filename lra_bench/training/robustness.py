@@ -18,6 +18,7 @@ from lra_bench.models import response
 from lra_bench.models.disturbance import Noise, disturb
 from lra_bench.progress import print_line
 from lra_bench.records.schema import NoisePoint, Record, RobustnessRecord
+from lra_bench.registry import cli_name
 from lra_bench.runs.run import Run
 from lra_bench.spec import NoiseKind, NoisePlace
 from lra_bench.training.checkpoint import Checkpoints
@@ -107,15 +108,15 @@ def measure_robustness(
 
 def refuse_no_place(run: Run, model: Any, place: NoisePlace) -> None:
     """Check that a network has a place for the noise. Raises UserError where it has none."""
+    if not all(hasattr(block, "layer") for block in model.blocks):
+        raise UserError(
+            f"noise is added to a model of sequence layers, and {run.name} is of {cli_name(run.model)}, which has none."
+        )
     if place == "input" and run.recipe.pixels is None:
         raise UserError(
             f"--where input needs pixels, and {run.name} reads tokens, to which no wave can be added. Type --where "
             "layers."
         )
-    if place == "input" and not hasattr(model, "encoder"):
-        raise UserError(f"--where input needs a model with an encoder of pixels; {run.name} is of {run.model}.")
-    if place == "layers" and not all(hasattr(block, "layer") for block in model.blocks):
-        raise UserError(f"--where layers needs a model of sequence layers; {run.name} is of {run.model}.")
 
 
 def own_frequency(run: Run, model: Any) -> float:
@@ -125,7 +126,9 @@ def own_frequency(run: Run, model: Any) -> float:
     """
     layers = [block.layer for block in model.blocks]
     if not all(map(response.has_response, layers)):
-        raise UserError(f"--own-frequency needs eigenvalues, and those of {run.model} are not known. Type --frequency.")
+        raise UserError(
+            f"--own-frequency needs eigenvalues, and those of {cli_name(run.model)} are not known. Type --frequency."
+        )
     return max(response.last_frequency(layer) for layer in layers)
 
 

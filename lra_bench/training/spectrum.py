@@ -11,6 +11,7 @@ import numpy as np
 from lra_bench.errors import UserError
 from lra_bench.models import response
 from lra_bench.records.schema import Record
+from lra_bench.registry import cli_name
 from lra_bench.runs.run import Run
 from lra_bench.ssm.gain import LayerGain
 from lra_bench.ssm.hippo import Real
@@ -32,20 +33,22 @@ def layer_gains(run: Run, folder: Path, record: Record | None) -> list[LayerGain
     state spaces or not among those that `models/response.py` knows.
     """
     model, packed = trained_model(run, folder, record)
-    network, params, stats = initialized(run, data_shape(run, packed["train"]))
+    shape = data_shape(run, packed["train"])
+    network, params, stats = initialized(run, shape)
     before = network.merged(params, stats)
     blocks = list(zip(_blocks(run, model.network), _blocks(run, before), strict=True))
-    L = packed["train"].inputs.shape[-1]
     with jax.enable_x64(True):
-        return [_layer_gain(response.in_float64(a.layer), response.in_float64(b.layer), L) for a, b in blocks]
+        return [
+            _layer_gain(response.in_float64(a.layer), response.in_float64(b.layer), shape.length) for a, b in blocks
+        ]
 
 
 def _blocks(run: Run, network: Any) -> list[Any]:
     blocks = list(getattr(network, "blocks", []))
     if not blocks or not all(response.has_response(getattr(block, "layer", None)) for block in blocks):
         raise UserError(
-            f"{run.name} has no transfer function to show: legal models are S4, S4D, S4D-DFouT, S4D-FT, S4-PTD, S5, "
-            f"S5-PTD and the LRU; it is of {run.model}."
+            f"{run.name} has no transfer function to show: legal models are S4, S4D, S4-PTD, S4D-FT, S4D-DFouT, S5, "
+            f"S5-PTD and the LRU; it is of {cli_name(run.model)}."
         )
     return blocks
 
