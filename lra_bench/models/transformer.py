@@ -307,7 +307,7 @@ class Transformer(nnx.Module):
 
 def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs) -> Transformer:
     """Make the network of the recipe for data of this shape. Raises UserError for settings that this encoder lacks."""
-    fixed = {"norm": "layer", "prenorm": True, "pixels": None}
+    fixed = {"norm": "layer", "prenorm": True, "residual": True, "pixels": None}
     for name, value in fixed.items():
         if getattr(recipe, name) != value:
             raise UserError(f"the transformer has {name} = {value} only, got {getattr(recipe, name)!r}.")

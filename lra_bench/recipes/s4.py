@@ -33,6 +33,7 @@ class FamilyConfig(Frozen):
     real_transform: Literal["exp", "softplus", "best"] = Field(
         default="exp", description="the function from the parameter to −Re Λ; best is StableSSM's 1 / (w² + 1/2)"
     )
+    skip: bool = Field(default=True, description="whether the layer adds D u to its output")
 
     @model_validator(mode="after")
     def _order(self) -> FamilyConfig:
