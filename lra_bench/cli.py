@@ -20,6 +20,7 @@ from lra_bench.commands import (
     doctor,
     evaluate,
     export,
+    generate,
     import_,
     ls,
     prepare,
@@ -53,6 +54,7 @@ app.command()(evaluate.evaluate)
 app.command()(robustness.robustness)
 app.command()(spectrum.spectrum)
 app.command()(bench.bench)
+app.command()(generate.generate)
 app.command()(report.report)
 app.command()(curves.curves)
 app.command()(compare.compare)

@@ -42,10 +42,11 @@ LowRankInit = Literal["legs", "fout"]
 GateKind = Literal["full_glu", "half_glu1", "half_glu2", "gelu"]
 """The nonlinearities of the S5 block (lindermanlab/S5 s5/layers.py)."""
 
-Group = Literal["regular", "regular_no_decay", "ssm", "ssm_decay"]
+Group = Literal["regular", "regular_no_decay", "ssm", "ssm_decay", "frozen"]
 """An optimizer group. It decides the learning rate, `lr` or `ssm_lr`, and whether weight decay applies.
 
 `regular` has `lr` and decay, `regular_no_decay` has `lr` alone, `ssm` has `ssm_lr` alone, `ssm_decay` has both.
+`frozen` is not trained.
 """
 
 NoiseKind = Literal["cosine", "gaussian"]
@@ -73,7 +74,7 @@ fit. It changes no number, so it is no part of a run."""
 TEXT_FIELDS = {"reference", "published", "notes"}
 """The fields of a recipe that describe it and change no number. They are in no digest."""
 
-LATER_SETTINGS: dict[str, Any] = {"real_transform": "exp"}
+LATER_SETTINGS: dict[str, Any] = {"real_transform": "exp", "skip": True}
 """Settings of layers that did not always exist, with the value of before. With that value they are in no digest."""
 
 DEEPEST, WIDEST = 1_000, 65_536
@@ -188,6 +189,7 @@ class Recipe(Frozen):
     d_model: int = Field(ge=1, le=WIDEST, description="the number H of features")
     norm: Literal["batch", "layer", "scale"]
     prenorm: bool
+    residual: bool = Field(default=True, description="whether a block adds its input to its output")
     norm_decay: float = Field(
         ge=0, lt=1, description="the share of the old running statistics that BatchNorm keeps at each step"
     )
@@ -229,13 +231,21 @@ class Recipe(Frozen):
             raise ValueError("exactly one of embedding and pixels must be set")
         return self
 
+    @model_validator(mode="after")
+    def _no_rate_of_what_is_frozen(self) -> Recipe:
+        frozen = sorted(role for role in self.role_lr if self.groups.get(role) == "frozen")
+        if frozen:
+            raise ValueError(f"role_lr gives a rate to {', '.join(frozen)}, which groups says is frozen")
+        return self
+
     def identity(self) -> dict[str, Any]:
         """The fields that change numbers, as JSON values. Digests are made of them.
 
-        Left out are `role_lr` and `clip_norm` where they change nothing, and `LATER_SETTINGS`: digests are those of
-        versions that did not have them.
+        Left out are `role_lr`, `clip_norm` and `residual` where they change nothing, and `LATER_SETTINGS`: digests are
+        those of versions that did not have them.
         """
         unused = {key for key in ("role_lr", "clip_norm") if not getattr(self, key)}
+        unused |= {"residual"} if self.residual else set()
         fields = self.model_dump(mode="json", exclude=TEXT_FIELDS | unused)
         fields["layer"] = dict(item for item in fields["layer"].items() if item not in LATER_SETTINGS.items())
         return fields

@@ -20,8 +20,8 @@ from lra_bench.errors import UserError
 from lra_bench.models.classifier import PIXEL_SCALES, InputEncoder, count_parameters, pool
 from lra_bench.models.layers import TORCH, DataShape
 from lra_bench.models.network import build
+from lra_bench.overrides import apply_overrides
 from lra_bench.registry import recipes_of, task_module, task_names
-from lra_bench.spec import apply_overrides
 from lra_bench.tasks.pscifar import bit_reversal
 from tests.test_tasks import CIFAR, COLORS, everything, pack, request, small
 

@@ -90,6 +90,14 @@ def has_a_causal_form(model):
     return is_a_stack_of_layers(model) and isinstance(abstract(model).blocks[0].layer, RecurrentLayer)
 
 
+def step_settings(model):
+    """The settings with which the model runs step by step; None where none do."""
+    if has_a_causal_form(model):
+        return {"bidirectional": False}
+    keeps_a_cache = not is_a_stack_of_layers(model) and hasattr(abstract(model), "step")
+    return {"bidirectional": False, "pooling": "mean"} if keeps_a_cache else None
+
+
 @cache
 def examples():
     """Tokens whose first one is the class, of different lengths."""
@@ -170,16 +178,17 @@ def test_causal_and_bidirectional_layers_see_what_they_say(model):
 def test_steps_equal_the_whole_sequence(model):
     """A causal network fed one token at a time ends at the logits of evaluation, with statistics that are not the
     initial ones; a bidirectional one refuses, and so does one without a causal form."""
-    if is_a_stack_of_layers(model):
+    if hasattr(abstract(model), "step"):
         with pytest.raises(UserError, match=r"--set bidirectional=false|has no step"):
             abstract(model).initial_state(1)
-    if not has_a_causal_form(model):
+    settings = step_settings(model)
+    if settings is None:
         assert not hasattr(abstract(model), "dt")
         return
 
     @quick_jit
     def read(inputs):
-        built = network(model, bidirectional=False)
+        built = network(model, **settings)
         nnx.update(built, jax.tree.map(lambda x: x + 0.3, nnx.state(built, nnx.BatchStat)))
         whole = built(inputs, jnp.full(BATCH, SHAPE.length), train=False, key=None)
         return whole, jax.lax.scan(built.step, built.initial_state(BATCH), inputs.T)[1][-1]
@@ -209,9 +218,9 @@ def test_no_program_calls_lapack(model):
 
     @jax.jit
     def made():
-        causal = has_a_causal_form(model)
-        built = network(model, bidirectional=not causal)
-        return nnx.state(built), built.initial_state(1) if causal else None
+        settings = step_settings(model)
+        built = network(model, **(settings or {"bidirectional": True}))
+        return nnx.state(built), None if settings is None else built.initial_state(1)
 
     assert "lapack" not in made.lower().as_text()
 

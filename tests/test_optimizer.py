@@ -174,6 +174,15 @@ def test_groups_follow_roles_in_rate_and_decay(params):
         np.testing.assert_allclose(pushed - idle, -rates[group], rtol=1e-4, err_msg=name)
 
 
+def test_what_is_frozen_stays_and_has_no_rate(params):
+    frozen = {"eigenvalues": "frozen", "input": "frozen", "dt": "frozen"}
+    recipe = s5_recipe(groups=frozen, schedule="constant", weight_decay=0.05)
+    for name, change in moved(params, recipe, 2.0):
+        assert (change == 0).all() == (name in GROUP_OF_LEAF), name
+    with pytest.raises(ValueError, match="gives a rate to dt, which groups says is frozen"):
+        s5_recipe(groups=frozen, role_lr={"dt": 1e-3, "output": 1e-3})
+
+
 def test_decay_does_not_enter_adams_moments(params):
     """Decoupled: after any number of updates a zero gradient still moves by rate × decay × value and no more, where
     decay added to the gradient (Adam with L2) would move by the whole rate."""

@@ -117,8 +117,8 @@ def test_causal_attention_is_that_of_the_lower_triangle_and_padding_looks_back_o
 
 def test_rotary_products_depend_on_the_difference_of_steps_only():
     q, k = np.random.default_rng(0).normal(size=(2, 1, 1, 1, 6)).astype(np.float32).repeat(20, axis=1)
-    rotated = jax.jit(transformer.rotated)
-    turned_q, turned_k = (np.asarray(rotated(each))[:, 0, 0] for each in (q, k))
+    table = transformer.rotation(20, 6)
+    turned_q, turned_k = (np.asarray(transformer.rotated(jnp.asarray(each), table))[:, 0, 0] for each in (q, k))
     for distance in (0, 3, -7):
         along = np.diagonal(turned_q @ turned_k.T, distance)
         np.testing.assert_allclose(along, np.full_like(along, along[0]), rtol=1e-4, atol=1e-5)

@@ -59,7 +59,8 @@ def test_decays_out_of_reach_are_refused():
 
 def test_digests_of_runs_with_exp_are_those_of_before():
     recipe = recipes_of("listops")["s4d"]
-    before = {key: value for key, value in recipe.layer.items() if key != "real_transform"}
+    before = {key: value for key, value in recipe.layer.items() if key not in ("real_transform", "skip")}
     assert recipe.identity()["layer"] == before
+    assert "residual" not in recipe.identity()
     best = apply_overrides(recipe, {"real_transform": "best"}, Config)
     assert best.identity()["layer"] == {**before, "real_transform": "best"}

@@ -1,5 +1,7 @@
 """S4-PTD's layer: what it starts from, and its recurrent form."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +55,27 @@ def test_the_published_code_lets_half_of_the_modes_stand_almost_still():
     np.testing.assert_array_equal(theirs.real, ours.real)
     np.testing.assert_allclose(theirs[back].imag, -1e-4, rtol=1e-6)
     np.testing.assert_array_equal(paper.C[...], code.C[...])
+
+
+def test_without_skip_and_residual_nothing_of_the_input_passes_by_the_states():
+    """With C at zero, a block gives the same for every input, step by step too; D is no parameter."""
+
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def outputs(x):
+        recipe = s5_recipe(norm="layer", prenorm=False, residual=False)
+        block = s4_ptd.block(recipe, s4_ptd.Config(**CONFIG, skip=False), rngs=nnx.Rngs(0))
+        block.layer.C[...] = jnp.zeros_like(block.layer.C[...])
+        same = block(x, None, False, None), block(-x, None, False, None)
+        _, y_t = block.step(block.initial_state(2), x[0])
+        block.residual = True
+        return *same, y_t, block(x, None, False, None)
+
+    y, other, y_t, residual = outputs(jax.random.normal(jax.random.key(0), (6, 2, 4)))
+    np.testing.assert_array_equal(y, other)
+    np.testing.assert_allclose(y_t, y[0], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(residual, y, atol=0.1)
+    layer = nnx.eval_shape(lambda: ptd_layer(skip=False))
+    assert "D" not in {path[-1] for path, _ in nnx.to_flat_state(nnx.state(layer, nnx.Param))}
 
 
 def test_all_states_are_stored_and_there_is_no_B():

@@ -1,5 +1,7 @@
 """The Transformer: attention against flax's own, masks, class token, and its parameter counts."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -164,6 +166,25 @@ def test_order_matters_through_positions_only():
     position = np.arange(50)
     np.testing.assert_allclose(table[:, 0], np.sin(position), atol=1e-5)
     np.testing.assert_allclose(table[:, 7], np.cos(position * 10_000 ** (-6 / 8)), atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary"])
+def test_steps_with_a_cache_equal_the_whole_causal_sequence(positions, monkeypatch):
+    """Over blocks of four keys of which the last is part empty, with black pixels, which are padding, at the start and
+    in the middle. The contract has texts."""
+    monkeypatch.setattr(attention, "KEYS_AT_ONCE", 4)
+    layer = {"positions": positions, "qkv_dim": 8}
+    model = make(DataShape(11, 3, 1, False), layer=layer, bidirectional=False, pooling="mean", embedding=256)
+    pixels = jnp.asarray([[0, 7, 3, 0, 0, 9, 255, 1, 2, 0, 8], [5, *range(200, 210)]], jnp.uint8)
+    graph, state = nnx.split(model)
+
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def both_ways(pixels):
+        model = nnx.merge(graph, state)
+        _, logits = jax.lax.scan(model.step, model.initial_state(2), pixels.T)
+        return logits[-1], model(pixels, jnp.full(2, 11), train=False, key=None)
+
+    np.testing.assert_allclose(*both_ways(pixels), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -250,8 +250,11 @@ def measure_recurrent(case: BenchCase) -> list[Measured]:
 
 
 def has_step(network: Any) -> bool:
-    """Whether the network can run step by step. The Transformer cannot, and a user's own layer need not."""
-    return hasattr(network, "step") and all(hasattr(block.layer, "step") for block in network.blocks)
+    """Whether the network runs step by step in constant time. A user's own layer need not have a step, and that of a
+    Transformer takes longer the more steps came before (`bench/generation.py`)."""
+    return hasattr(network, "step") and all(
+        hasattr(block, "layer") and hasattr(block.layer, "step") for block in network.blocks
+    )
 
 
 def measurement(

@@ -30,10 +30,13 @@ from jax import Array, lax
 from lra_bench.machine.platform import target_platform
 from lra_bench.machine.products import contraction
 from lra_bench.models.dropout import kept
-from lra_bench.models.shapes import HeadFeatures, RealPositions
+from lra_bench.models.shapes import HeadFeatures, HeadFeaturesAt, RealPositions, RealSteps, Step
 
 QUERIES_AT_ONCE = 256
 """The number of queries in a group, about."""
+
+KEYS_AT_ONCE = 256
+"""The number of keys in a block of a cache."""
 
 FEW = 8
 """The greatest width of a head for which a product of two positions is not worth storing."""
@@ -94,6 +97,54 @@ def attend_near(
         return contraction("bhk,kbhd->bhd", weights, v).astype(q.dtype)
 
     return lax.map(one, (positions, q, real), batch_size=QUERIES_AT_ONCE)
+
+
+class Cache(NamedTuple):
+    """The keys and the values of the steps so far, both (b, heads, steps, d), with room for so many steps."""
+
+    k: Array
+    v: Array
+
+    @classmethod
+    def empty(cls, batch: int, heads: int, steps: int, width: int, dtype: Any) -> Cache:
+        """A cache of zeros for at least so many steps, which are filled up to whole blocks."""
+        room = steps if steps <= KEYS_AT_ONCE else -(-steps // KEYS_AT_ONCE) * KEYS_AT_ONCE
+        return cls(*(jnp.zeros((batch, heads, room, width), dtype) for _ in cls._fields))
+
+    def with_step(self, k_t: HeadFeaturesAt, v_t: HeadFeaturesAt, t: Step) -> Cache:
+        """The cache with the key and the value of step t."""
+        return Cache(
+            *(
+                lax.dynamic_update_slice_in_dim(old, new[:, :, None], t, 2)
+                for old, new in zip(self, (k_t, v_t), strict=True)
+            )
+        )
+
+
+def attend_to_past(q_t: HeadFeaturesAt, cache: Cache, real: RealSteps, t: Step) -> HeadFeaturesAt:
+    """Causal `attend` without dropout for the query (b, heads, d) of step t alone, which the cache holds already.
+
+    `real` tells which of the cache's steps are not padding. Keys are taken in blocks, and only those that have been
+    filled, so that the time grows with t. Between blocks, a running maximum keeps the exponentials finite.
+    """
+    size = min(KEYS_AT_ONCE, cache.k.shape[2])
+    scale, wide = q_t.shape[-1] ** -0.5, jnp.promote_types(q_t.dtype, jnp.float32)
+
+    def block(i: Array, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        largest, total, y = sums
+        k, v = (lax.dynamic_slice_in_dim(x, i * size, size, 2) for x in cache)
+        seen = (lax.dynamic_slice_in_dim(real, i * size, size) & real[t]).T[:, None]
+        scores = jnp.where(seen, contraction("bhd,bhkd->bhk", q_t, k) * scale, MASKED)
+        scores = jnp.where(i * size + jnp.arange(size) <= t, scores, -jnp.inf)
+        higher = jnp.maximum(largest, scores.max(-1, keepdims=True))
+        powers, shrink = jnp.exp(scores - higher), jnp.exp(largest - higher)
+        y = y * shrink + contraction("bhk,bhkd->bhd", powers.astype(v.dtype), v)
+        return higher, total * shrink + powers.sum(-1, keepdims=True), y
+
+    nothing = jnp.zeros((*q_t.shape[:2], 1), wide)
+    start = jnp.full_like(nothing, -jnp.inf), nothing, jnp.zeros(q_t.shape, wide)
+    _, total, y = lax.fori_loop(0, t // size + 1, block, start)
+    return (y / total).astype(q_t.dtype)
 
 
 def dropout(x: Array, rate: float, key: Array | None, documents: int, together: int) -> Array:

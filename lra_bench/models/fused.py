@@ -74,8 +74,9 @@ class _Applied(NamedTuple):
 def can_fuse(block: Block, x: Features) -> bool:
     """Whether the kernels compute this block on these arrays.
 
-    They need one GPU, products as TF32 or of bfloat16 arrays, more steps than `projection.ROWS`, BatchNorm first, a
-    diagonal state space without a window, and widths that are multiples of 16 and not above `gate.WIDEST`.
+    They need one GPU, products as TF32 or of bfloat16 arrays, more steps than `projection.ROWS`, a residual block with
+    BatchNorm first, a diagonal state space without a window, and widths that are multiples of 16 and not above
+    `gate.WIDEST`.
     """
     fast = x.dtype == jnp.bfloat16 or default_product_precision() == "tensorfloat32"
     layer, head = block.layer, block.gate
@@ -84,7 +85,7 @@ def can_fuse(block: Block, x: Features) -> bool:
     (L, b, H), width = x.shape, layer.discretized_width
     # For both directions, a row of states has twice that width.
     here = L > projection.ROWS and triton.usable(L * b * max(H, 2 * width))
-    known = isinstance(block.norm, BatchNorm) and block.prenorm and not block.mask_before_layer
+    known = isinstance(block.norm, BatchNorm) and block.prenorm and not block.mask_before_layer and block.residual
     known = known and block.layer_dropout == "none" and head.kind != "gelu" and head.conventions.gelu == "tanh"
     return here and known and H <= gate.WIDEST and bool(gate.column_block(H) and gate.column_block(width))
 

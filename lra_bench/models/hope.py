@@ -32,7 +32,7 @@ from lra_bench.models.layers import (
     ssm_parameter,
     wide,
 )
-from lra_bench.models.long_convolution import block_around, dt_of, initial_inv_dt, normal_C
+from lra_bench.models.long_convolution import block_around, dt_of, initial_inv_dt, normal_C, skip_weights
 from lra_bench.models.shapes import DenseInput, DenseOutput, DropoutMasks, Mask
 from lra_bench.recipes.hope import Config
 from lra_bench.spec import Recipe
@@ -66,7 +66,7 @@ class HankelConvolution(nnx.Module):
         inv_dt = initial_inv_dt(rngs.params(), (2 if both else 1, H), config)
         # What is not trained is kept with the statistics, so that saved steps have it.
         self.inv_dt: nnx.Variable = ssm_parameter(inv_dt, "dt") if config.dt_trained else nnx.BatchStat(inv_dt)
-        self.D = ssm_parameter(jax.random.normal(rngs.params(), (1 if both else 2, H)), "skip")
+        self.D = skip_weights((1 if both else 2, H), config, rngs=rngs)
 
     def kernel(self, L: int) -> CircularKernel:
         """The kernel (H, 2L) of a sequence of L steps and its reversal, without D."""

@@ -307,7 +307,8 @@ class GLUOutput(nnx.Module):
 
 
 class Block(nnx.Module):
-    """A residual block: norm → sequence layer (→ dropout) → gate → + skip, or with the norm last."""
+    """A block: norm → sequence layer (→ dropout) → gate → + its input, or with the norm last. The recipe's `residual`
+    decides whether the input is added."""
 
     def __init__(
         self,
@@ -321,7 +322,7 @@ class Block(nnx.Module):
         self.norm = make_norm(recipe, conventions, rngs=rngs)
         self.layer = layer
         self.gate = gate
-        self.prenorm = recipe.prenorm
+        self.prenorm, self.residual = recipe.prenorm, recipe.residual
         self.mask_before_layer = conventions.mask_before_layer
         self.layer_dropout, self.dropout = conventions.layer_dropout, recipe.dropout
 
@@ -343,7 +344,8 @@ class Block(nnx.Module):
             y, masks = dropout(y, masks, 0), masks[1:]
         elif self.layer_dropout == "each_step":
             y = dropout_each_step(y, self.dropout, key)
-        x = x + self.gate(y, masks)
+        y = self.gate(y, masks)
+        x = x + y if self.residual else y
         return x if self.prenorm else self.norm(x, train)
 
     def _sequence(self, x: Array, mask: Array | None, train: bool) -> Array:
@@ -368,5 +370,6 @@ class Block(nnx.Module):
         """Apply the block, as in evaluation, to one step (b, H): the layer's next state and the output (b, H)."""
         assert isinstance(self.layer, RecurrentLayer)
         state, y_t = self.layer.step(state, self.norm(x_t, False) if self.prenorm else x_t)
-        x_t = x_t + self.gate(y_t, None)
+        y_t = self.gate(y_t, None)
+        x_t = x_t + y_t if self.residual else y_t
         return state, x_t if self.prenorm else self.norm(x_t, False)

@@ -50,7 +50,7 @@ class LongConvolution(nnx.Module):
         self.A_real = ssm_parameter(self._copies(initial_A_real(Lambda, config.real_transform)), "eigenvalues")
         self.A_imag = ssm_parameter(self._copies(-Lambda.imag), "eigenvalues")
         self.inv_dt = ssm_parameter(initial_inv_dt(rngs.params(), (H,), config), "dt")
-        self.D = ssm_parameter(jax.random.normal(rngs.params(), (H,)), "skip")
+        self.D = skip_weights((H,), config, rngs=rngs)
 
     def _copies(self, values: np.ndarray | Array) -> Array:
         """The same values for each of the S systems, stacked: (S, …)."""
@@ -137,6 +137,13 @@ def initial_A_real(Lambda: np.ndarray, name: str) -> np.ndarray:
             "Take exp or softplus."
         )
     return transform.weight(decay)
+
+
+def skip_weights(shape: tuple[int, ...], config: SteppedConfig, *, rngs: nnx.Rngs) -> nnx.Variable:
+    """Make D from normal numbers; without a skip it is zero and not trained."""
+    if config.skip:
+        return ssm_parameter(jax.random.normal(rngs.params(), shape), "skip")
+    return nnx.BatchStat(jnp.zeros(shape))
 
 
 def initial_inv_dt(key: Array, shape: tuple[int, ...], config: SteppedConfig) -> Array:

@@ -227,6 +227,8 @@ def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs)
     """Make the network of the recipe for data of this shape. Raises UserError for settings that this network lacks."""
     if not recipe.bidirectional:
         raise UserError("MEGA is bidirectional only, because its attention reads all steps of a chunk. Leave it true.")
+    if not recipe.residual:
+        raise UserError("MEGA's blocks are residual only. Leave residual true.")
     if recipe.pooling != "mean":
         raise UserError(f"MEGA's pooling must be mean, got {recipe.pooling!r}.")
     if shape.channels > 1 or recipe.pixels == "color":

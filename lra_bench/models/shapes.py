@@ -59,6 +59,18 @@ AnyFeatures = Float[Array, "*axes H"]
 HeadFeatures = Float[Array, "L b heads d"]
 """Queries, keys or values of attention."""
 
+HeadFeaturesAt = Float[Array, "b heads d"]
+"""The query, the key or the value of each document at one step."""
+
+RealSteps = Bool[Array, "steps b"]
+"""Whether a step of a cache is of a position that is real, not padding."""
+
+RealPositionsAt = Bool[Array, "b"]
+"""Whether the position of each document at one step is real, not padding."""
+
+Step = Int[Array, ""]
+"""The number of a step, from 0."""
+
 RealPositions = Bool[Array, "L documents"]
 """Whether a position is real, not padding."""
 

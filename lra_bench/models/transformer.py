@@ -4,13 +4,13 @@ The sources are Tay et al. 2021 and google-research/long-range-arena @ cd31e5c6 
 a network of its own, not a layer in the S5 block: pixels are 256 tokens, the head reads a class token, positions are
 added, and dropout draws a mask at each position. Attention takes the queries in groups and computes their weights again
 for the gradient, so that Path-X's 16,384² weights per head are never in memory at once (`attention.py`). The numbers
-are the same.
+are the same. Where attention is causal, the network also runs step by step, with a cache of keys and values.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +20,9 @@ from jax import Array
 
 from lra_bench.errors import UserError
 from lra_bench.machine.products import product, tokens
-from lra_bench.models.attention import attend, attend_near, dropout
+from lra_bench.models.attention import Cache, attend, attend_near, attend_to_past, dropout
 from lra_bench.models.classifier import InputMask, as_one_batch, pool
-from lra_bench.models.layers import DataShape, wide
+from lra_bench.models.layers import DataShape, refuse_steps_if, wide
 from lra_bench.models.remat import rematerialized
 from lra_bench.models.shapes import (
     DenseInput,
@@ -34,12 +34,16 @@ from lra_bench.models.shapes import (
     Logits,
     Pooled,
     RealPositions,
+    RealPositionsAt,
+    RealSteps,
+    Step,
     StepFeatures,
     Tokens,
+    TokensAt,
 )
 from lra_bench.recipes.transformer import Config
 from lra_bench.spec import Recipe
-from lra_bench.ssm.shapes import Features
+from lra_bench.ssm.shapes import Features, FeaturesAt
 
 
 def split_key(key: Array | None, n: int) -> list[Array | None]:
@@ -67,15 +71,19 @@ def dense(layer: nnx.Linear, x: DenseInput) -> DenseOutput:
     return y if layer.bias is None else y + layer.bias[...]
 
 
-def rotated(x: HeadFeatures) -> HeadFeatures:
-    """Turn the pairs (i, i + d/2) of each head's numbers of (L, b, heads, d) by the angle t · 10000^(−2i/d) at step t.
+def rotation(length: int, width: int) -> np.ndarray:
+    """The cosines and sines (2, L, d/2) of the angles t · 10000^(−2i/d), for heads of `width` d."""
+    angle = np.arange(length)[:, None] * 10_000.0 ** (-np.arange(0, width, 2) / width)
+    return np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
+
+
+def rotated(x: HeadFeatures, rotation: np.ndarray | Array) -> HeadFeatures:
+    """Turn the pairs (i, i + d/2) of each head's numbers of (L, b, heads, d) by the angles of `rotation` (2, L, d/2).
 
     A product of a rotated query and a rotated key depends on the difference of their steps only (Su et al. 2021,
     arXiv 2104.09864, where the pairs are neighbors; which numbers are paired changes nothing but their names).
     """
-    L, d = x.shape[0], x.shape[-1]
-    angle = np.arange(L)[:, None] * 10_000.0 ** (-np.arange(0, d, 2) / d)
-    cos, sin = (table(angle).astype(np.float32)[:, None, None] for table in (np.cos, np.sin))
+    cos, sin = rotation[:, :, None, None]
     first, second = jnp.split(wide(x), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1).astype(x.dtype)
 
@@ -106,24 +114,63 @@ class TransformerBlock(nnx.Module):
         Products are of numbers in x's dtype, summed in float32. What is added to x is rounded once, in the sum.
         """
         keys = split_key(key, 4)
-        y = tokens(x)
-        normed = self.norm_attention(y).astype(x.dtype)
-        q, k, v = (
-            dense(project, normed).astype(x.dtype).reshape(*x.shape[:2], self.heads, -1)
-            for project in (self.query, self.key, self.value)
-        )
+        q, k, v = self.projected(x)
         if self.rotary:
-            q, k = rotated(q), rotated(k)
+            q, k = (rotated(each, rotation(len(x), each.shape[-1])) for each in (q, k))
         if self.window is None:
             seen = attend(q, k, v, real, self.attention_rate, keys[0], self.causal)
         else:
             seen = attend_near(q, k, v, real, self.window, self.class_token, self.causal)
+        return self.after_attention(x, seen, keys[1:])
+
+    def projected(self, x: Features) -> tuple[HeadFeatures, HeadFeatures, HeadFeatures]:
+        """The queries, keys and values, (L, b, heads, d) each, of (L, b, H)."""
+        normed = self.norm_attention(tokens(x)).astype(x.dtype)
+        q, k, v = (
+            dense(project, normed).astype(x.dtype).reshape(*x.shape[:2], self.heads, -1)
+            for project in (self.query, self.key, self.value)
+        )
+        return q, k, v
+
+    def after_attention(self, x: Features, seen: HeadFeatures, keys: list[Array | None]) -> Features:
+        """The block's output from its input (L, b, H) and what attention saw; three keys draw the dropout."""
+        y = tokens(x)
         seen = seen.reshape(*y.shape[:-1], -1)
-        y = (wide(y) + dropout(dense(self.output, seen), self.rate, keys[1], *x.shape[1:])).astype(x.dtype)
+        y = (wide(y) + dropout(dense(self.output, seen), self.rate, keys[0], *x.shape[1:])).astype(x.dtype)
         inner = dense(self.hidden, self.norm_mlp(y).astype(x.dtype))
-        inner = dropout(jax.nn.gelu(inner), self.rate, keys[2], x.shape[1], inner.shape[-1]).astype(x.dtype)
-        y = wide(y) + dropout(dense(self.back, inner), self.rate, keys[3], *x.shape[1:])
+        inner = dropout(jax.nn.gelu(inner), self.rate, keys[1], x.shape[1], inner.shape[-1]).astype(x.dtype)
+        y = wide(y) + dropout(dense(self.back, inner), self.rate, keys[2], *x.shape[1:])
         return y.astype(x.dtype).reshape(x.shape)
+
+    def empty_cache(self, batch: int, steps: int, dtype: Any) -> Cache:
+        """The cache of `batch` documents before the first of so many steps."""
+        return Cache.empty(batch, self.heads, steps, self.key.kernel.shape[1] // self.heads, dtype)
+
+    def step(self, cache: Cache, x_t: FeaturesAt, real: RealSteps, t: Step) -> tuple[Cache, FeaturesAt]:
+        """Apply the block, as in evaluation, to step t (b, H): the next cache and the output (b, H).
+
+        `real` tells which of the cache's steps are not padding.
+        """
+        q, k, v = self.projected(x_t[None])
+        if self.rotary:
+            now = jnp.asarray(rotation(len(real), q.shape[-1]))[:, t][:, None]
+            q, k = rotated(q, now), rotated(k, now)
+        cache = cache.with_step(k[0], v[0], t)
+        seen = attend_to_past(q[0], cache, real, t)
+        return cache, self.after_attention(x_t[None], seen[None], [None] * 3)[0]
+
+
+class CachedReading(NamedTuple):
+    """The state of a network that has read a part of its sequences."""
+
+    caches: list[Cache]
+    """The keys and values of each block."""
+    real: Array
+    """Whether a step of the caches is not padding, (steps, b)."""
+    total: Array
+    """The sum (b, H) of the features over the steps so far, from which pooling makes the mean."""
+    steps: Array
+    """The number of steps so far, an integer ()."""
 
 
 class Head(nnx.Module):
@@ -224,10 +271,41 @@ class Transformer(nnx.Module):
             return jnp.arange(inputs.shape[1])[:, None] < lengths[None]
         return inputs.T > 0
 
+    def initial_state(self, batch: int) -> CachedReading:
+        """The state of `batch` documents before their first step, with room for as many steps as the data is long.
+
+        Raises UserError for a bidirectional network.
+        """
+        refuse_steps_if(not self.blocks[0].causal)
+        dtype = self.table[...].dtype if self.activations is None else self.activations
+        caches = [block.empty_cache(batch, self.shape.length, dtype) for block in self.blocks]
+        real = jnp.zeros((caches[0].k.shape[2], batch), bool)
+        return CachedReading(caches, real, jnp.zeros((batch, self.table.shape[1])), jnp.zeros((), jnp.int32))
+
+    def step(self, state: CachedReading, inputs_t: TokensAt) -> tuple[CachedReading, Logits]:
+        """Read one input (b,) of each document: the next state, and the logits of evaluation on all inputs so far."""
+        t = state.steps
+        x_t = self.table[...][inputs_t.astype(jnp.int32)]
+        if not self.rotary:
+            table = jnp.asarray(sinusoids(len(state.real), x_t.shape[1])) if self.learned is None else self.learned[...]
+            x_t = x_t + table[t]
+        x_t = x_t if self.activations is None else x_t.astype(self.activations)
+        real = state.real.at[t].set(self.true_step(inputs_t))
+        caches = []
+        for block, cache in zip(self.blocks, state.caches, strict=True):
+            cache, x_t = block.step(cache, x_t, real, t)
+            caches.append(cache)
+        total = state.total + self.norm(wide(x_t))
+        return CachedReading(caches, real, total, t + 1), self.head(total / (t + 1))
+
+    def true_step(self, inputs_t: TokensAt) -> RealPositionsAt:
+        """Whether the inputs (b,) of one step are real positions, by the rule of `true_steps`: all are in texts."""
+        return jnp.full(inputs_t.shape, True) if self.shape.variable_length else inputs_t > 0
+
 
 def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs) -> Transformer:
     """Make the network of the recipe for data of this shape. Raises UserError for settings that this encoder lacks."""
-    fixed = {"norm": "layer", "prenorm": True, "pixels": None}
+    fixed = {"norm": "layer", "prenorm": True, "residual": True, "pixels": None}
     for name, value in fixed.items():
         if getattr(recipe, name) != value:
             raise UserError(f"the transformer has {name} = {value} only, got {getattr(recipe, name)!r}.")

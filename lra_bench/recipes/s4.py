@@ -30,6 +30,7 @@ class SteppedConfig(Frozen):
     dt_min: float = Field(gt=0, description="the smallest initial step size dt")
     dt_max: float = Field(gt=0, description="the largest initial step size dt")
     dt_transform: Literal["softplus", "exp"] = Field(description="the function from the parameter to dt")
+    skip: bool = Field(default=True, description="whether the layer adds D u to its output")
 
     @model_validator(mode="after")
     def _order(self) -> SteppedConfig:

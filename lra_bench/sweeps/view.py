@@ -29,9 +29,10 @@ COLORS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yello
 
 
 def rows_of(standings: Iterable[Standing]) -> list[dict[str, Any]]:
-    """A row per cell: what it is, its state, steps, time left, accuracy in % and why it failed."""
+    """A row per cell: its run, what it is, its state, steps, time left, accuracy in % and why it failed."""
     return [
         {
+            "run": each.cell.run.name,
             "task": each.cell.run.data.task,
             "model": cli_name(each.cell.run.model),
             "seed": each.cell.run.seed,

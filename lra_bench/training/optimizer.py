@@ -146,6 +146,7 @@ def make_optimizer(params: nnx.State, recipe: Recipe, steps_per_epoch: int) -> o
         "regular_no_decay": adamw(recipe.lr, 0.0),
         "ssm": adamw(recipe.ssm_lr, 0.0),
         "ssm_decay": adamw(recipe.ssm_lr, recipe.weight_decay),
+        "frozen": optax.set_to_zero(),
     }
     for role, lr in recipe.role_lr.items():
         decays = recipe.groups.get(role, "regular") in ("regular", "ssm_decay")
