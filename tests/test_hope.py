@@ -156,3 +156,5 @@ def test_settings_that_do_not_fit_are_refused():
     recipe, config = made("image", n_ssm=3)
     with pytest.raises(UserError, match="n_ssm must divide"):
         block(recipe, config, rngs=nnx.Rngs(0))
+    with pytest.raises(UserError, match="real_transform"):
+        made("image", real_transform="best")
