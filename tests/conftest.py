@@ -1,7 +1,9 @@
 """Shapes of arrays are checked in every test, no test sees another's leftovers, and files of tests share fixtures."""
 
+import atexit
 import contextlib
 import os
+import shutil
 import signal
 import tempfile
 
@@ -12,8 +14,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # A program is compiled once for all tests of a process of pytest and for what they start. Not for all processes: JAX
 # writes the files of its cache in place, so one could read what another is writing.
-_compiled = tempfile.TemporaryDirectory(prefix="lra-bench-compiled-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+_compiled = tempfile.mkdtemp(prefix="lra-bench-compiled-")
+atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
 
 # Every call of these packages has its arguments and its value held to the types and shapes of its signature. That must
 # be arranged before any of their modules is imported.
