@@ -2,20 +2,22 @@
 
 import json
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.prepare import prepare
-from lra_bench.errors import UserError
+from lra_bench.errors import OutOfTime, UserError
 from lra_bench.machine.launch import Launch, launch_of, own_devices
 from lra_bench.machine.processes import from_first, gather, is_first
 from lra_bench.records.files import load_record
 from lra_bench.runs.locking import leave, run_locked
 from lra_bench.runs.run import make_run
 from lra_bench.runs.saved_steps import saved_steps
-from lra_bench.training import train
+from lra_bench.training import stopping, train
+from lra_bench.training.stopping import StopRequest
 from tests.hosts import SETTINGS, TwoProcesses
 
 SLURM = {
@@ -27,7 +29,12 @@ SLURM = {
     "SLURM_NODEID": "1",
     "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
 }
-OPEN_MPI = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+OPEN_MPI = {
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_RANK": "3",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+}
 ADDRESS = {"JAX_COORDINATOR_ADDRESS": "n1:1234"}
 POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"}
 
@@ -67,17 +74,20 @@ def test_variables_that_do_not_suffice_are_said(environ, said):
 
 
 @pytest.mark.parametrize(
-    ("changes", "devices"),
+    ("environ", "devices"),
     [
-        ({}, [1]),  # one process per GPU, as JAX assumes
-        ({"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [2, 3]),
-        ({"CUDA_VISIBLE_DEVICES": "0"}, None),  # --gpus-per-task=1: each sees its own
-        ({"SLURM_STEP_TASKS_PER_NODE": "4,1"}, None),  # one process on this host: all of its GPUs
-        ({"JAX_LOCAL_DEVICE_IDS": "0"}, None),  # JAX reads it
+        (SLURM, [1]),  # one process per GPU, as JAX assumes
+        ({**SLURM, "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [2, 3]),
+        ({**SLURM, "CUDA_VISIBLE_DEVICES": "0"}, None),  # --gpus-per-task=1: each sees its own
+        ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "4,1"}, None),  # one process on this host: all of its GPUs
+        ({**SLURM, "JAX_LOCAL_DEVICE_IDS": "0"}, None),  # JAX reads it
+        ({**OPEN_MPI, **ADDRESS}, [1]),
+        ({**OPEN_MPI, **ADDRESS, "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [2, 3]),
+        ({**ADDRESS, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}, None),  # nobody says how many are on this host
     ],
 )
-def test_the_processes_on_a_host_share_its_gpus_out(changes, devices):
-    assert own_devices({**SLURM, **changes}, "slurm") == devices
+def test_the_processes_on_a_host_share_its_gpus_out(environ, devices):
+    assert own_devices(environ) == devices
 
 
 def test_a_single_process_agrees_with_itself():
@@ -86,23 +96,29 @@ def test_a_single_process_agrees_with_itself():
     assert from_first("x") == "x"
 
 
-@pytest.fixture(scope="module")
-def listops(tmp_path_factory):
-    """A home with tiny ListOps, and the folder of the set."""
-    with pytest.MonkeyPatch.context() as patch:
-        home = tmp_path_factory.mktemp("home")
-        patch.setenv("LRA_BENCH_HOME", str(home))
-        return home, prepare("listops", size="tiny", jobs=1)
+def test_a_time_limit_that_passes_in_one_process_during_a_save_stops_all(monkeypatch):
+    monkeypatch.setattr(stopping, "gather", lambda own: [own, (None, True)])
+    with pytest.raises(OutOfTime, match="all is saved"):
+        StopRequest(None).raise_if_wanted(SimpleNamespace(command="lra-bench train"))
 
 
-@pytest.fixture(scope="module")
-def whole(listops, tmp_path_factory):
-    """The record of S5 trained by two processes, uninterrupted."""
-    return trained(listops[0], tmp_path_factory.mktemp("whole"), "s5")
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home with tiny ListOps, whose programs are compiled once."""
+    home = tmp_path / "shared"
+    monkeypatch.setenv("LRA_BENCH_HOME", str(home))
+    prepare("listops", size="tiny", jobs=1)
+    return home
 
 
-def trained(home, results, model):
-    codes, printed = TwoProcesses(home, results, model).end()
+def the_run(home, seed=0):
+    """The run that the two processes train, and the folder of its data."""
+    (data,) = home.glob("data/listops/[!.]*")
+    return make_run(load_manifest(data).data_info, "s5", seed, SETTINGS, "float32"), data
+
+
+def trained(home, results):
+    codes, printed = TwoProcesses(home, results).end()
     assert codes == [0, 0], printed
     assert not printed[1], "process 0 speaks for all"
     return the_record(results)
@@ -118,14 +134,21 @@ def numbers(record):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["s5", "s4"])
-def test_two_processes_train_as_one_does(listops, whole, tmp_path, monkeypatch, model):
-    home, data = listops
-    two = whole if model == "s5" else trained(home, tmp_path / "two", model)
-    assert (two.system.devices, two.system.processes) == (4, 2)
-    kept = {path: path.read_bytes() for path in home.glob(f"runs/*/{model}/*/test_correct.npy")}
-    monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "home"))
-    run = make_run(load_manifest(data).data_info, model, 0, SETTINGS, "float32")
+def test_two_processes_train_as_one_does_also_after_a_signal_and_a_kill(home, tmp_path, monkeypatch):
+    """All in one test, so that the run that is left alone is trained once on any number of workers."""
+    whole = trained(home, tmp_path / "whole")
+    assert (whole.system.devices, whole.system.processes) == (4, 2)
+    check_numbers_of_one_process(whole, home, tmp_path, monkeypatch)
+    (home / "runs").rename(tmp_path / "runs of whole")
+    check_signal_and_kill(whole, home, tmp_path / "results")
+
+
+def check_numbers_of_one_process(two, home, tmp_path, monkeypatch):
+    """One process with one device has the same numbers, on a batch that four devices cannot share out evenly."""
+    run, data = the_run(home)
+    assert run.recipe.batch_size % 4
+    kept = (run.folder / "test_correct.npy").read_bytes()
+    monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "home of one"))
     one = train.train(run, data, tmp_path / "one")
     assert (one.digest, one.system.processes) == (two.digest, 1)
     assert (one.accuracy.test, one.accuracy.best_epoch) == (two.accuracy.test, two.accuracy.best_epoch)
@@ -133,18 +156,11 @@ def test_two_processes_train_as_one_does(listops, whole, tmp_path, monkeypatch, 
         np.testing.assert_allclose(theirs.train_loss, ours.train_loss, rtol=1e-5)
         np.testing.assert_allclose(theirs.val_loss, ours.val_loss, rtol=1e-5)
         assert (theirs.train_accuracy, theirs.val_accuracy) == (ours.train_accuracy, ours.val_accuracy)
-    assert list(kept.values()) == [(run.folder / "test_correct.npy").read_bytes()], "in the order of the split"
+    assert (run.folder / "test_correct.npy").read_bytes() == kept, "in the order of the split"
 
 
-@pytest.mark.slow
-def test_a_signal_saves_one_step_and_a_kill_loses_none(listops, whole, tmp_path):
+def check_signal_and_kill(whole, home, results):
     """A SIGTERM to process 1, then a kill of process 0, then nothing: the record of the run that was left alone."""
-    home = tmp_path / "home"
-    home.mkdir()
-    for shared in ("data", "cache"):
-        (home / shared).symlink_to(listops[0] / shared)
-    results = tmp_path / "results"
-
     both = TwoProcesses(home, results)
     both.wait_for_steps()
     both.send(signal.SIGTERM, 1)
@@ -153,7 +169,7 @@ def test_a_signal_saves_one_step_and_a_kill_loses_none(listops, whole, tmp_path)
     assert all("Error: stopped by SIGTERM; all is saved." in each for each in printed)
     (settings,) = home.glob("runs/*/*/*/run.json")
     (step,) = saved_steps(settings.parent / "checkpoints/last")
-    assert 0 < step < 60
+    assert 0 < step < whole.curve[-1].step
 
     both = TwoProcesses(home, results)
     both.wait_for_steps()
@@ -165,17 +181,15 @@ def test_a_signal_saves_one_step_and_a_kill_loses_none(listops, whole, tmp_path)
     assert printed[1].count("\n") == 1, "no traceback of Python, no stack of JAX"
     assert not list(results.glob("*/*/*.json"))
 
-    assert numbers(trained(home, results, "s5")) == numbers(whole)
+    assert numbers(trained(home, results)) == numbers(whole)
 
 
 @pytest.mark.slow
-def test_another_group_on_the_same_run_is_refused(listops, tmp_path):
+def test_another_group_on_the_same_run_is_refused(home, tmp_path):
     """The lock is held here, as by the process 0 of a first group."""
-    home, data = listops
-    run = make_run(load_manifest(data).data_info, "s5", 1, SETTINGS, "float32")
-    folder = home / "runs" / run.name
-    with run_locked(folder, leave):
-        codes, printed = TwoProcesses(home, tmp_path, seed=1).end()
+    run, _ = the_run(home, seed=1)
+    with run_locked(run.folder, leave):
+        codes, printed = TwoProcesses(home, tmp_path / "results", seed=1).end()
     assert codes == [1, 1]
     assert all(f"another process is training {run.name}. Wait for it" in each for each in printed)
-    assert not folder.exists()
+    assert not run.folder.exists()

@@ -19,6 +19,7 @@ from lra_bench.models.layers import DataShape
 from lra_bench.models.network import build
 from lra_bench.models.pretraining import Predictor, hidden_positions, next_inputs, position_losses
 from lra_bench.records.proof import contradictions
+from lra_bench.records.schema import Pretrained, PretrainingPoint
 from lra_bench.report.accuracy import accuracy_table
 from lra_bench.report.seeds import cell_statistics
 from lra_bench.report.select import Loaded, row_key, select_records
@@ -267,6 +268,22 @@ def test_a_record_that_hides_or_changes_its_pretraining_is_found_out():
     found = " ".join(contradictions(other))
     for said in ("its digest is", "its pretraining is not that of s4 on listops", "of which it says nothing"):
         assert said in found
+
+
+def test_a_pretraining_that_cuts_its_curve_or_its_best_epoch_is_found_out():
+    honest = honest_record("s4")
+    per_epoch = honest.data.counts["train"] // honest.recipe.batch_size
+    curve = [PretrainingPoint(epoch=n, step=n * per_epoch, train_loss=1.0, val_loss=1 / n) for n in (1, 2)]
+    done = Pretrained(steps=2 * per_epoch, seconds=1.0, best_epoch=2, best_val_loss=0.5, curve=curve)
+
+    def found(**changes):
+        update = {"pretraining": pretraining_of(pretrain_epochs=2), "pretrained": done.model_copy(update=changes)}
+        return " ".join(contradictions(honest.model_copy(update=update)))
+
+    assert "of its pretraining" not in found()
+    for changes in ({"curve": curve[:1]}, {"curve": []}, {"curve": [curve[1]]}, {"steps": per_epoch}):
+        assert f"the curve of its pretraining is not one of {2 * per_epoch} steps" in found(**changes)
+    assert "the best epoch of its pretraining is not that of least validation loss, 2" in found(best_epoch=1)
 
 
 def numbers(record):

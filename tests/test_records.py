@@ -39,6 +39,17 @@ def test_a_record_comes_back_equal_and_is_written_once(tmp_path, kind):
     assert [found.name for found in path.parent.iterdir()] == [path.name], "no temporary file stays behind"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_record_that_an_earlier_version_wrote_with_fewer_fields_is_the_same(tmp_path, kind):
+    record = KINDS[kind]()
+    path = write_record(tmp_path, record)
+    fields = json.loads(path.read_text())
+    del fields["note"]
+    path.write_text(json.dumps(fields))
+    assert write_record(tmp_path, record) == path
+    assert json.loads(path.read_text()) == fields
+
+
 def test_kinds_do_not_collide_and_only_training_records_are_training_records(tmp_path):
     paths = [write_record(tmp_path, make()) for make in KINDS.values()]
     assert len(set(paths)) == len(KINDS)

@@ -99,20 +99,22 @@ def _number(environ: Mapping[str, str], name: str, otherwise: int | None) -> int
     return int(environ[name])
 
 
-def own_devices(environ: Mapping[str, str], launcher: str) -> list[int] | None:
+def own_devices(environ: Mapping[str, str]) -> list[int] | None:
     """The numbers of the GPUs that this process takes of those it sees; None means all of them.
 
-    The processes on a host share its GPUs out, so one per GPU takes one and one per host takes all. Where a process
-    sees fewer GPUs than there are processes, the launcher gave it its own.
+    The processes that a launcher started on a host share its GPUs out, also where the user says the address of process
+    0. So one per GPU takes one and one per host takes all. Where a process sees fewer GPUs than there are processes,
+    the launcher gave it its own.
     """
     names = {
         "slurm": ("SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
         "ompi": ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
     }
-    if launcher not in names or "JAX_LOCAL_DEVICE_IDS" in environ:
+    found = _found(environ)
+    if found is None or found.launcher not in names or "JAX_LOCAL_DEVICE_IDS" in environ:
         return None
-    local, many = (environ.get(name, "") for name in names[launcher])
-    if launcher == "slurm":
+    local, many = (environ.get(name, "") for name in names[found.launcher])
+    if found.launcher == "slurm":
         many = _tasks_on_node(many, environ.get("SLURM_NODEID", ""))
     if not (local.isdecimal() and many.isdecimal()) or int(many) == 1:
         return None

@@ -74,7 +74,7 @@ def _initialize(launch: Launch) -> None:
     start_jax(find_devices=False)
     import jax
 
-    devices = own_devices(os.environ, launch.launcher)
+    devices = own_devices(os.environ)
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM
     if launch.launcher == "slurm" and "SLURM_STEP_ID" in os.environ:
         # JAX takes the port from the job alone, and two steps of a job would find each other's processes.
@@ -169,17 +169,22 @@ def quiet_unless_first() -> Iterator[None]:
 
 
 def leave(code: int, why: str) -> None:
-    """End this process, and with an error the others too. In a single process nothing happens."""
+    """End this process, and with an error the others too. In a single process nothing happens.
+
+    Without an error all end together, however long process 0 takes to send its curve to a tracker.
+    """
     client = _client()
     if client is None:
         return
-    _ending.set()
     with contextlib.suppress(Exception):  # the others may be gone
         if code == 0:
             import jax
 
+            gather(None)  # without a time limit, which JAX's own waiting below has
+            _ending.set()
             jax.distributed.shutdown()
         else:
+            _ending.set()
             client.key_value_set(_END, json.dumps([code, why, index()]), allow_overwrite=True)
             _wait_until_heard(client)
     sys.stdout.flush()
@@ -192,9 +197,10 @@ def _wait_until_heard(client: Any) -> None:
     from jax._src import distributed
 
     until = time.monotonic() + HEARD_SECONDS
-    for each in range(distributed.global_state.num_processes):
-        left = max(0.0, until - time.monotonic())
-        client.blocking_key_value_get(f"{_HEARD}/{each}", int(1000 * left))
+    with contextlib.suppress(Exception):  # the others may be gone
+        for each in range(distributed.global_state.num_processes):
+            left = max(0.0, until - time.monotonic())
+            client.blocking_key_value_get(f"{_HEARD}/{each}", int(1000 * left))
     if is_first():
         time.sleep(0.5)
 
@@ -214,4 +220,6 @@ def _end_with_others() -> None:
         client.key_value_set(f"{_HEARD}/{index()}", "")
         if not by_itself:
             os.write(2, f"Error: process {number} of this run ended, and so does this one: {why}\n".encode())
+            if is_first():
+                _wait_until_heard(client)
             os._exit(code)

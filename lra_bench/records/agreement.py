@@ -9,7 +9,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
-from lra_bench.records.schema import AnyRecord, BenchRecord, Record, RobustnessRecord, WindowRecord
+from lra_bench.records.schema import (
+    AnyRecord,
+    BenchRecord,
+    CurvePoint,
+    PretrainingPoint,
+    Record,
+    RobustnessRecord,
+    WindowRecord,
+)
 from lra_bench.registry import every_task_name, has_official_contents, task_module
 
 WHOLE = 0.01
@@ -108,10 +116,7 @@ def _curve(record: Record) -> Iterator[str]:
     points = -(-total // per_epoch)
     if record.status == "completed" and len(curve) < points:
         yield f"called completed after {len(curve)} of {points} epochs"
-    steps = [min((epoch + 1) * per_epoch, total) for epoch in range(min(len(curve), points))]
-    if [point.step for point in curve] != steps or not all(
-        math.isclose(point.epoch, point.step / per_epoch, rel_tol=1e-6) for point in curve
-    ):
+    if not _at_epoch_ends(curve, total, per_epoch):
         yield f"its curve is not one of {total} steps, {per_epoch} in an epoch"
         return
     start = 0
@@ -126,6 +131,27 @@ def _curve(record: Record) -> Iterator[str]:
             break
     if record.throughput.steps > total:  # fewer are legal: those on other devices before a resumption are not timed
         yield f"timed {record.throughput.steps} steps of {total}"
+
+
+def _at_epoch_ends(curve: Sequence[CurvePoint] | Sequence[PretrainingPoint], total: int, per_epoch: int) -> bool:
+    """Whether the points of a curve are at the ends of the first epochs, of `total` steps in all."""
+    ends = [min((epoch + 1) * per_epoch, total) for epoch in range(min(len(curve), -(-total // per_epoch)))]
+    epochs_fit = all(math.isclose(point.epoch, point.step / per_epoch, rel_tol=1e-6) for point in curve)
+    return epochs_fit and [point.step for point in curve] == ends
+
+
+def _pretrained(record: Record) -> Iterator[str]:
+    """Check that a self-pretraining that ended has its whole curve, whose least validation loss is called the best."""
+    per_epoch = record.data.counts["train"] // record.recipe.batch_size
+    if record.pretraining is None or record.pretrained is None or per_epoch == 0:
+        return
+    curve, total = record.pretrained.curve, max(1, round(record.pretraining.pretrain_epochs * per_epoch))
+    if not (curve and curve[-1].step == record.pretrained.steps == total and _at_epoch_ends(curve, total, per_epoch)):
+        yield f"the curve of its pretraining is not one of {total} steps, {per_epoch} in an epoch"
+        return
+    best = min(curve, key=lambda point: point.val_loss)  # the first of equals, as training keeps it
+    if (best.epoch, best.val_loss) != (record.pretrained.best_epoch, record.pretrained.best_val_loss):
+        yield f"the best epoch of its pretraining is not that of least validation loss, {best.epoch:g}"
 
 
 def _checkpoints(record: Record) -> Iterator[str]:
@@ -172,7 +198,7 @@ def _speed(record: Record) -> Iterator[str]:
             yield f"{speed.tokens_per_second:.4g} tokens/s, but examples/s and length give {tokens:.4g}"
 
 
-_TRAINING: Sequence[Callable[[Record], Iterator[str]]] = (_ended, _shares, _curve, _checkpoints, _speed)
+_TRAINING: Sequence[Callable[[Record], Iterator[str]]] = (_ended, _shares, _curve, _pretrained, _checkpoints, _speed)
 """The checks of a training record."""
 
 

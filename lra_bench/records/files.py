@@ -64,13 +64,14 @@ def record_text(record: AnyRecord) -> str:
 
 
 def write_record(results_dir: Path, record: AnyRecord) -> Path:
-    """Write the record's file and return its path; a file with the same content is left alone.
+    """Write the record's file and return its path; a file that holds the same record is left alone.
 
-    Raises UserError where the file exists with other content.
+    That may be in the words of an earlier version, which had fewer fields. Raises UserError where the file exists with
+    another record.
     """
     path = path_of(results_dir, record)
     text = record_text(record)
-    if path.exists() and path.read_bytes() == text.encode():
+    if path.exists() and (path.read_bytes() == text.encode() or _holds(path, record)):
         return path
     if path.exists():
         raise UserError(
@@ -79,6 +80,14 @@ def write_record(results_dir: Path, record: AnyRecord) -> Path:
         )
     write_atomically(path, text)
     return path
+
+
+def _holds(path: Path, record: AnyRecord) -> bool:
+    """Whether the file holds this record."""
+    try:
+        return unproved(parse_json(path.read_bytes(), path.name), path.name) == record
+    except UserError:
+        return False
 
 
 def parse_record(text: str | bytes, name: str) -> AnyRecord:

@@ -152,7 +152,7 @@ def _training(record: Record) -> dict[str, Any]:
             f"{speed.steps:,} steps in {number(speed.train_seconds)} s, compilation {number(speed.compile_seconds)} s",
         ),
         ("Throughput", f"{number(speed.examples_per_second_per_device)} examples/s/device"),
-        ("Overrides", settings_of(record.overrides) or "none"),
+        ("Overrides", settings_of(record.overrides, record.pretraining) or "none"),
     ]
     examples: Facts = [
         ("Task", f"{task_title(data.task)} {data.version}, protocol {data.protocol}"),

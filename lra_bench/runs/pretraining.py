@@ -79,8 +79,9 @@ TRANSFORMER = {
     "pathfinder": _Stage(50.0, 2_500, 32, 5e-4),
     "pathx": _Stage(200.0, 5_000, 32, 5e-4),
 }
-"""Those of configs/experiment/lra/transformer-lra-*-mlm.yaml. The learning rates of ListOps, Text and Retrieval are not
-known: their files say 0.05, which the paper replaces by one of 1e-3, 5e-4 and 1e-4, and does not say which."""
+"""Those of configs/experiment/lra/transformer-lra-*-mlm.yaml, for Path-X transformer-lra-pathx-mlm-small.yaml. The
+learning rates of ListOps, Text and Retrieval are not known: their files say 0.05, which the paper replaces by one of
+1e-3, 5e-4 and 1e-4, and does not say which."""
 
 S4 = {
     "listops": _Stage(100.0, 2_000, 50, 0.01),

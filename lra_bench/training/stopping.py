@@ -63,11 +63,15 @@ class StopRequest:
         return wanted
 
     def raise_if_wanted(self, run: Run) -> None:
-        """Leave, now that everything is saved. Raises Interrupted for a signal, OutOfTime for the deadline."""
+        """Leave, now that everything is saved, if any process is to stop. All must call this.
+
+        Raises Interrupted for a signal, OutOfTime for the deadline.
+        """
+        if not self.agree():  # asked again, because in one of them the time may have run out during the save
+            return
         continues = f"all is saved. The same command continues: {run.command}"
         self.raise_if_signaled(continues)
-        if self.wanted:
-            raise OutOfTime(f"the time limit is reached; {continues}")
+        raise OutOfTime(f"the time limit is reached; {continues}")
 
     def raise_if_signaled(self, state: str) -> None:
         """Raises Interrupted with `state` as its message where a signal came."""
