@@ -14,7 +14,7 @@ from lra_bench.errors import UserError
 from lra_bench.records.schema import Timing
 from lra_bench.report.generation import Generation, generation_picture, generation_ratios
 
-SMALL = {"n_layers": 1, "d_model": 16}
+SMALL = {"n_layers": 1, "d_model": 64}
 
 
 def request(**changes):
@@ -90,7 +90,7 @@ def test_the_table_and_the_json_say_what_was_measured_and_what_did_not_fit(capsy
     assert len(values["measured"]) == 7
     assert values["measured"][4]["tokens_per_second"] == 32_000
     assert values["skipped"][0]["length"] == 4096
-    assert "--lengths 8 --batch 1 --set d_model=16" in values["provenance"]["command"]
+    assert "--lengths 8 --batch 1 --set d_model=64" in values["provenance"]["command"]
     assert values["system"]["precision"] == "float32"
 
 
