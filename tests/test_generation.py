@@ -12,9 +12,10 @@ from lra_bench.bench.run import Skipped
 from lra_bench.commands.generate import as_values, generate, print_outcome
 from lra_bench.errors import UserError
 from lra_bench.records.schema import Timing
+from lra_bench.registry import model_names
 from lra_bench.report.generation import Generation, generation_picture, generation_ratios
 
-SMALL = {"n_layers": 1, "d_model": 16}
+SMALL = {"n_layers": 1, "d_model": 64}
 
 
 def request(**changes):
@@ -90,7 +91,7 @@ def test_the_table_and_the_json_say_what_was_measured_and_what_did_not_fit(capsy
     assert len(values["measured"]) == 7
     assert values["measured"][4]["tokens_per_second"] == 32_000
     assert values["skipped"][0]["length"] == 4096
-    assert "--lengths 8 --batch 1 --set d_model=16" in values["provenance"]["command"]
+    assert "--lengths 8 --batch 1 --set d_model=64" in values["provenance"]["command"]
     assert values["system"]["precision"] == "float32"
 
 
@@ -112,6 +113,19 @@ def test_the_picture_has_a_line_for_each_network():
 def test_what_cannot_be_measured_is_said_in_one_sentence(changes, message):
     with pytest.raises(UserError, match=message):
         generation.run_generation(request(**changes))
+
+
+def test_with_all_models_those_without_a_step_are_skipped_once_each(monkeypatch):
+    def refuse(request, model, length, outcome):
+        if model != "s5":
+            raise UserError(f"{model} has no step.")
+        outcome.measured.append(made(False, length, "equal", 1))
+
+    monkeypatch.setattr(generation, "measure_length", refuse)
+    outcome = generation.run_generation(request(models=["all"], lengths=[8, 16]))
+    assert [one.length for one in outcome.measured] == [8, 16]
+    assert len(outcome.skipped) == len({one.model for one in outcome.skipped}) == len(model_names()) - 1
+    assert outcome.skipped[0].reason.endswith("no step")
 
 
 def test_options_are_checked_before_anything_starts(tmp_path):

@@ -129,7 +129,8 @@ def run_generation(request: GenerationRequest) -> GenerationOutcome:
                 except UserError as error:
                     if "all" not in request.models:
                         raise
-                    outcome.skipped.append(Skipped(model, request.task, length, str(error)))
+                    outcome.skipped.append(Skipped(model, request.task, length, str(error).rstrip(".")))
+                    break  # the other lengths are refused for the same reason
                 progress.advance(1)
     if not outcome.measured:
         raise WorkError(f"nothing was measured: {'; '.join(skipped.reason for skipped in outcome.skipped)}.")
