@@ -296,7 +296,7 @@ def test_in_the_clone_records_do_not_enter_the_committed_ones(monkeypatch, tmp_p
 
 
 BAD = [
-    (["train", "--model", "s6"], "unknown model 's6'"),
+    (["train", "--model", "s44"], "unknown model 's44'"),
     (["train", "--model", "s5", "--task", "listop"], "unknown task 'listop'. Did you mean 'listops'?"),
     (["train", "--model", "s5", "--task", "listops"], "Type: lra-bench prepare listops"),
     (["train", "--model", "s5", "--seed", "1", "--seed", "1"], "each seed once"),
@@ -304,7 +304,7 @@ BAD = [
     (["train", "--model", "s5", "--task", "listops", "--task", "listops"], "each task once"),
     (["train", "--task", "listops"], "no model is named. Type --model s5-ptd"),
     (["train", "--config", "nowhere.toml"], "nowhere.toml cannot be read"),
-    (["sweep", "--model", "s6", "--precision", "tf32"], "unknown model 's6'"),
+    (["sweep", "--model", "s44", "--precision", "tf32"], "unknown model 's44'"),
     (["sweep", "--task", "listops"], "no model is named"),
     (["sweep", "--config", "nowhere.toml"], "nowhere.toml cannot be read"),
     (["sweep", "--model", "s5", "--set", "lr"], "--set takes KEY=VALUE"),

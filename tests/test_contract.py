@@ -47,7 +47,9 @@ DATA = DataInfo(
     validation_is_test=False,
 )
 
-every_model = pytest.mark.parametrize("model", model_names())
+every_model = pytest.mark.parametrize("model", model_names(), scope="module")
+"""The scope puts the tests of a model side by side, so that one process trains it for all of them."""
+
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 """Nearly all the time here is compilation, so each test is one program, initialization included."""
 

@@ -629,8 +629,8 @@ def test_workers_that_send_do_not_hold_up_an_interrupt():
 
 
 @pytest.mark.slow
-def test_killed_ten_times_at_random_moments(tmp_path):
-    assert_same(*kill_at_random_moments(30_000, 10, tmp_path))
+def test_killed_five_times_at_random_moments(tmp_path):
+    assert_same(*kill_at_random_moments(30_000, 5, tmp_path))
 
 
 @pytest.mark.slow

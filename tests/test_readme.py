@@ -31,9 +31,10 @@ def test_command_is_legal_as_written(command):
     found = get_command(app).commands[name]
     with found.make_context(name, words) as context:
         values = context.params
-    for task in values.get("tasks") or values.get("task") or []:
+    tasks, models = values.get("tasks") or values.get("task") or [], values.get("model") or []
+    for task in [tasks] if isinstance(tasks, str) else tasks:
         assert task in ("all", *task_names())
-    for model in [values["model"]] if isinstance(values.get("model"), str) else values.get("model") or []:
+    for model in [models] if isinstance(models, str) else models:
         assert model == "all" or ":" in model or model.replace("-", "_") in model_names()
 
 

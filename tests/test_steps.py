@@ -15,14 +15,13 @@ from lra_bench.training.state import Examples, stream_key
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "parameters"), [("s5", 188_490), ("s5-ptd", 237_834)])
-def test_full_size_listops_step_learns_its_batch(model, parameters):
+def test_full_size_listops_step_learns_its_batch():
     """Batch 50, L = 2,048, eight layers of 128 features, as published: on a CPU too, the loss of one batch falls."""
-    run, shape = synthetic_run(model, "listops", None, {}, "float32")
+    run, shape = synthetic_run("s5", "listops", None, {}, "float32")
     assert (run.recipe.batch_size, shape.length, run.recipe.n_layers, run.recipe.d_model) == (50, 2048, 8, 128)
     mesh = data_mesh()
     network, params, stats = initialized(run, shape)
-    assert network.parameters == parameters
+    assert network.parameters == 188_490
     optimizer = make_optimizer(params, run.recipe, 96_000 // 50)
     state = steps.initial_state(params, stats, optimizer, mesh)
     batch = Examples(*(jnp.asarray(column) for column in synthetic_split(run.recipe, shape, 50)))
