@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lra_bench.machine.platform import default_product_precision, target_has_bfloat16_products
+from lra_bench.machine.platform import default_product_precision, target_has_bfloat16_products, target_platform
 
 
 def product(a: Array, b: Array) -> Array:
@@ -32,6 +32,8 @@ def tokens(x: Array) -> Array:
 def contraction(subscripts: str, a: Array, b: Array) -> Array:
     """Compute jnp.einsum(subscripts, a, b) of arrays of one dtype, such as stacks of matrices, as `product` does."""
     wide = jnp.promote_types(a.dtype, jnp.float32)
+    if a.dtype == jnp.bfloat16 and target_platform() == "cpu":
+        a, b = a.astype(wide), b.astype(wide)  # the same products; XLA has those of 16 bits for some shapes only
     return jnp.einsum(subscripts, a, b, precision=_algorithm(a.dtype), preferred_element_type=wide)
 
 
