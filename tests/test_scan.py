@@ -120,16 +120,21 @@ def test_the_lengths_have_every_shape_of_chunks():
     assert all({p for levels, at, p in shapes if (levels, at) == (3, level)} == every for level in (0, 1))
 
 
-@pytest.mark.parametrize("form", ["sequential", "chunked"])
+A_FEW = (1, 2, 16, 17, 257, 997)
+
+
 @pytest.mark.parametrize(
-    "lengths",
-    [(1, 2, 16, 17, 257, 997), pytest.param(EVERY_SHAPE, marks=pytest.mark.slow)],
-    ids=["few", "many"],
+    ("form", "lengths"),
+    [("sequential", A_FEW), ("chunked", A_FEW), pytest.param("chunked", EVERY_SHAPE, marks=pytest.mark.slow)],
+    ids=["sequential", "chunked", "chunked, every shape"],
 )
 def test_any_length_is_right(float64, form, lengths):
     rng = np.random.default_rng(1)
     Lambda_bar, *_ = problem(1, P=3)
-    both = jax.jit(lambda b: (recurrence(Lambda_bar, b, False, form), recurrence(Lambda_bar, b, True, form)))
+    both = jax.jit(
+        lambda b: (recurrence(Lambda_bar, b, False, form), recurrence(Lambda_bar, b, True, form)),
+        compiler_options={"xla_backend_optimization_level": 0},
+    )
     for L in lengths:
         b = rng.normal(size=(L, 1 + L % 3, 6))
         for reverse, states in enumerate(both(b)):
