@@ -3,16 +3,17 @@
     python benchmarks/perturbations.py
 
 A recipe's E is data, because the digits of a solution depend on the versions of LAPACK and BLAS. Run this only where
-the solver or `DEFAULT_GAMMA` changes: the numbers of every run of S5-PTD and S4-PTD change with it.
+the solver or a γ changes: the numbers of every run of S5-PTD and S4-PTD change with it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from lra_bench.ssm.ptd import DEFAULT_GAMMA, SHIPPED, shipped_name, solve
+from lra_bench.ssm.ptd import DEFAULT_GAMMA, OTHER_GAMMA, SHIPPED, shipped_name, solve
 
 if __name__ == "__main__":
-    found = {shipped_name(n, gamma): solve(n, gamma) for n, gamma in DEFAULT_GAMMA.items()}
+    problems = (*DEFAULT_GAMMA.items(), *OTHER_GAMMA)
+    found = {shipped_name(n, gamma): solve(n, gamma) for n, gamma in problems}
     np.savez(SHIPPED, **found)
     print(SHIPPED)
