@@ -126,3 +126,9 @@ class Progress:
             return ""
         seconds = int((self.total - self.done) / rate)
         return f", {seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d} left"
+
+
+def bytes_in_words(number: float) -> str:
+    """Return a number of bytes as text, in MiB or in GiB, as in `12 MiB` and `1.5 GiB`."""
+    mebibytes = number / 2**20
+    return f"{mebibytes:,.0f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:.1f} GiB"

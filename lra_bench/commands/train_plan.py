@@ -77,13 +77,11 @@ def print_plan(planned: Sequence[PlannedRun], results_dir: Path, takes: Mapping[
 
 def described(estimate: Estimate | None, steps: int) -> tuple[str, str, str]:
     """The parameters, the memory and the time of a run as text."""
+    from lra_bench.progress import bytes_in_words
 
     if estimate is None:
         return "–", "–", "–"
-    mebibytes = None if estimate.peak_bytes is None else estimate.peak_bytes / 2**20
-    memory = (
-        "–" if mebibytes is None else f"{mebibytes:,.0f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:.1f} GiB"
-    )
+    memory = "–" if estimate.peak_bytes is None else bytes_in_words(estimate.peak_bytes)
     return f"{estimate.parameters:,}", memory, duration(steps * estimate.seconds_per_step)
 
 

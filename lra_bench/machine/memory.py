@@ -6,6 +6,7 @@ import jax
 import psutil
 
 from lra_bench.machine.xla import Cost
+from lra_bench.progress import bytes_in_words
 
 
 def free_memory() -> int:
@@ -20,9 +21,9 @@ def free_memory() -> int:
 
 def memory_needed(cost: Cost) -> str:
     """What a training step needs on each device, as the compiler estimates it, beside what is free, as a clause."""
-    needed, free = cost.peak_bytes / 2**30, free_memory() / 2**30
+    needed, free = cost.peak_bytes, free_memory()
     too_little = ", which is too little: --remat and --microbatch need less" if needed > free else ""
-    return f"a step needs about {needed:.2f} GiB on each device, and {free:.1f} GiB are free{too_little}"
+    return f"a step takes about {bytes_in_words(needed)} on each device, of {bytes_in_words(free)} free{too_little}"
 
 
 def peak_memory() -> int | None:
