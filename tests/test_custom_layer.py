@@ -22,6 +22,7 @@ from lra_bench.models.layers import DataShape
 from lra_bench.models.network import build
 from lra_bench.runs.run import load_run, make_run
 from lra_bench.training import state, train
+from lra_bench.training.epoch import DispatchSize
 from lra_bench.training.functional import initialized
 from tests.made_records import load_records
 
@@ -95,9 +96,9 @@ def test_resumed_run_with_dropout_and_batchnorm_equals_uninterrupted(data, tmp_p
         monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / name))
         run = own_run(data, path)
         if name == "stopped":
-            monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
+            monkeypatch.setattr("lra_bench.training.epoch.DISPATCH_SECONDS", 0.0)
             with monkeypatch.context() as patch:
-                took, taken = train.DispatchSize.took, []
+                took, taken = DispatchSize.took, []
 
                 def stop_at_seven(self, seconds, n, took=took, taken=taken):
                     took(self, seconds, n)
@@ -105,7 +106,7 @@ def test_resumed_run_with_dropout_and_batchnorm_equals_uninterrupted(data, tmp_p
                     if len(taken) == 7:
                         os.kill(os.getpid(), signal.SIGTERM)
 
-                patch.setattr(train.DispatchSize, "took", stop_at_seven)
+                patch.setattr(DispatchSize, "took", stop_at_seven)
                 with pytest.raises(Interrupted):
                     train.train(run, data, tmp_path / "never")
         results.append(numbers(train.train(run, data, tmp_path / f"results-{name}")))

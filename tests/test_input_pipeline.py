@@ -14,6 +14,7 @@ from lra_bench.errors import Interrupted
 from lra_bench.machine.mesh import data_mesh
 from lra_bench.runs.run import make_run
 from lra_bench.training import input_pipeline, state, train
+from lra_bench.training.epoch import DispatchSize
 from lra_bench.training.input_pipeline import ResidentPipeline, StreamedPipeline, fits_on_device, make_pipelines
 
 SMALL = {"n_layers": 1, "d_model": 8, "batch_size": 40, "epochs": 1.5, "warmup_epochs": 0.5, "decay_epochs": 1.5}
@@ -139,8 +140,8 @@ def test_streamed_run_equals_resident_run_bit_for_bit_also_resumed(data, tmp_pat
     assert kept[0] == kept[1]
 
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "resumed"))
-    monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
-    took, steps_taken = train.DispatchSize.took, []
+    monkeypatch.setattr("lra_bench.training.epoch.DISPATCH_SECONDS", 0.0)
+    took, steps_taken = DispatchSize.took, []
 
     def stop_at_fifth(pace, seconds, n):
         took(pace, seconds, n)
@@ -148,7 +149,7 @@ def test_streamed_run_equals_resident_run_bit_for_bit_also_resumed(data, tmp_pat
         if sum(steps_taken) == 5:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(train.DispatchSize, "took", stop_at_fifth)
+    monkeypatch.setattr(DispatchSize, "took", stop_at_fifth)
     with pytest.raises(Interrupted):
         train.train(run, data, tmp_path / "results-resumed", placement="host")
     assert story(train.train(run, data, tmp_path / "results-resumed", placement="host")) == found["device"]

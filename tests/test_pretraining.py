@@ -28,6 +28,7 @@ from lra_bench.runs.pretraining import RATIOS, pretraining_for
 from lra_bench.runs.run import make_run
 from lra_bench.sweeps.cells import standing_of
 from lra_bench.training import train
+from lra_bench.training.epoch import DispatchSize
 from lra_bench.training.pretraining import carried_over, mean_over, refuse_microbatch
 from lra_bench.training.state import TrainState
 from tests.made_records import honest_record, train_record
@@ -298,7 +299,7 @@ class Killed(BaseException):
 
 def end_at(patch, step, end):
     """End the process as `end` does while this step of the session is being taken."""
-    take, taken = train.DispatchSize.took, [0]
+    take, taken = DispatchSize.took, [0]
 
     def took(self, seconds, n):
         take(self, seconds, n)
@@ -306,7 +307,7 @@ def end_at(patch, step, end):
         if taken[0] == step:
             end()
 
-    patch.setattr(train.DispatchSize, "took", took)
+    patch.setattr(DispatchSize, "took", took)
 
 
 def kill():
@@ -325,7 +326,7 @@ def test_interrupted_in_either_stage_equals_uninterrupted(data, tmp_path, monkey
     assert not contradictions(whole)
 
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "resumed"))
-    monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
+    monkeypatch.setattr("lra_bench.training.epoch.DISPATCH_SECONDS", 0.0)
     ends = [
         (20, lambda: os.kill(os.getpid(), signal.SIGTERM)),
         (40, kill),

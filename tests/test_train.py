@@ -31,6 +31,7 @@ from lra_bench.spec import HealthMark
 from lra_bench.training import setup as training_setup
 from lra_bench.training import tracking, train
 from lra_bench.training.checkpoint import Checkpoints
+from lra_bench.training.epoch import DispatchSize
 from lra_bench.training.input_pipeline import ResidentPipeline
 from lra_bench.training.setup import set_up
 from lra_bench.training.state import Examples, epoch_order, stream_key
@@ -65,7 +66,7 @@ def test_resumed_run_equals_uninterrupted(data, tmp_path, monkeypatch, stops):
     whole_metrics = (run.folder / "metrics.jsonl").read_text()
 
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "resumed"))
-    monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
+    monkeypatch.setattr("lra_bench.training.epoch.DISPATCH_SECONDS", 0.0)
     told = []
     monkeypatch.setitem(tracking.OPEN, "wandb", lambda *_: tracking.Tracker(lambda *v: told.append(v), list, 0))
     for at in stops:
@@ -92,7 +93,7 @@ def test_a_damaged_state_is_left_and_the_run_ends_as_if_it_were_not(data, tmp_pa
     run = small_run(data)
     whole = train.train(run, data, tmp_path / "results-whole")
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "damaged"))
-    monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
+    monkeypatch.setattr("lra_bench.training.epoch.DISPATCH_SECONDS", 0.0)
     with monkeypatch.context() as patch:
         stop_at_step(patch, 70)
         with pytest.raises(Interrupted):
@@ -101,7 +102,7 @@ def test_a_damaged_state_is_left_and_the_run_ends_as_if_it_were_not(data, tmp_pa
     assert saved_steps(last) == [50, 70]
     for file in (last / "70/state/d").iterdir():
         file.write_bytes(file.read_bytes()[:-1] + b"?")
-    monkeypatch.setattr(train, "DISPATCH_SECONDS", 2.0)
+    monkeypatch.setattr("lra_bench.training.epoch.DISPATCH_SECONDS", 2.0)
     record = train.train(run, data, tmp_path / "results")
     assert "Going on from step 50, saved before." in capfd.readouterr().err
     assert numbers(record) == numbers(whole)
@@ -110,12 +111,12 @@ def test_a_damaged_state_is_left_and_the_run_ends_as_if_it_were_not(data, tmp_pa
 @pytest.mark.slow
 def test_speed_is_that_of_one_kind_of_device(data, tmp_path, monkeypatch):
     """A run that went on elsewhere has the clocks of the last place only: their sum over both means nothing."""
-    monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
+    monkeypatch.setattr("lra_bench.training.epoch.DISPATCH_SECONDS", 0.0)
     with monkeypatch.context() as patch:
         stop_at_step(patch, 60)
         with pytest.raises(Interrupted):
             train.train(small_run(data), data, tmp_path)
-    monkeypatch.setattr(train, "DISPATCH_SECONDS", 2.0)
+    monkeypatch.setattr("lra_bench.training.epoch.DISPATCH_SECONDS", 2.0)
     with monkeypatch.context() as patch:
         patch.setattr(train, "devices_of", lambda *_: "8 x another")
         record = train.train(small_run(data), data, tmp_path)
@@ -183,7 +184,7 @@ def test_a_run_begun_plain_goes_on_rematerialized(data, tmp_path, monkeypatch):
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "whole"))
     whole = train.train(small_run(data, epochs=1.0), data, tmp_path / "results-whole")
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "resumed"))
-    monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
+    monkeypatch.setattr("lra_bench.training.epoch.DISPATCH_SECONDS", 0.0)
     with monkeypatch.context() as patch:
         stop_at_step(patch, 20)
         with pytest.raises(Interrupted):
@@ -198,7 +199,7 @@ def test_a_run_begun_plain_goes_on_rematerialized(data, tmp_path, monkeypatch):
 
 def stop_at_step(patch, at):
     """A SIGTERM that arrives while step `at` is being taken."""
-    take = train.DispatchSize.took
+    take = DispatchSize.took
     taken = {"steps": None}
 
     def took(self, seconds, n):
@@ -207,7 +208,7 @@ def stop_at_step(patch, at):
         if taken["steps"] == at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    patch.setattr(train.DispatchSize, "took", took)
+    patch.setattr(DispatchSize, "took", took)
 
 
 @pytest.mark.slow
@@ -215,7 +216,7 @@ def test_number_of_steps_per_dispatch_changes_nothing(data, tmp_path, monkeypatc
     results = []
     for seconds in (0.0, 60.0):
         monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / f"home{seconds}"))
-        monkeypatch.setattr(train, "DISPATCH_SECONDS", seconds)
+        monkeypatch.setattr("lra_bench.training.epoch.DISPATCH_SECONDS", seconds)
         results.append(numbers(train.train(small_run(data, epochs=1.0), data, tmp_path / f"results{seconds}")))
     assert results[0] == results[1]
 
@@ -415,7 +416,7 @@ def test_a_full_disk_at_a_checkpoint_is_one_sentence_and_the_run_goes_on(data, t
 
 
 def test_a_damaged_checkpoint_is_one_sentence(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
+    monkeypatch.setattr("lra_bench.training.epoch.DISPATCH_SECONDS", 0.0)
     run = small_run(data)
     with monkeypatch.context() as patch:
         stop_at_step(patch, 20)

@@ -16,6 +16,7 @@ from lra_bench.records.finished import load_correct, load_finished
 from lra_bench.runs.run import load_run, make_run
 from lra_bench.runs.transfer import export_runs, import_runs
 from lra_bench.training import train
+from lra_bench.training.epoch import DispatchSize
 
 SMALL = {"n_layers": 1, "d_model": 8, "batch_size": 40, "epochs": 3.0, "warmup_epochs": 0.5, "decay_epochs": 3.0}
 
@@ -30,13 +31,13 @@ def numbers(record):
 
 @pytest.mark.slow
 def test_chunks_on_fresh_machines_equal_one_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "DISPATCH_SECONDS", 0.0)
+    monkeypatch.setattr("lra_bench.training.epoch.DISPATCH_SECONDS", 0.0)
     data = prepare("listops", size="tiny", jobs=1)
     whole = train.train(small_run(data), data, tmp_path / "whole")
 
     taken, file = [], tmp_path / "runs.tar.xz"
-    count = train.DispatchSize.took
-    monkeypatch.setattr(train.DispatchSize, "took", lambda self, seconds, n: (taken.append(n), count(self, seconds, n)))
+    count = DispatchSize.took
+    monkeypatch.setattr(DispatchSize, "took", lambda self, seconds, n: (taken.append(n), count(self, seconds, n)))
     monkeypatch.setattr(train.StopRequest, "wanted", property(lambda _: sum(taken) >= 55))
     chunks, record = 0, None
     while record is None:

@@ -6,10 +6,9 @@ checkpoints of its own, so it continues where it stopped, bit for bit, as the ru
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,6 @@ from jax.sharding import Mesh
 from lra_bench.errors import UserError
 from lra_bench.machine.emulation import emulated
 from lra_bench.machine.precision import matmul_precision
-from lra_bench.machine.processes import from_first, is_first
 from lra_bench.machine.xla import Cost, compiler_options
 from lra_bench.models.layers import DataShape
 from lra_bench.progress import Progress, print_line
@@ -32,6 +30,7 @@ from lra_bench.runs.run import Run
 from lra_bench.runs.standing import PositionWriter
 from lra_bench.spec import Recipe
 from lra_bench.training.checkpoint import PretrainingCheckpoints
+from lra_bench.training.epoch import Epochs
 from lra_bench.training.functional import FunctionalNetwork, initialized, reseed
 from lra_bench.training.history import PretrainingHistory
 from lra_bench.training.input_pipeline import InputPipeline
@@ -42,9 +41,6 @@ from lra_bench.training.setup import TrainingSetup
 from lra_bench.training.state import EvalRows, Examples, Totals, TrainState, stream_key
 from lra_bench.training.steps import Gradient, TrainProgram, compile_training, gather, initial_state
 from lra_bench.training.stopping import StopRequest
-
-if TYPE_CHECKING:
-    from lra_bench.training.train import DispatchSize
 
 
 class PretrainingDivergedError(Exception):
@@ -101,7 +97,6 @@ def pretrain(
     setup: TrainingSetup,
     state: TrainState,
     stop: StopRequest,
-    dispatch: DispatchSize,
     devices: str,
     remat: bool,
 ) -> tuple[TrainState, Pretrained]:
@@ -121,7 +116,7 @@ def pretrain(
         own, history = resumed
         checkpoints.mend_best(history, own)
     history = history.on(devices, stage.cost.compile_seconds)
-    own, history = _train(stage, setup, own, history, Saver(checkpoints), stop, dispatch)
+    own, history = _train(stage, setup, own, history, Saver(checkpoints), stop)
     best = history.best
     assert best is not None, "the last step ends an epoch, and each epoch is evaluated"
     params, stats = checkpoints.restore_best(best.step, own)
@@ -143,40 +138,30 @@ def _train(
     history: PretrainingHistory,
     saver: Saver[PretrainingHistory],
     stop: StopRequest,
-    dispatch: DispatchSize,
 ) -> tuple[TrainState, PretrainingHistory]:
     """Train from the step of the state to the last one. Raises as `pretrain`."""
     run, total, per_epoch = stage.run, stage.total_steps, setup.steps_per_epoch
-    key = replicate(stream_key(run.seed, 3), stage.mesh)
-    position = PositionWriter(run.folder, "pretraining")
+    epochs = Epochs(
+        run,
+        stage.train,
+        setup.data["train"],
+        replicate(stream_key(run.seed, 3), stage.mesh),
+        total,
+        per_epoch,
+        saver,
+        stop,
+        PositionWriter(run.folder, "pretraining"),
+        classifies=False,
+    )
     step = int(state.step)
     with Progress(f"{run.data.task} {run.model} seed {run.seed} pretraining", total=total, unit="steps") as progress:
         progress.at(step, total)
         while step < total:
-            epoch = step // per_epoch
-            epoch_start, epoch_end = epoch * per_epoch, min((epoch + 1) * per_epoch, total)
-            while step < epoch_end:
-                started = time.perf_counter()
-                wanted = from_first(dispatch.steps(epoch_end - step))
-                batches, n = setup.data["train"].take(epoch, step - epoch_start, wanted)
-                state = stage.train(state, batches, key)
-                first_bad = int(state.first_bad)  # waits for the device
-                seconds = time.perf_counter() - started
-                if first_bad >= 0:
-                    raise PretrainingDivergedError(
-                        f"the loss or the gradient of pretraining step {first_bad} was not finite"
-                    )
-                step += n
-                dispatch.took(seconds, n)
-                history = history.after_steps(n, seconds)
-                loss = float(state.totals.loss) / ((step - epoch_start) * run.recipe.batch_size)
-                progress.note = f"loss {loss:.3f}, {n * run.recipe.batch_size / seconds:,.0f} examples/s"
-                progress.advance(n)
-                if is_first():
-                    position.at(step, seconds / n)
-                if step < epoch_end and (stop.agree() or from_first(saver.due_in_epoch)):
-                    saver.save(step, state, history)
-                    stop.raise_if_wanted(run)
+            step, state, history, loss, _, first_bad = epochs.train(step, state, history, progress)
+            if first_bad >= 0:
+                raise PretrainingDivergedError(
+                    f"the loss or the gradient of pretraining step {first_bad} was not finite"
+                )
             val_loss = stage.validation_loss(state)
             if not np.isfinite([loss, val_loss]).all():
                 raise PretrainingDivergedError(f"the loss after pretraining step {step} was not finite")
@@ -186,9 +171,7 @@ def _train(
             if history.best == point:
                 saver.keep_best(step, state)
             progress.log(history.describe_epoch())
-            if stop.agree() or from_first(saver.due_after_epoch) or step == total:
-                saver.save(step, state, history)
-                stop.raise_if_wanted(run)
+            epochs.save_if_due(step, state, history)
     return state, history
 
 

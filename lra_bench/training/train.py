@@ -3,7 +3,6 @@ bit."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,6 +23,7 @@ from lra_bench.runs.standing import PositionWriter, failure_noted
 from lra_bench.spec import HealthMark, Placement, Recipe, validated
 from lra_bench.ssm.ptd import solved_here
 from lra_bench.training.checkpoint import Checkpoints
+from lra_bench.training.epoch import Epochs
 from lra_bench.training.history import History
 from lra_bench.training.mesh import replicate
 from lra_bench.training.pretraining import PretrainingDivergedError, pretrain, refuse_microbatch
@@ -33,26 +33,6 @@ from lra_bench.training.setup import set_up
 from lra_bench.training.state import Totals, stream_key
 from lra_bench.training.stopping import StopRequest, only_process_of, out_of_memory_in_words
 from lra_bench.training.tracking import TrackerName, Tracking
-
-DISPATCH_SECONDS = 2.0
-"""How long the steps of one dispatch take about: so long do Ctrl-C and the progress bar wait."""
-
-
-class DispatchSize:
-    """How many steps to dispatch at once, from how long the last ones took."""
-
-    def __init__(self) -> None:
-        self.seconds_per_step: float | None = None
-
-    def steps(self, left: int) -> int:
-        """The steps of the next dispatch, of so many that are left."""
-        if self.seconds_per_step is None:
-            return 1
-        return max(1, min(left, int(DISPATCH_SECONDS / self.seconds_per_step)))
-
-    def took(self, seconds: float, steps: int) -> None:
-        """Note how long a dispatch took."""
-        self.seconds_per_step = max(seconds / steps, 1e-6)
 
 
 def train(
@@ -128,45 +108,33 @@ def train(
         if run.pretraining is not None and history.pretrained is None:
             try:
                 devices = devices_of(run, remat, microbatch)
-                state, pretrained = pretrain(run, setup, state, stop, DispatchSize(), devices, remat)
+                state, pretrained = pretrain(run, setup, state, stop, devices, remat)
             except PretrainingDivergedError as error:
                 return write_result(record("diverged", note=f"{error}{advice}"), run, results_dir)
             history = history.model_copy(update={"pretrained": pretrained})
 
         # ---------------------------------------------------------------- train
-        dispatch, saver, scored = DispatchSize(), Saver(checkpoints), False
-        position = PositionWriter(run.folder)
+        saver, scored = Saver(checkpoints), False
         step, total, per_epoch = int(state.step), setup.total_steps, setup.steps_per_epoch
+        epochs = Epochs(
+            run,
+            setup.train,
+            setup.data["train"],
+            dropout_key,
+            total,
+            per_epoch,
+            saver,
+            stop,
+            PositionWriter(run.folder),
+            classifies=True,
+        )
         with Progress(f"{run.data.task} {run.model} seed {run.seed}", total=total, unit="steps") as progress:
             progress.at(step, total)
             while step < total:
-                epoch = step // per_epoch
-                epoch_start, epoch_end = epoch * per_epoch, min((epoch + 1) * per_epoch, total)
-
-                # ---- one epoch, as many steps at a time as take about two seconds
-                while step < epoch_end:
-                    started = time.perf_counter()
-                    wanted = from_first(dispatch.steps(epoch_end - step))
-                    batches, n = setup.data["train"].take(epoch, step - epoch_start, wanted)
-                    state = setup.train(state, batches, dropout_key)
-                    first_bad = int(state.first_bad)  # waits for the device
-                    seconds = time.perf_counter() - started
-                    if first_bad >= 0:
-                        note = f"the loss or the gradient of step {first_bad} was not finite{advice}"
-                        return write_result(record("diverged", note=note), run, results_dir)
-                    step += n
-                    dispatch.took(seconds, n)
-                    history = history.after_steps(n, seconds)
-                    seen = (step - epoch_start) * run.recipe.batch_size
-                    loss, correct = float(state.totals.loss) / seen, int(state.totals.correct) / seen
-                    rate = n * run.recipe.batch_size / seconds
-                    progress.note = f"loss {loss:.3f}, accuracy {correct:.1%}, {rate:,.0f} examples/s"
-                    progress.advance(n)
-                    if is_first():
-                        position.at(step, seconds / n)
-                    if step < epoch_end and (stop.agree() or from_first(saver.due_in_epoch)):
-                        saver.save(step, state, history)
-                        stop.raise_if_wanted(run)
+                step, state, history, loss, correct, first_bad = epochs.train(step, state, history, progress)
+                if first_bad >= 0:
+                    note = f"the loss or the gradient of step {first_bad} was not finite{advice}"
+                    return write_result(record("diverged", note=note), run, results_dir)
 
                 # ---- score on validation, and keep the best
                 if not scored:
@@ -196,9 +164,7 @@ def train(
                     saver.save(step, state, history)
                     checkpoints.close()
                     return write_result(record("stopped", note=ill), run, results_dir)
-                if stop.agree() or from_first(saver.due_after_epoch) or step == total:
-                    saver.save(step, state, history)
-                    stop.raise_if_wanted(run)
+                epochs.save_if_due(step, state, history)
 
         # ---------------------------------------------------------------- test the best checkpoint, once
         last_test = setup.evaluate(state.params, state.stats, "test")
