@@ -41,6 +41,7 @@ def test_the_documented_names_are_all_there_are():
         _ = lra_bench.test
 
 
+@pytest.mark.slow
 def test_the_documented_snippet_agrees_with_the_commands(tmp_path, monkeypatch):
     """One training run, in a thread of its own: predictions, the model and `evaluate` give its recorded accuracy."""
     monkeypatch.chdir(tmp_path)

@@ -194,6 +194,7 @@ def test_smoke_goes_from_data_to_table(type_in, monkeypatch, tmp_path):
     assert "schema version 99" in err
 
 
+@pytest.mark.slow
 def test_train_without_task_trains_what_is_prepared(type_in):
     code, _, err = type_in("train", "--model", "s5-ptd")
     assert code == 2
@@ -265,6 +266,7 @@ def test_show_names_the_nearest_and_says_what_settings_mean(type_in):
     assert "length: 2048  # the length L of a padded document" in type_in("show", "listops")[1]
 
 
+@pytest.mark.slow
 def test_rm_removes_runs_and_nothing_else(type_in, tmp_path, monkeypatch):
     smoke = ["train", "--model", "s5", "--task", "listops", "--smoke", "--set", "epochs=0.1", "--set", "n_layers=1"]
     type_in(*smoke, "--seed", "0", "--seed", "1")

@@ -47,7 +47,14 @@ DATA = DataInfo(
     validation_is_test=False,
 )
 
-every_model = pytest.mark.parametrize("model", model_names(), scope="module")
+QUICK = ("lru", "s4", "s4d", "s5", "transformer")
+"""The models of the default run: one of each base. `.ci/run` has them all."""
+
+every_model = pytest.mark.parametrize(
+    "model",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in model_names()],
+    scope="module",
+)
 """The scope puts the tests of a model side by side, so that one process trains it for all of them."""
 
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

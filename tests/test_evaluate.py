@@ -21,6 +21,7 @@ from lra_bench.training.setup import set_up
 SMALL = {"n_layers": 1, "d_model": 8, "batch_size": 40, "epochs": 0.2, "decay_epochs": 1.0}
 
 
+@pytest.mark.slow
 def test_recorded_accuracy_is_reproduced_or_its_absence_told(tmp_path, monkeypatch, capsys):
     data = prepare("listops", size="tiny", jobs=1)
     run = make_run(load_manifest(data).data_info, "s5", 0, SMALL, "float32")

@@ -53,6 +53,7 @@ def test_texts(task, capsys):
     assert shown[0]["text"] in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_one_column_for_one_example():
     folder = prepare("pathfinder", size="10", jobs=1)
     (example,) = examples_of(folder, load_manifest(folder), "test", 1)

@@ -68,6 +68,7 @@ def test_one_flipped_bit_of_any_array_is_refused(folder, name):
     opened(folder)
 
 
+@pytest.mark.slow
 def test_changed_labels_train_and_evaluate_nothing(folder, tmp_path):
     """200 test labels, the same shape and size, changed in place with the time of the file set back."""
     settings = {"n_layers": 1, "d_model": 8, "batch_size": 40, "epochs": 0.1, "warmup_epochs": 0.0, "decay_epochs": 1.0}

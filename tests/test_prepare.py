@@ -577,6 +577,7 @@ def assert_same(calm, folder):
     assert leftovers("listops") == []
 
 
+@pytest.mark.slow
 def test_killed_once(tmp_path):
     assert_same(*kill_at_random_moments(3000, 1, tmp_path))
 

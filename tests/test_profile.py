@@ -26,6 +26,7 @@ def profiled(tmp_path_factory):
     return profile(NetworkCase(run, shape, None, False), tmp_path_factory.mktemp("trace"))
 
 
+@pytest.mark.slow
 def test_kernels_add_up_to_what_was_traced(profiled):
     (trace,) = profiled.folder.glob("*.xplane.pb")
     own = own_seconds(read_trace(trace))

@@ -54,6 +54,7 @@ def test_chunks_on_fresh_machines_equal_one_run(tmp_path, monkeypatch):
     assert numbers(record) == numbers(whole)
 
 
+@pytest.mark.slow
 def test_time_limit_saves_and_says_how_to_go_on(tmp_path):
     data = prepare("listops", size="tiny", jobs=1)
     with pytest.raises(OutOfTime, match=r"all is saved\. The same command continues: lra-bench train --model s5"):
@@ -61,6 +62,7 @@ def test_time_limit_saves_and_says_how_to_go_on(tmp_path):
     assert list((small_run(data).folder / "checkpoints" / "last").iterdir())
 
 
+@pytest.mark.slow
 def test_finished_runs_travel_without_their_resume_state_and_are_not_overwritten(tmp_path, monkeypatch, capsys):
     data = prepare("listops", size="tiny", jobs=1)
     run = make_run(load_manifest(data).data_info, "s5", 0, {**SMALL, "epochs": 0.1}, "float32")
