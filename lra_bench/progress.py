@@ -129,6 +129,8 @@ class Progress:
 
 
 def bytes_in_words(number: float) -> str:
-    """Return a number of bytes as text, in MiB or in GiB, as in `12 MiB` and `1.5 GiB`."""
+    """Return a number of bytes as text, in KiB, MiB or GiB, as in `12 MiB` and `1.5 GiB`."""
     mebibytes = number / 2**20
+    if mebibytes < 1:
+        return f"{number / 2**10:,.0f} KiB"
     return f"{mebibytes:,.0f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:.1f} GiB"

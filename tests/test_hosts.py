@@ -1,9 +1,11 @@
 """Several processes train one run: found by what starts them, the numbers of one process, and an end in a sentence."""
 
 import json
+import shutil
 import signal
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ from lra_bench.runs.locking import leave, run_locked
 from lra_bench.runs.run import make_run
 from lra_bench.runs.saved_steps import saved_steps
 from lra_bench.training import stopping, train
-from lra_bench.training.stopping import StopRequest
+from lra_bench.training.stopping import StopRequest, out_of_memory_in_words
 from tests.hosts import SETTINGS, TwoProcesses
 
 SLURM = {
@@ -102,6 +104,17 @@ def test_a_time_limit_that_passes_in_one_process_during_a_save_stops_all(monkeyp
         StopRequest(None).raise_if_wanted(SimpleNamespace(command="lra-bench train"))
 
 
+@pytest.mark.parametrize("kind", [ValueError, jax.errors.JaxRuntimeError])
+def test_an_error_of_the_network_waits_for_the_sentence_about_the_process_that_was_lost(kind, monkeypatch):
+    waited = []
+    monkeypatch.setattr(stopping, "wait_for_the_cause", lambda: waited.append(1))
+    with pytest.raises(kind), out_of_memory_in_words(None):
+        raise kind("UNKNOWN: Gloo all-reduce failed: Connection reset by peer")
+    with pytest.raises(ValueError, match="a shape"), out_of_memory_in_words(None):
+        raise ValueError("a shape does not fit")
+    assert waited == [1]
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A home with tiny ListOps, whose programs are compiled once."""
@@ -138,29 +151,31 @@ def test_two_processes_train_as_one_does_also_after_a_signal_and_a_kill(home, tm
     """All in one test, so that the run that is left alone is trained once on any number of workers."""
     whole = trained(home, tmp_path / "whole")
     assert (whole.system.devices, whole.system.processes) == (4, 2)
-    check_numbers_of_one_process(whole, home, tmp_path, monkeypatch)
     (home / "runs").rename(tmp_path / "runs of whole")
-    check_signal_and_kill(whole, home, tmp_path / "results")
+    step = stopped_by_a_signal_to_one(home, tmp_path / "results")
+    assert 0 < step < whole.curve[-1].step
+    shutil.copytree(home, tmp_path / "home of one")
 
+    both = TwoProcesses(home, tmp_path / "results")
+    both.wait_for_steps()
+    both.send(signal.SIGKILL, 0)
+    codes, printed = both.end()
+    assert codes == [-signal.SIGKILL, 1], printed
+    assert printed[1].startswith("Error: another process of this run was lost")
+    assert "start all processes again with the same command" in printed[1]
+    assert printed[1].count("\n") == 1, "no traceback of Python, no stack of JAX"
+    assert not list((tmp_path / "results").glob("*/*/*.json"))
+    assert numbers(trained(home, tmp_path / "results")) == numbers(whole)
 
-def check_numbers_of_one_process(two, home, tmp_path, monkeypatch):
-    """One process with one device has the same numbers, on a batch that four devices cannot share out evenly."""
     run, data = the_run(home)
-    assert run.recipe.batch_size % 4
     kept = (run.folder / "test_correct.npy").read_bytes()
     monkeypatch.setenv("LRA_BENCH_HOME", str(tmp_path / "home of one"))
-    one = train.train(run, data, tmp_path / "one")
-    assert (one.digest, one.system.processes) == (two.digest, 1)
-    assert (one.accuracy.test, one.accuracy.best_epoch) == (two.accuracy.test, two.accuracy.best_epoch)
-    for ours, theirs in zip(one.curve, two.curve, strict=True):
-        np.testing.assert_allclose(theirs.train_loss, ours.train_loss, rtol=1e-5)
-        np.testing.assert_allclose(theirs.val_loss, ours.val_loss, rtol=1e-5)
-        assert (theirs.train_accuracy, theirs.val_accuracy) == (ours.train_accuracy, ours.val_accuracy)
+    check_one_process_continues(run, data, whole, tmp_path / "one")
     assert (run.folder / "test_correct.npy").read_bytes() == kept, "in the order of the split"
 
 
-def check_signal_and_kill(whole, home, results):
-    """A SIGTERM to process 1, then a kill of process 0, then nothing: the record of the run that was left alone."""
+def stopped_by_a_signal_to_one(home, results):
+    """The step that both have saved after a SIGTERM to process 1."""
     both = TwoProcesses(home, results)
     both.wait_for_steps()
     both.send(signal.SIGTERM, 1)
@@ -169,19 +184,20 @@ def check_signal_and_kill(whole, home, results):
     assert all("Error: stopped by SIGTERM; all is saved." in each for each in printed)
     (settings,) = home.glob("runs/*/*/*/run.json")
     (step,) = saved_steps(settings.parent / "checkpoints/last")
-    assert 0 < step < whole.curve[-1].step
+    return step
 
-    both = TwoProcesses(home, results)
-    both.wait_for_steps()
-    both.send(signal.SIGKILL, 0)
-    codes, printed = both.end()
-    assert codes == [-signal.SIGKILL, 1], printed
-    assert printed[1].startswith("Error: another process of this run was lost")
-    assert "start all processes again with the same command" in printed[1]
-    assert printed[1].count("\n") == 1, "no traceback of Python, no stack of JAX"
-    assert not list(results.glob("*/*/*.json"))
 
-    assert numbers(trained(home, results)) == numbers(whole)
+def check_one_process_continues(run, data, two, results):
+    """One process with one device goes on from what two saved, on a batch that four devices cannot share out evenly."""
+    assert run.recipe.batch_size % 4
+    assert saved_steps(run.folder / "checkpoints/last")
+    one = train.train(run, data, results)
+    assert (one.digest, one.system.processes) == (two.digest, 1)
+    assert (one.accuracy.test, one.accuracy.best_epoch) == (two.accuracy.test, two.accuracy.best_epoch)
+    for ours, theirs in zip(one.curve, two.curve, strict=True):
+        np.testing.assert_allclose(theirs.train_loss, ours.train_loss, rtol=1e-5)
+        np.testing.assert_allclose(theirs.val_loss, ours.val_loss, rtol=1e-5)
+        assert (theirs.train_accuracy, theirs.val_accuracy) == (ours.train_accuracy, ours.val_accuracy)
 
 
 @pytest.mark.slow

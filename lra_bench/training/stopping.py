@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import threading
 import time
@@ -111,3 +112,7 @@ def out_of_memory_in_words(run: Run) -> Iterator[None]:
             "where there is no BatchNorm, with the examples on the host (--data-on host), or with fewer at once, as in "
             f"--set batch_size={max(1, run.recipe.batch_size // 2)}."
         ) from None
+    except ValueError as error:
+        if re.search("gloo|nccl", str(error), re.IGNORECASE):  # what adds up over processes failed
+            wait_for_the_cause()
+        raise

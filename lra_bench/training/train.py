@@ -102,7 +102,8 @@ def train(
         history.write_metrics(run)  # an epoch after the checkpoint will be repeated: its line goes now
         log.update(history.curve)
         stop.agree()
-        stop.raise_if_signaled(f"nothing was trained yet. Type the same again: {run.command}")
+        since = " since the last save" if resumed else " yet"
+        stop.raise_if_signaled(f"nothing was trained{since}. Type the same again: {run.command}")
 
         # ---------------------------------------------------------------- pretrain, where the run says so
         if run.pretraining is not None and history.pretrained is None:
