@@ -1,25 +1,36 @@
 #!/usr/bin/env bash
-# The PTD paper's test under noise on CIFAR-10 in color: S4D and S4-PTD with frozen eigenvalues, B and dt, no residual and
-# no D. Prepare the data first (`lra-bench prepare scifar`). Typed again, it continues.
-#   benchmarks/fourier_noise.sh RESULTS_DIR full [OPTION...]      the paper's size: 4 layers of 128 features, 100 epochs
-#   benchmarks/fourier_noise.sh RESULTS_DIR reduced [OPTION...]   for a CPU: 2 layers of 32 features, 10 epochs, --size 10000
+# The PTD paper's test under noise: a diagonal model beside its perturbed twin, with frozen eigenvalues, B and dt, no
+# residual, and in S4's family no D. Prepare the data first. Typed again, it continues.
+#   benchmarks/fourier_noise.sh RESULTS_DIR s4 full [OPTION...]      S4D and S4-PTD on CIFAR-10 in color (`prepare scifar`),
+#                                                                    the paper's size: 4 layers of 128 features, 100 epochs
+#   benchmarks/fourier_noise.sh RESULTS_DIR s4 reduced [OPTION...]   for a CPU: 2 layers of 32 features, 10 epochs, and
+#                                                                    the data of `prepare scifar --size 10000`
+#   benchmarks/fourier_noise.sh RESULTS_DIR s5 full|reduced [...]    S5 and S5-PTD, on CIFAR-10 in gray (`prepare image`)
 # Options are those of `lra-bench sweep`, as in --seed 0 --seed 1 --seed 2. The paper's figure has S4D near 10 % and S4-PTD
-# near 75 %. Then: lra-bench report --results-dir RESULTS_DIR
+# near 75 %; of S5 it has nothing. Then: lra-bench report --results-dir RESULTS_DIR
 set -euo pipefail
-results=$1 size=$2
-shift 2
+results=$1 family=$2 size=$3
+shift 3
 
-frozen=(--set d_state=32 --set n_ssm=1 --set discretization=zoh --set bidirectional=false --set residual=false
-  --set skip=false --set batch_size=64 --set warmup_epochs=0 --set 'role_lr={"output": 0.004}'
-  --set 'groups={"eigenvalues": "frozen", "input": "frozen", "dt": "frozen"}')
-paper=(--set n_layers=4 --set d_model=128 --set epochs=100 --set decay_epochs=100)
-small=(--set n_layers=2 --set d_model=32 --set epochs=10 --set decay_epochs=10 --size 10000)
-
-perturbed=(--model s4-ptd --task scifar) diagonal=(--model s4d --task scifar "${frozen[@]}")
+frozen='groups={"eigenvalues": "frozen", "input": "frozen", "dt": "frozen"}'
+alike=(--set bidirectional=false --set residual=false --set batch_size=64 --set warmup_epochs=0)
 case $size in
-  full) diagonal+=("${paper[@]}") ;;  # S4-PTD's recipe has the paper's size already
-  reduced) perturbed+=("${small[@]}") diagonal+=("${small[@]}") ;;
+  full) alike+=(--set n_layers=4 --set d_model=128 --set epochs=100 --set decay_epochs=100) ;;
+  reduced) alike+=(--set n_layers=2 --set d_model=32 --set epochs=10 --set decay_epochs=10 --size 10000) ;;
   *) echo "the size must be full or reduced, got $size" >&2; exit 2 ;;
+esac
+case $family in
+  s4)  # S4-PTD's recipe for scifar is the paper's network
+    perturbed=(--model s4-ptd --task scifar "${alike[@]}")
+    diagonal=(--model s4d --task scifar "${alike[@]}" --set d_state=32 --set n_ssm=1 --set discretization=zoh
+      --set skip=false --set 'role_lr={"output": 0.004}' --set "$frozen")
+    ;;
+  s5)  # both draw B; they differ in Λ and in the basis of the states
+    alike+=(--task image --set d_state=32 --set blocks=1 --set schedule=torch-cosine --set lr=0.01 --set "$frozen")
+    perturbed=(--model s5-ptd "${alike[@]}" --set gamma=0.02 --set b_init=lecun_normal)
+    diagonal=(--model s5 "${alike[@]}")
+    ;;
+  *) echo "the family must be s4 or s5, got $family" >&2; exit 2 ;;
 esac
 
 runs=()
