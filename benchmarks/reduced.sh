@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
 # Does every model learn above chance, in small networks on a CPU? Typed again, it continues.
 #   benchmarks/reduced.sh RESULTS_DIR           the tiny ListOps and the tiny Pathfinder, three seeds
-#   benchmarks/reduced.sh RESULTS_DIR image     the first 2,000 steps of the full Image, which must be prepared
+#   benchmarks/reduced.sh RESULTS_DIR image     2,000 steps of 16 images of the full Image, which must be prepared
 # Then: lra-bench report --results-dir RESULTS_DIR
 set -euo pipefail
 results=$1
 models=(s4 s4d s4d-ft s4d-dfout s4-ptd s5 s5-ptd lru rtf hope mega mega-chunk linoss s6 b2s6)
-small=(--set n_layers=2 --set d_model=32 --set batch_size=50 --set dropout=0 --results-dir "$results")
+small=(--set n_layers=2 --set d_model=32 --set dropout=0 --results-dir "$results")
 
-if [[ ${2:-} == image ]]; then  # an epoch is 900 steps of 50 images
-  image=("${small[@]}" --task image --size full --set epochs=2.2223 --set decay_epochs=2.5 --set warmup_epochs=0.25
-    --set schedule=cosine)
+if [[ ${2:-} == image ]]; then
+  image=("${small[@]}" --task image --size full --set batch_size=16 --set epochs=0.7112 --set decay_epochs=0.8
+    --set warmup_epochs=0.1 --set schedule=cosine)
   lra-bench sweep "${models[@]/#/--model=}" "${image[@]}"
   lra-bench sweep --model transformer "${image[@]}" --set lr=0.001
   exit
 fi
 
-tiny=("${small[@]}" --size tiny --seed 0 --seed 1 --seed 2 --set epochs=8 --set decay_epochs=9 --set warmup_epochs=1
-  --set schedule=cosine)
+tiny=("${small[@]}" --size tiny --seed 0 --seed 1 --seed 2 --set batch_size=50 --set epochs=8 --set decay_epochs=9
+  --set warmup_epochs=1 --set schedule=cosine)
 
 lra-bench prepare listops pathfinder --size tiny
 lra-bench sweep "${models[@]/#/--model=}" --task listops --task pathfinder "${tiny[@]}"

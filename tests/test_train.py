@@ -487,7 +487,7 @@ main()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "kills"), [("any-moment", 10), ("in-checkpoint", 4)])
+@pytest.mark.parametrize(("mode", "kills"), [("any-moment", 6), ("in-checkpoint", 2)])
 def test_killed_again_and_again_ends_as_if_left_alone(data, tmp_path, mode, kills):
     """kill -9 at random moments, in training and inside checkpoint writes: the same command then gives the same
     record. (Every write of a save is in test_checkpoint.py.)"""
