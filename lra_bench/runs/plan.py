@@ -80,8 +80,8 @@ def plan_runs(
     """Plan one run for each model, task and seed, with `pretrain` each after a self-pretraining.
 
     The model `all` means lra-bench's own. No tasks, or `all`, means every prepared task that the model has a recipe
-    for; with `smoke`, all of these, whose tiny data is made unless `dry_run`. Raises UserError for an unknown name, one that
-    is given twice, a task that is not prepared, a setting that is not legal, or a run that cannot train.
+    for; with `smoke`, all of these, whose tiny data is made unless `dry_run`. Raises UserError for an unknown name, one
+    that is given twice, a task that is not prepared, a setting that is not legal, or a run that cannot train.
     """
     for kind, given in (("model", models), ("task", tasks), ("seed", seeds)):
         if len(set(given)) < len(given):
