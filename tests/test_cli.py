@@ -119,6 +119,7 @@ def test_doctor_tells_the_machine_and_never_who_uses_it(type_in):
     assert os.uname().nodename not in out
 
 
+@pytest.mark.slow
 def test_smoke_goes_from_data_to_table(type_in, monkeypatch, tmp_path):
     """prepare, train, evaluate, report, show and ls on one small run; again: nothing is done twice."""
     smoke = ["train", "--model", "s5-ptd", "--task", "listops", "--smoke", "--set", "epochs=1"]

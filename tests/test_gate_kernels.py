@@ -73,7 +73,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [*list(CASES)[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in list(CASES)[2:])]
+)
 def test_the_gate_and_its_gradients_are_the_plain_ones(name, monkeypatch):
     """Of 5 groups of 64 tokens, the last one has 29, and two programs of the gradient take three and two of them."""
     kind, widest, H, dropout = CASES[name]
@@ -88,7 +90,7 @@ def test_the_gate_and_its_gradients_are_the_plain_ones(name, monkeypatch):
         assert distance(value, expected) < 3e-6
 
 
-@pytest.mark.parametrize("widest", [16, 128])
+@pytest.mark.parametrize("widest", [16, pytest.param(128, marks=pytest.mark.slow)])
 def test_in_16_bits_only_what_is_stored_and_multiplied_is_rounded(widest, monkeypatch):
     monkeypatch.setattr(gate, "WIDEST_ACCUMULATED", widest)
     x, y, parameters, masks, gradient = arguments("half_glu1", 50, 2, 32, True, jnp.bfloat16)

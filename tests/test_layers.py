@@ -63,7 +63,9 @@ def check_statistics(block, arrays, prefix):
     close(block.norm.var[...], arrays[f"stats_after/{prefix}norm/var"])
 
 
-@pytest.mark.parametrize("name", ["full_glu_post_ln", "half_glu1_pre_bn", "half_glu2_pre_bn"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("full_glu_post_ln", marks=pytest.mark.slow), "half_glu1_pre_bn", "half_glu2_pre_bn"]
+)
 def test_layer_equals_reference(name):
     arrays = load(f"s5_layer_{name}")
     activation, place, norm = name.rsplit("_", 2)
@@ -175,7 +177,10 @@ def test_s4_output_is_a_glu_of_the_exact_gelu():
     close(gate(x, None), linear[..., :3] / (1 + np.exp(-linear[..., 3:])), 1e-5)
 
 
-@pytest.mark.parametrize(("model", "tied", "each_step"), [("s4", 2, True), ("s4d", 2, False), ("s4_ptd", 3, False)])
+@pytest.mark.parametrize(
+    ("model", "tied", "each_step"),
+    [pytest.param("s4", 2, True, marks=pytest.mark.slow), ("s4d", 2, False), ("s4_ptd", 3, False)],
+)
 def test_s4_family_drops_as_the_version_that_each_follows(model, tied, each_step):
     """The layer is the identity, so the input of the only block's gate shows the dropout of the layer's output."""
     small = {"n_layers": 1, "d_model": 4, "d_state": 4, "n_ssm": 1, "prenorm": True, "norm": "batch"}

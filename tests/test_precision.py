@@ -132,7 +132,7 @@ def test_the_option_takes_every_precision_and_no_default_is_written_into_it(comm
 # Products of complex numbers, which three products of bfloat16 parts would spoil
 
 
-@pytest.mark.parametrize("model", ["s4", "s4d", "s4_ptd", "s5", "s5_ptd", "lru", "transformer"])
+@pytest.mark.parametrize("model", ["s4", "s4d", "s5", "lru", "transformer"])
 def test_models_multiply_complex_matrices_exactly_and_real_ones_in_three_products(model):
     run, shape = synthetic_run(model, "listops", 32, SMALL, "float32")
     network, params, stats = initialized(run, shape)

@@ -64,7 +64,10 @@ def abstract(model, task):
         return nnx.eval_shape(lambda: build(model, recipes_of(task)[model], shape_of(module.TASK), rngs=nnx.Rngs(0)))
 
 
-@pytest.mark.parametrize(("model", "task"), CELLS)
+@pytest.mark.parametrize(
+    ("model", "task"),
+    [pytest.param(*cell, marks=[] if cell[1] == "listops" else pytest.mark.slow) for cell in CELLS],
+)
 def test_recipe_is_valid_and_builds_at_full_size(model, task):
     recipe = recipes_of(task)[model]
     assert apply_overrides(recipe, {}, recipe_module(model).Config) == recipe

@@ -51,6 +51,7 @@ def row(
     xi_min: float = 1e-3,
     batch_size: int | None = None,
     lr: float = 0.01,
+    epochs: float | None = None,
     note: str = "",
 ) -> tuple[str, Recipe]:
     """A task and its recipe: that of S4D, with what the paper states. The other columns of table 5 are S4D's own."""
@@ -67,6 +68,8 @@ def row(
             "layer": config.model_dump(),
             "batch_size": batch_size or like.batch_size,
             "lr": lr,
+            "epochs": epochs or like.epochs,
+            "decay_epochs": epochs or like.decay_epochs,
         }
     )
 
@@ -79,5 +82,6 @@ RECIPES: dict[str, Recipe] = dict([
     row("image", published=88.48, d_model=512),
     row("pathfinder", published=94.30, d_state=128, lr=1e-3),
     row("pathx", published=94.17, d_state=128, xi_min=1e-4, batch_size=32, lr=5e-4, note=notes(PATHX_SEEDS, PATHX_256)),
+    row("scifar", published=89.87, d_model=128, batch_size=64, epochs=100.0),
 ])
 # fmt: on
