@@ -1,9 +1,10 @@
 """Kill or stop one of two processes that train a run together, again and again at random moments: is a run ever lost?
 
-    python -m benchmarks.kill_processes --kills 100      in the clone
+    python -m benchmarks.kill_processes --kills 100 --wait 60      in the clone
 
 After each blow both processes must have ended, with one sentence each at most and no traceback, and the same command
 continues. A run that ends must have the numbers of the run that was left alone; then it is removed and begun again.
+One whose partner is killed before they have found each other waits for it for minutes; `--wait` kills it as well.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def numbers(results: Path) -> dict:
     return json.loads(load_record(path).model_dump_json(include={"digest", "status", "accuracy", "curve"}))
 
 
-def strike(home: Path, results: Path, chance: random.Random, longest: float) -> str:
+def strike(home: Path, results: Path, chance: random.Random, longest: float, wait: float) -> str:
     """Start both processes, strike one of them, and check how they end. Returns what was done."""
     both = TwoProcesses(home, results)
     delay = chance.uniform(0, longest)
@@ -51,7 +52,14 @@ def strike(home: Path, results: Path, chance: random.Random, longest: float) -> 
     what = f"{signum.name} to process {number}{' (the one that trains)' if to_child else ''} after {delay:.1f} s"
     print(what, end="", flush=True)
     struck = time.monotonic()
-    codes, printed = both.end(LONGEST)
+    until = struck + wait
+    while both.running and time.monotonic() < until:
+        time.sleep(0.01)
+    for other in (0, 1):
+        if signum == signal.SIGKILL and both.processes[other].poll() is None:
+            both.send(signal.SIGKILL, other)
+            what += f" and to process {other} after {wait:.0f} s"
+    codes, printed = both.end(LONGEST - wait)
     for code, text in zip(codes, printed, strict=True):
         assert code in CODES[signum], f"{what}: exit codes {codes}\n{text}"
         assert "Traceback" not in text, f"{what}: a traceback\n{text}"
@@ -64,6 +72,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="how many blows [100]")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the signals [0]")
+    parser.add_argument(
+        "--wait", type=float, default=LONGEST, help="the seconds until the other is killed as well [all]"
+    )
     asked = parser.parse_args()
     chance, counts = random.Random(asked.seed), Counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +95,7 @@ def main() -> None:
                 assert numbers(results) == expected, "the numbers of a run that was struck are others"
                 ended += 1
                 forget(home, results)
-            counts[strike(home, results, chance, longest)] += 1
+            counts[strike(home, results, chance, longest, asked.wait)] += 1
         codes, printed = TwoProcesses(home, results).end()
         assert codes == [0, 0], printed
         assert numbers(results) == expected, "the numbers of a run that was struck are others"
