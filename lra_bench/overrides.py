@@ -40,7 +40,7 @@ def as_override(key: str, value: Any) -> str:
     pair = f"{key}={value}"
     if isinstance(value, str) and parse_overrides([pair]) == {key: value}:
         return pair
-    return f"{key}={json.dumps(value)}"
+    return f"{key}={json.dumps(value, sort_keys=True)}"
 
 
 def set_options(overrides: Mapping[str, Any]) -> list[str]:

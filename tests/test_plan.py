@@ -13,7 +13,7 @@ from lra_bench.commands.train import train_all
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.prepare import prepare
 from lra_bench.errors import OutOfTime, UserError, WorkError
-from lra_bench.overrides import parse_overrides
+from lra_bench.overrides import parse_overrides, set_options
 from lra_bench.paths import data_folder
 from lra_bench.registry import every_task_name, model_names, recipes_of
 from lra_bench.runs import plan
@@ -29,6 +29,14 @@ def data():
 def planned(data, seeds, **overrides):
     info = load_manifest(data).data_info
     return [plan.PlannedRun(make_run(info, "s5", seed, overrides, "float32"), data) for seed in seeds]
+
+
+def test_the_same_settings_are_the_same_command_in_whatever_order_they_were_typed():
+    """Records hold the keys of a dictionary in alphabetical order."""
+    typed = parse_overrides(['groups={"eigenvalues": "frozen", "dt": "frozen"}', "epochs=3"])
+    kept = {"epochs": 3, "groups": {"dt": "frozen", "eigenvalues": "frozen"}}
+    assert typed == kept
+    assert set_options(typed) == set_options(kept)
 
 
 def test_a_run_that_fails_does_not_keep_others_from_being_trained(data, tmp_path, monkeypatch, capsys):
