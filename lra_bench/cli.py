@@ -88,6 +88,16 @@ def _exit_on_signal(signum: int, _: FrameType | None) -> None:
     raise SystemExit(128 + signum)
 
 
+def _send_again(lost: sys.UnraisableHookArgs) -> None:
+    """Send a signal again whose exit was lost because it came in a destructor or while garbage was collected."""
+    if isinstance(lost.exc_value, SystemExit) and isinstance(lost.exc_value.code, int):
+        again = threading.Timer(0.1, os.kill, (os.getpid(), lost.exc_value.code - 128))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def _watch_signals() -> None:
     """Let every signal that asks to stop end the command with its exit code.
 
@@ -95,6 +105,8 @@ def _watch_signals() -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         return
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _send_again
     for number in STOPPING:
         if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _exit_on_signal)

@@ -233,6 +233,29 @@ def test_every_signal_of_a_scheduler_is_a_request_to_stop(data, number):
         signal.signal(number, before)
 
 
+SIGNAL_IN_THE_GARBAGE_COLLECTOR = """
+import gc, os, signal, time
+from lra_bench.cli import _watch_signals
+
+def strike(phase, info):
+    gc.callbacks.remove(strike)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+_watch_signals()
+gc.callbacks.append(strike)
+gc.collect()
+time.sleep(20)
+"""
+
+
+def test_a_signal_while_garbage_is_collected_is_not_lost():
+    """Python ignores what is raised there, and JAX has such a callback."""
+    command = [sys.executable, "-c", SIGNAL_IN_THE_GARBAGE_COLLECTOR]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_training_in_another_thread_and_inside_an_event_loop_is_the_same(data, tmp_path, monkeypatch):
     records = {}
