@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from lra_bench.errors import UserError
-from lra_bench.machine.parts import cos_sin
+from lra_bench.machine.complex_parts import cos_sin
 from lra_bench.models.b2s6 import B2S6Layer
 from lra_bench.models.s6 import S6Layer
 from lra_bench.registry import recipe_module

@@ -22,7 +22,7 @@ from jax import Array, lax
 
 from lra_bench.kernels import triton
 from lra_bench.kernels.triton import Shape, Work, load, program_id, store, wait_for_stores
-from lra_bench.machine.parts import Parts, conjugate, exponential, plus, times
+from lra_bench.machine.complex_parts import Parts, conjugate, exponential, plus, times
 
 FEATURES = 8
 """The features in a program: with 16 states, four numbers for each lane of a warp."""

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from lra_bench.machine.parts import Parts
+from lra_bench.machine.complex_parts import Parts
 from lra_bench.models.classifier import Classifier
 from lra_bench.models.layers import Block, DataShape, ssm_parameter
 from lra_bench.models.long_convolution import block_around

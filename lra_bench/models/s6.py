@@ -11,7 +11,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 from flax import nnx
 
-from lra_bench.machine.parts import Parts
+from lra_bench.machine.complex_parts import Parts
 from lra_bench.models.classifier import Classifier
 from lra_bench.models.layers import TORCH, Block, DataShape, ssm_parameter
 from lra_bench.models.long_convolution import block_around

@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array
 
 from lra_bench.errors import UserError
-from lra_bench.machine.parts import Parts
+from lra_bench.machine.complex_parts import Parts
 from lra_bench.machine.products import contraction, tokens
 from lra_bench.models.layers import refuse_steps_if, ssm_parameter
 from lra_bench.recipes.b2s6 import SelectiveConfig

@@ -30,7 +30,7 @@ from jax import Array, lax
 
 from lra_bench.kernels import selective as kernel
 from lra_bench.kernels import triton
-from lra_bench.machine.parts import Parts, conjugate, exponential, plus, times
+from lra_bench.machine.complex_parts import Parts, conjugate, exponential, plus, times
 from lra_bench.machine.platform import target_platform
 from lra_bench.ssm.shapes import BlockVectors, Features, StatesOfFeatures
 
