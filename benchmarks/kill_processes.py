@@ -32,8 +32,8 @@ LONGEST = START_SECONDS + 60.0
 CODES = {signal.SIGTERM: {143, 0}, signal.SIGKILL: {-9, 1, 137, 0}}
 """The exit codes after a blow. 0 is that of a run that had ended, and 137 of a process whose child was killed."""
 
-TOO_EARLY = {-15, -9, 1}
-"""Those after a SIGTERM that came before the process watched for signals, which ends it like a SIGKILL."""
+TOO_EARLY = {-15, 143, -9}
+"""Those after a SIGTERM that came before the two had found each other: one has ended, and the other waits for it."""
 
 
 def numbers(results: Path) -> dict:
@@ -58,12 +58,13 @@ def strike(home: Path, results: Path, chance: random.Random, longest: float, wai
     until = struck + wait
     while both.running and time.monotonic() < until:
         time.sleep(0.01)
-    too_early = both.processes[number].poll() == -signal.SIGTERM
+    too_early = signum == signal.SIGTERM and both.processes[number].poll() is not None and both.running
     for other in (0, 1):
         if (signum == signal.SIGKILL or too_early) and both.processes[other].poll() is None:
             both.send(signal.SIGKILL, other)
             what += f" and to process {other} after {wait:.0f} s"
     codes, printed = both.end(LONGEST - wait)
+    assert not too_early or "compiling" not in printed[0], f"{what}: the other did not stop"
     for code, text in zip(codes, printed, strict=True):
         assert code in (TOO_EARLY if too_early else CODES[signum]), f"{what}: exit codes {codes}\n{text}"
         assert "Traceback" not in text, f"{what}: a traceback\n{text}"
