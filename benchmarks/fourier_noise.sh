@@ -9,6 +9,7 @@
 # Options are those of `lra-bench sweep`, as in --seed 0 --seed 1 --seed 2. The paper's figure has S4D near 10 % and S4-PTD
 # near 75 %; of S5 it has nothing. Then: lra-bench report --results-dir RESULTS_DIR
 set -euo pipefail
+: "${3:?usage: fourier_noise.sh RESULTS_DIR s4|s5 full|reduced [OPTION...]}"
 results=$1 family=$2 size=$3
 shift 3
 

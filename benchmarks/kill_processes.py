@@ -78,7 +78,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100, help="how many blows [100]")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the signals [0]")
     parser.add_argument(
-        "--wait", type=float, default=LONGEST, help="the seconds until the other is killed as well [all]"
+        "--wait",
+        type=float,
+        default=LONGEST,
+        help="after how many seconds a process that waits for the other is killed",
     )
     asked = parser.parse_args()
     chance, counts = random.Random(asked.seed), Counter()

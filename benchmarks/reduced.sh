@@ -4,7 +4,7 @@
 #   benchmarks/reduced.sh RESULTS_DIR image     2,000 steps of 16 images of the full Image, which must be prepared
 # Then: lra-bench report --results-dir RESULTS_DIR
 set -euo pipefail
-results=$1
+results=${1:?usage: reduced.sh RESULTS_DIR [image]}
 models=(s4 s4d s4d-ft s4d-dfout s4-ptd s5 s5-ptd lru rtf hope mega mega-chunk linoss s6 b2s6)
 small=(--set n_layers=2 --set d_model=32 --set dropout=0 --results-dir "$results")
 

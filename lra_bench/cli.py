@@ -90,8 +90,9 @@ def _exit_on_signal(signum: int, _: FrameType | None) -> None:
 
 def _send_again(lost: sys.UnraisableHookArgs) -> None:
     """Send a signal again whose exit was lost because it came in a destructor or while garbage was collected."""
-    if isinstance(lost.exc_value, SystemExit) and isinstance(lost.exc_value.code, int):
-        again = threading.Timer(0.1, os.kill, (os.getpid(), lost.exc_value.code - 128))
+    exits = {128 + number: number for number in STOPPING}
+    if isinstance(lost.exc_value, SystemExit) and lost.exc_value.code in exits:
+        again = threading.Timer(0.1, os.kill, (os.getpid(), exits[lost.exc_value.code]))
         again.daemon = True
         again.start()
     else:
