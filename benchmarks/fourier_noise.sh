@@ -23,8 +23,8 @@ esac
 case $family in
   s4)  # S4-PTD's recipe for scifar is the paper's network
     perturbed=(--model s4-ptd --task scifar "${alike[@]}")
-    diagonal=(--model s4d --task scifar "${alike[@]}" --set d_state=32 --set n_ssm=1 --set discretization=zoh
-      --set skip=false --set 'role_lr={"output": 0.004}' --set "$frozen")
+    diagonal=(--model s4d --task scifar "${alike[@]}" --set d_state=32 --set n_ssm=1 --set init=legs
+      --set discretization=zoh --set skip=false --set 'role_lr={"output": 0.004}' --set "$frozen")
     ;;
   s5)  # both draw B; they differ in Λ and in the basis of the states
     alike+=(--task image --set d_state=32 --set blocks=1 --set schedule=torch-cosine --set lr=0.01 --set "$frozen")

@@ -21,9 +21,6 @@ tiny=("${small[@]}" --size tiny --seed 0 --seed 1 --seed 2 --set batch_size=50 -
 
 lra-bench prepare listops pathfinder --size tiny
 lra-bench sweep "${models[@]/#/--model=}" --task listops --task pathfinder "${tiny[@]}"
-# The published S4D has the initial B and C of v3.0.0, whose kernels are large; with those of today's code it learns faster.
-lra-bench sweep --model s4d --task listops --task pathfinder "${tiny[@]}" --set version=e757cef5 \
-  --set discretization=zoh --set dt_transform=softplus
 # The LRA recipe's rate of 0.05 belongs to its rsqrt schedule.
 lra-bench sweep --model transformer --task listops "${tiny[@]}" --set lr=0.002
 # With the settings above it stood at chance after 271 of 640 steps; dropout for 626² weights takes most of the time.

@@ -33,8 +33,8 @@ a dense layer between the encoder and the head.
 Discretization = Literal["zoh", "bilinear"]
 """The rules from continuous to discrete time: zero-order hold, and the trapezoidal rule."""
 
-DiagonalInit = Literal["legs", "inv", "lin", "real"]
-"""The initializations of S4D: S4D-LegS, S4D-Inv, S4D-Lin and S4D-Real."""
+DiagonalInit = Literal["diag-legs", "legs", "inv", "lin", "real"]
+"""The initializations of S4D: S4D-LegS with B = 1 and with HiPPO's B, S4D-Inv, S4D-Lin and S4D-Real."""
 
 LowRankInit = Literal["legs", "fout"]
 """The initializations of S4: S4-LegS and S4-FouT."""

@@ -51,7 +51,7 @@ END
 @pytest.mark.parametrize(
     ("words", "networks"),
     [
-        (["reduced.sh", "results"], 15 * 2 + 4),
+        (["reduced.sh", "results"], 15 * 2 + 2),
         (["reduced.sh", "results", "image"], 16),
         (["fourier_noise.sh", "results", "s4", "full", "--seed", "1"], 2),
         (["fourier_noise.sh", "results", "s5", "reduced"], 2),

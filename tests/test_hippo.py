@@ -106,6 +106,13 @@ def test_diagonal_initializations_match_the_reference(name, N):
     assert np.all(np.abs(ours.B.imag) <= hippo.B_CLIP)
 
 
+def test_diag_legs_has_the_eigenvalues_of_legs_and_ones_for_B():
+    ours, legs = (hippo.diagonal(name, 64, clipped=False) for name in ("diag-legs", "legs"))
+    np.testing.assert_array_equal(ours.Lambda, legs.Lambda)
+    np.testing.assert_array_equal(ours.B, np.ones(32))
+    assert np.abs(legs.B).max() > 10
+
+
 @pytest.mark.parametrize("N", [4, 16, 64])
 def test_fout_is_rotations_less_a_rank_one_part(N):
     """On the basis of √2 cos, √2 sin: the reference's matrix, from its definition (state-spaces/s4 `hippo.py`)."""

@@ -190,7 +190,7 @@ def test_s4_family_drops_as_the_version_that_each_follows(model, tied, each_step
     x, seen = jnp.ones((400, 3, 4)), []
     block.layer, block.norm = (lambda x: x), (lambda x, train: x)
     gate = block.gate
-    block.gate = lambda y, masks: seen.append(np.asarray(y)) or y
+    block.gate = lambda y, masks, key: seen.append(np.asarray(y)) or y
     block.gate.masks = gate.masks
     (masks,) = dropout_masks(jax.random.key(0), 0.5, (1, tied, 3, 4), x.dtype)
     block(x, None, True, masks, jax.random.key(1))

@@ -144,8 +144,27 @@ def test_s4_layer_norms_do_not_decay_either():
 def test_s4d_recipes_are_of_version_3(task):
     recipe = recipes_of(task)["s4d"]
     layer = recipe.layer
-    assert (layer["version"], layer["discretization"], layer["dt_transform"]) == ("v3.0.0", "bilinear", "exp")
-    assert not {"output", "norm", "bias"} & set(recipe.groups)
+    assert (layer["version"], layer["init"]) == ("v3.0.0", "diag-legs")
+    assert (layer["discretization"], layer["dt_transform"]) == ("bilinear", "exp")
+    assert "output" not in recipe.groups
+
+
+@pytest.mark.parametrize("model", ["s4d", "s4d_ft", "s4_ptd", "hope", "rtf"])
+def test_norms_and_biases_decay_where_the_reference_groups_none(model):
+    """Only state-spaces/s4 @ e757cef5 has `optimizer_param_grouping` in its `config.yaml`; its forks have none."""
+    for recipe in (recipes[model] for task in task_names() if model in (recipes := recipes_of(task))):
+        assert not {"norm", "bias"} & set(recipe.groups)
+
+
+def test_rtf_drops_after_gelu_where_the_configurations_give_the_layer_a_dropout():
+    rates = {task: recipes_of(task)["rtf"].layer["layer_dropout"] for task in task_names()}
+    assert {task for task, rate in rates.items() if rate} == {"text", "image", "pathfinder"}
+    assert {rates[task] for task in ("text", "image", "pathfinder")} == {recipes_of("pathx")["rtf"].dropout} == {0.1}
+
+
+def test_s4d_ft_takes_the_last_position_on_listops_alone():
+    last = {task for task in task_names() if recipes_of(task)["s4d_ft"].pooling == "last"}
+    assert last == {"listops"}
 
 
 def test_s4_schedules_count_steps_as_the_configurations_do():

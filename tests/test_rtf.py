@@ -8,7 +8,7 @@ from flax import nnx
 from scipy.signal import lfilter
 
 from lra_bench.errors import UserError
-from lra_bench.models.rtf import RTFLayer
+from lra_bench.models.rtf import RTFLayer, block
 from lra_bench.recipes.rtf import RECIPES, Config
 from lra_bench.spec import validated
 from lra_bench.ssm.transfer_function import rational_kernel
@@ -101,15 +101,20 @@ def test_both_directions_are_convolved():
     np.testing.assert_allclose(jax.jit(layer)(jnp.asarray(u, jnp.float32))[:, 0], expected, rtol=1e-3, atol=1e-3)
 
 
-def test_training_drops_numbers_of_the_kernel():
-    """With an impulse as the input, the output is the kernel: dropped numbers are 0, and the others twice as large."""
-    layer = layer_of(kernel_dropout=0.5)
-    impulse = jnp.zeros((24, 1, H)).at[0].set(1.0)
-    whole = layer(impulse)
-    layer.train()
-    dropped = np.asarray(layer(impulse) / whole)
-    np.testing.assert_allclose(dropped, 2.0 * np.round(dropped / 2), atol=1e-2)
-    assert 0.2 < np.round(dropped / 2).mean() < 0.8
+def test_what_follows_gelu_is_dropped_at_each_step_at_the_rate_of_the_layer():
+    """With an identity for the value and an open gate, the block's output tells which numbers were dropped."""
+    recipe = RECIPES["image"].model_copy(update={"d_model": H, "prenorm": True, "residual": False, "dropout": 0.0})
+    config = validated(Config, {**recipe.layer, "d_state": 4, "layer_dropout": 0.5})
+    made = block(recipe, config, 24, rngs=nnx.Rngs(0))
+    made.gate.linear.kernel[...] = jnp.concatenate([jnp.eye(H), jnp.zeros((H, H))], axis=1)
+    made.gate.linear.bias[...] = jnp.concatenate([jnp.zeros(H), jnp.full(H, 50.0)])
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(24, 8, H)), jnp.float32)
+    assert made.draws_each_step
+    dropped = np.asarray(made(x, None, True, None, jax.random.key(0)) / made(x, None, True, None))
+    np.testing.assert_allclose(dropped, 2.0 * np.round(dropped / 2), atol=1e-4)
+    kept = np.round(dropped / 2)
+    assert 0.4 < kept.mean() < 0.6
+    assert not (kept == kept[:1]).all()
 
 
 def test_settings_that_do_not_fit_are_refused():

@@ -219,7 +219,7 @@ class Classifier(nnx.Module):
     def through_blocks(self, x: Features, mask: Mask | None, *, train: bool, key: Array | None) -> Features:
         """Apply all blocks to (L, b, H). `mask` (L, b, 1) is zero on padding."""
         step_key = None
-        if key is not None and any(block.layer_dropout == "each_step" for block in self.blocks):
+        if key is not None and any(block.draws_each_step for block in self.blocks):
             key, step_key = jax.random.split(key)
         shape = len(self.blocks), max(block.masks for block in self.blocks), *x.shape[1:]
         masks = dropout_masks(key, self.dropout, shape, jnp.promote_types(x.dtype, jnp.float32))

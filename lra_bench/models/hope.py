@@ -9,7 +9,6 @@ outputs enter the dense layer side by side.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -98,15 +97,16 @@ class PairedHOPELayer(HankelConvolution):
 class PairedGLUOutput(GLUOutput):
     """The nonlinearity of `GLUOutput` from (L, b, 2H) to (L, b, H)."""
 
-    masks: ClassVar[int] = 3
+    masks: int = 3
     """The number of dropout masks that a call takes: one for each half of the input, and one for the output."""
 
     def __init__(self, features: int, conventions: Conventions, *, rngs: nnx.Rngs):
         self.conventions = conventions
         self.linear = Dense(2 * features, 2 * features, conventions, "bias", rngs=rngs)
 
-    def __call__(self, x: DenseInput, masks: DropoutMasks | None) -> DenseOutput:
-        """Apply the gate to (L, b, 2H); `masks` (3, b, H) are the dropout's."""
+    def __call__(self, x: DenseInput, masks: DropoutMasks | None, key: Array | None = None) -> DenseOutput:
+        """Apply the gate to (L, b, 2H); `masks` (3, b, H) are the dropout's. `key` is not used."""
+        del key
         halves = jnp.split(gelu(wide(x), self.conventions), 2, axis=-1)
         activated = jnp.concatenate([dropout(half, masks, i) for i, half in enumerate(halves)], axis=-1)
         value, gate = jnp.split(wide(self.linear(activated.astype(x.dtype))), 2, axis=-1)

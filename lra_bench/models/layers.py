@@ -261,6 +261,8 @@ class Gate(nnx.Module):
 
     masks: ClassVar[int] = 2
     """The number of dropout masks that a call takes."""
+    each_step: ClassVar[None] = None
+    """It drops nothing that is drawn at each step."""
 
     def __init__(self, kind: GateKind, features: int, conventions: Conventions, *, rngs: nnx.Rngs):
         self.kind = kind
@@ -270,8 +272,12 @@ class Gate(nnx.Module):
         if kind != "gelu":
             self.gate = Dense(features, features, conventions, "bias", rngs=rngs)
 
-    def __call__(self, x: AnyFeatures, masks: DropoutMasks | None) -> AnyFeatures:
-        """Apply the gate to (L, b, H), or (b, H) at one step; `masks` (2, b, H) are the dropout's."""
+    def __call__(self, x: AnyFeatures, masks: DropoutMasks | None, key: Array | None = None) -> AnyFeatures:
+        """Apply the gate to (L, b, H), or (b, H) at one step.
+
+        `masks` (2, b, H) are the dropout's. `key` is not used.
+        """
+        del key
         activated = dropout(gelu(wide(x), self.conventions), masks, 0).astype(x.dtype)
         match self.kind:
             case "full_glu":
@@ -289,21 +295,33 @@ class Gate(nnx.Module):
 class GLUOutput(nnx.Module):
     """The nonlinearity of the S4 block: GELU → dropout → Linear(2H) and GLU → dropout.
 
-    The source is state-spaces/s4 modules/s4block.py.
+    The masks of both dropouts are the same at all steps. With `each_step`, the first one drops that share of the
+    numbers instead, and draws at each step. The source is state-spaces/s4 modules/s4block.py.
     """
 
-    masks: ClassVar[int] = 2
+    masks: int = 2
     """The number of dropout masks that a call takes."""
+    each_step: float | None = None
+    """The share that the first dropout drops at each step; None means that it takes a mask."""
 
-    def __init__(self, features: int, conventions: Conventions, *, rngs: nnx.Rngs):
+    def __init__(self, features: int, conventions: Conventions, each_step: float | None = None, *, rngs: nnx.Rngs):
         self.conventions = conventions
+        if each_step is not None:
+            self.masks, self.each_step = 1, each_step
         self.linear = Dense(features, 2 * features, conventions, "bias", rngs=rngs)
 
-    def __call__(self, x: AnyFeatures, masks: DropoutMasks | None) -> AnyFeatures:
-        """Apply the gate to (L, b, H), or (b, H) at one step; `masks` (2, b, H) are the dropout's."""
-        activated = dropout(gelu(wide(x), self.conventions), masks, 0).astype(x.dtype)
-        value, gate = jnp.split(wide(self.linear(activated)), 2, axis=-1)
-        return dropout(value * jax.nn.sigmoid(gate), masks, 1).astype(x.dtype)
+    def __call__(self, x: AnyFeatures, masks: DropoutMasks | None, key: Array | None = None) -> AnyFeatures:
+        """Apply the gate to (L, b, H), or (b, H) at one step.
+
+        `masks` (n, b, H) are the dropout's that are the same at all steps, and `key` draws those of each step.
+        """
+        activated = gelu(wide(x), self.conventions)
+        if self.each_step is None:
+            activated = dropout(activated, masks, 0)
+        else:
+            activated = dropout_each_step(activated, self.each_step, key)
+        value, gate = jnp.split(wide(self.linear(activated.astype(x.dtype))), 2, axis=-1)
+        return dropout(value * jax.nn.sigmoid(gate), masks, self.masks - 1).astype(x.dtype)
 
 
 class Block(nnx.Module):
@@ -331,6 +349,11 @@ class Block(nnx.Module):
         """The number of dropout masks that a call takes."""
         return self.gate.masks + (self.layer_dropout == "tied")
 
+    @property
+    def draws_each_step(self) -> bool:
+        """Whether a call draws other masks at each step, by its key."""
+        return self.layer_dropout == "each_step" or bool(self.gate.each_step)
+
     def __call__(
         self, x: Features, mask: Mask | None, train: bool, masks: DropoutMasks | None, key: Array | None = None
     ) -> Features:
@@ -344,7 +367,7 @@ class Block(nnx.Module):
             y, masks = dropout(y, masks, 0), masks[1:]
         elif self.layer_dropout == "each_step":
             y = dropout_each_step(y, self.dropout, key)
-        y = self.gate(y, masks)
+        y = self.gate(y, masks, key)
         x = x + y if self.residual else y
         return x if self.prenorm else self.norm(x, train)
 

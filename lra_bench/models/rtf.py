@@ -16,8 +16,7 @@ from jax import Array
 
 from lra_bench.errors import UserError
 from lra_bench.models.classifier import Classifier
-from lra_bench.models.layers import TORCH, Block, DataShape, refuse_steps_if, ssm_parameter
-from lra_bench.models.long_convolution import block_around
+from lra_bench.models.layers import TORCH, Block, DataShape, GLUOutput, refuse_steps_if, ssm_parameter
 from lra_bench.recipes.rtf import Config
 from lra_bench.spec import Recipe
 from lra_bench.ssm.convolution import channel_major, convolve
@@ -26,7 +25,7 @@ from lra_bench.ssm.transfer_function import per_feature, rational_kernel, unfold
 from lra_bench.ssm.window import cut
 
 CONVENTIONS = replace(TORCH, layer_dropout="none")
-"""The conventions of state-spaces/s4. The dropout of its layers is here in the layer, on the kernel."""
+"""The conventions of state-spaces/s4. The dropout of its layers is here after GELU."""
 
 
 class FilterState(NamedTuple):
@@ -59,7 +58,6 @@ class RTFLayer(nnx.Module):
         self.a = ssm_parameter(jnp.zeros((channels, num_a, n)), "eigenvalues")
         self.b = ssm_parameter(jnp.zeros((channels, H, n)), "output")
         self.h_0 = ssm_parameter(jax.random.normal(rngs.params(), (channels, H)), "skip")
-        self.dropout = nnx.Dropout(config.kernel_dropout, rngs=rngs)
 
     def kernel(self) -> Kernels:
         """The kernels (c, H, L) of every direction, where L is the length that the layer was made for."""
@@ -67,7 +65,7 @@ class RTFLayer(nnx.Module):
 
     def __call__(self, u: Features) -> Features:
         """Apply the layer to (L, b, H), where L is at most the length that the layer was made for."""
-        kernels = self.dropout(self.kernel()[..., : len(u)])
+        kernels = self.kernel()[..., : len(u)]
         kernels = kernels if self.window is None else cut(kernels, self.window)
         return channel_major(convolve(channel_major(u), *kernels))
 
@@ -88,7 +86,8 @@ class RTFLayer(nnx.Module):
 
 def block(recipe: Recipe, config: Config, length: int, *, rngs: nnx.Rngs) -> Block:
     """Make one residual block of the recipe for sequences of this length."""
-    return block_around(recipe, RTFLayer(recipe, config, length, rngs=rngs), CONVENTIONS, rngs=rngs)
+    gate = GLUOutput(recipe.d_model, CONVENTIONS, config.layer_dropout, rngs=rngs)
+    return Block(recipe, RTFLayer(recipe, config, length, rngs=rngs), gate, CONVENTIONS, rngs=rngs)
 
 
 def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs) -> Classifier:

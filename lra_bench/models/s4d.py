@@ -1,9 +1,9 @@
 """S4D: S4 with a diagonal state matrix, so that its kernel is a Vandermonde product.
 
 The sources are Gu, Gupta, Goel & Ré 2022 and two versions of state-spaces/s4, with `mode: diag`. v3.0.0
-(`src/models/sequence/ss`) was released with the paper: C starts as normal numbers times B, B is not clipped, and
-nothing is dropped before GELU. In e757cef5 (`src/models/sequence/kernels/ssm.py`), the latest commit, C does not depend
-on B, B is clipped, −Im Λ is at least 1e-4, and there is a third dropout.
+(`src/models/sequence/ss`) was released with the paper: C starts as normal numbers times B, HiPPO's B is not clipped,
+and nothing is dropped before GELU. In e757cef5 (`src/models/sequence/kernels/ssm.py`), the latest commit, C does not
+depend on B, HiPPO's B is clipped, −Im Λ is at least 1e-4, and there is a third dropout.
 """
 
 from __future__ import annotations

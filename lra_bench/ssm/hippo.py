@@ -126,8 +126,8 @@ def diagonal(name: DiagonalInit, N: int, *, clipped: bool) -> Diagonal:
     """The S4D initialization `name` for N states, of which N // 2 are stored.
 
     `real` has N // 2 states without a conjugate partner. `legs` takes the full HiPPO B where the theory asks for B / 2,
-    as the reference code does. `clipped` says whether the imaginary part of that B is clipped too.
-    Raises ValueError for odd N.
+    as the reference code does. `clipped` says whether the imaginary part of that B is clipped too. All others have
+    B = 1. Raises ValueError for odd N.
     """
     if N < 2 or N % 2:
         raise ValueError(f"conjugate pairs need an even number of states, got N={N}")
@@ -136,10 +136,13 @@ def diagonal(name: DiagonalInit, N: int, *, clipped: bool) -> Diagonal:
         part = normal_part(N)
         B = part.B_tilde[:half]
         return Diagonal(part.Lambda[:half], clip_imaginary(B) if clipped else B)
+    ones = np.ones(half, np.complex128)
+    if name == "diag-legs":
+        return Diagonal(normal_part(N).Lambda[:half], ones)
     n = np.arange(half)
     decay, omega = {
         "inv": (np.full(half, 0.5), (N / np.pi) * (N / (2 * n + 1) - 1)),
         "lin": (np.full(half, 0.5), np.pi * n),
         "real": (n + 1.0, np.zeros(half)),
     }[name]
-    return Diagonal(-(decay + 1j * omega), np.ones(half, np.complex128))
+    return Diagonal(-(decay + 1j * omega), ones)
