@@ -147,6 +147,7 @@ def test_s4d_recipes_are_of_version_3(task):
     assert (layer["version"], layer["init"]) == ("v3.0.0", "diag-legs")
     assert (layer["discretization"], layer["dt_transform"]) == ("bilinear", "exp")
     assert "output" not in recipe.groups
+    assert recipe.pixels == {"image": "standard", "pathfinder": "signed", "pathx": "signed"}.get(task)
 
 
 @pytest.mark.parametrize("model", ["s4d", "s4d_ft", "s4_ptd", "hope", "rtf"])

@@ -64,7 +64,6 @@ def row(
             "notes": notes(NOTES, note),
             "n_layers": n_layers,
             "d_model": d_model,
-            "pixels": "signed" if like.pixels == "unit" else like.pixels,
             "layer": config.model_dump(),
             "batch_size": batch_size or like.batch_size,
             "lr": lr,
