@@ -28,7 +28,7 @@ case $family in
     ;;
   s5)  # both draw B; they differ in Λ and in the basis of the states
     alike+=(--task image --set d_state=32 --set blocks=1 --set schedule=torch-cosine --set lr=0.01 --set "$frozen")
-    perturbed=(--model s5-ptd "${alike[@]}" --set gamma=0.02 --set b_init=lecun_normal)
+    perturbed=(--model s5-ptd "${alike[@]}" --set gamma=0.1 --set b_init=lecun_normal)
     diagonal=(--model s5 "${alike[@]}")
     ;;
   *) echo "the family must be s4 or s5, got $family" >&2; exit 2 ;;

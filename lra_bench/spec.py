@@ -194,7 +194,7 @@ class Recipe(Frozen):
         ge=0, lt=1, description="the share of the old running statistics that BatchNorm keeps at each step"
     )
     bidirectional: bool
-    pooling: Literal["mean", "last", "last_half", "cls"]
+    pooling: Literal["mean", "first", "last", "last_half", "cls"]
     embedding: int | None = Field(description="the rows of the token table; None where pixels enter as real numbers")
     pixels: Literal["unit", "signed", "standard", "color"] | None = Field(
         description="the scale of real pixels: [0, 1], [-1, 1], or by CIFAR-10's mean and deviation, gray or in color"

@@ -143,8 +143,8 @@ def test_each_block_has_masks_of_its_own():
     model = build("s5", s5_recipe(dropout=0.5, n_layers=2), DataShape(5, 3, 1, False), rngs=nnx.Rngs(0))
     seen = []
     for block in model.blocks:
-        block.gate = lambda y, masks: seen.append(np.asarray(masks)) or y
-        block.gate.masks = 2
+        block.gate = lambda y, masks, key: seen.append(np.asarray(masks)) or y
+        block.gate.masks, block.gate.each_step = 2, None
     inputs = jnp.zeros((4, 5), jnp.uint8)
     model(inputs, jnp.full(4, 5), train=True, key=jax.random.key(0))
     assert len(seen) == 2

@@ -163,6 +163,26 @@ def test_rtf_drops_after_gelu_where_the_configurations_give_the_layer_a_dropout(
     assert {rates[task] for task in ("text", "image", "pathfinder")} == {recipes_of("pathx")["rtf"].dropout} == {0.1}
 
 
+def test_the_transformer_reads_out_what_each_configuration_of_the_lra_code_does():
+    expected = {
+        "listops": "cls",
+        "text": "cls",
+        "retrieval": "first",
+        "image": "cls",
+        "pathfinder": "mean",
+        "pathx": "mean",
+    }
+    assert {task: recipes_of(task)["transformer"].pooling for task in task_names()} == expected
+
+
+def test_on_scifar_C_of_s4_is_regular():
+    """Its configuration has no `lr` of the layer, and the layer's own is that of dt, A and B."""
+    assert recipes_of("scifar")["s4"].groups == {
+        **dict.fromkeys(("eigenvalues", "input", "low_rank", "dt"), "ssm"),
+        **dict.fromkeys(("norm", "bias"), "regular_no_decay"),
+    }
+
+
 def test_s4d_ft_takes_the_last_position_on_listops_alone():
     last = {task for task in task_names() if recipes_of(task)["s4d_ft"].pooling == "last"}
     assert last == {"listops"}
@@ -220,6 +240,12 @@ def test_ptd_recipes_use_our_gamma_for_their_block(task):
     block = layer["d_state"] // layer["blocks"]
     assert block == dict(zip(task_names(), (2, 16, 16, 128, 32, 16), strict=True))[task]
     assert block == 2 or layer["gamma"] == pytest.approx(ptd.default_gamma(block))
+
+
+@pytest.mark.parametrize("task", [*task_names(), "scifar"])
+def test_s4_ptd_recipes_use_our_gamma_for_their_states(task):
+    layer = recipes_of(task)["s4_ptd"].layer
+    assert layer["gamma"] == ptd.default_gamma(layer["d_state"])
 
 
 def test_blocks_of_two_are_not_perturbed():

@@ -187,10 +187,21 @@ def test_steps_with_a_cache_equal_the_whole_causal_sequence(positions, monkeypat
     np.testing.assert_allclose(*both_ways(pixels), rtol=1e-4, atol=1e-5)
 
 
+def test_pooling_first_reads_the_first_byte_of_each_document():
+    model = make(DataShape(12, 2, 2, True), pooling="first")
+    inputs = jax.random.randint(jax.random.key(0), (3, 2, 12), 1, 5).astype(jnp.uint8)
+    documents = jnp.concatenate([inputs[:, 0], inputs[:, 1]])
+    features = model.sequence_features(documents, jnp.full(6, 12, jnp.int32), train=False, key=None)
+    assert features.shape[0] == 12
+    logits = model(inputs, jnp.full((3, 2), 12, jnp.int32), train=False, key=None)
+    np.testing.assert_array_equal(logits, model.head(features[0]))
+
+
 @pytest.mark.parametrize(
     ("changes", "shape", "count"),
     [
         ({}, DataShape(12, 3, 1, True), 2 * 402 + 8 * 5 + 8 + 16 + (8 * 10 + 10) + (10 * 3 + 3)),
+        ({"pooling": "first"}, DataShape(12, 3, 1, True), 2 * 402 + 8 * 5 + 16 + (8 * 10 + 10) + (10 * 3 + 3)),
         (
             {"layer": {"positions": "learned"}, "pooling": "mean"},
             DataShape(12, 2, 2, True),

@@ -147,7 +147,7 @@ class Reading(NamedTuple):
 class Classifier(nnx.Module):
     """The whole network: inputs (b, L), (b, 2, L) or (b, L, 3) uint8, lengths (b,) or (b, 2) → logits (b, classes).
 
-    Raises UserError where the recipe's pooling is `cls`.
+    Raises UserError where the recipe's pooling is `cls` or `first`.
     """
 
     batched_products: ClassVar[bool] = False
@@ -161,9 +161,9 @@ class Classifier(nnx.Module):
     def __init__(
         self, recipe: Recipe, shape: DataShape, blocks: list[Block], conventions: Conventions, *, rngs: nnx.Rngs
     ):
-        if recipe.pooling == "cls":
+        if recipe.pooling in ("cls", "first"):
             legal = "mean, last or last_half"
-            raise UserError(f"pooling must be {legal}, got 'cls': only the transformer has a class token.")
+            raise UserError(f"pooling must be {legal}, got {recipe.pooling!r}, which only the transformer has.")
         self.encoder = InputEncoder(recipe, conventions, shape.channels, rngs=rngs)
         self.blocks = nnx.List(blocks)
         has_final_norm = conventions.final_norm and recipe.prenorm

@@ -1,8 +1,9 @@
 """The LRU: a linear recurrence with eigenvalues in the unit disc (Orvieto et al. 2023, arXiv 2303.06349).
 
 It has no continuous time and no step size. Details that the paper leaves open follow NicolasZucchet/minimal-LRU @
-bbd71b1. Two directions share λ, B and γ and have a C each, as in S5, from whose code the LRU authors started; the paper
-says only that Pathfinder and Path-X are bidirectional.
+bbd71b1, but means leave padding out, and pairs, which that code has not, have S5's head. Two directions share λ, B and
+γ and have a C each, as in S5, from whose code the LRU authors started; the paper says only that Pathfinder and Path-X
+are bidirectional.
 """
 
 from __future__ import annotations

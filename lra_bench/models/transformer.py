@@ -1,7 +1,7 @@
 """The Transformer encoder of the LRA paper, the reference row of the tables.
 
 The sources are Tay et al. 2021 and google-research/long-range-arena @ cd31e5c6 models/transformer, models/layers. It is
-a network of its own, not a layer in the S5 block: pixels are 256 tokens, the head reads a class token, positions are
+a network of its own, not a layer in the S5 block: pixels are 256 tokens, the head reads one position, positions are
 added, and dropout draws a mask at each position. Attention takes the queries in groups and computes their weights again
 for the gradient, so that Path-X's 16,384² weights per head are never in memory at once (`attention.py`). The numbers
 are the same. Where attention is causal, the network also runs step by step, with a cache of keys and values.
@@ -229,7 +229,7 @@ class Transformer(nnx.Module):
         if self.shape.documents == 2:
             inputs, lengths = as_one_batch(inputs, lengths)
         x = self.sequence_features(inputs, lengths, key=key, train=train)
-        if self.class_token is not None:
+        if self.pooling in ("cls", "first"):
             return self.head(x[0])
         return self.head(pool(x, lengths if self.pools_true else None, "mean"))
 
@@ -309,12 +309,12 @@ def network(recipe: Recipe, config: Config, shape: DataShape, *, rngs: nnx.Rngs)
     for name, value in fixed.items():
         if getattr(recipe, name) != value:
             raise UserError(f"the transformer has {name} = {value} only, got {getattr(recipe, name)!r}.")
-    if recipe.pooling not in ("cls", "mean"):
-        raise UserError(f"the transformer's pooling must be cls or mean, got {recipe.pooling!r}.")
-    if recipe.pooling == "cls" and not recipe.bidirectional:
+    if recipe.pooling not in ("cls", "first", "mean"):
+        raise UserError(f"the transformer's pooling must be cls, first or mean, got {recipe.pooling!r}.")
+    if recipe.pooling != "mean" and not recipe.bidirectional:
         raise UserError(
-            "bidirectional = False needs pooling = mean, because the transformer's class token comes first and would "
-            "see nothing. Type --set pooling=mean."
+            "bidirectional = False needs pooling = mean, because the transformer's head reads the first position, "
+            "which would see nothing else. Type --set pooling=mean."
         )
     if shape.channels > 1:
         raise UserError("the transformer reads tokens and shades of gray only, no images in color.")

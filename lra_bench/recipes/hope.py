@@ -112,7 +112,7 @@ def script_row(
         weight_decay=weight_decay,
         groups=groups,
     )
-    # The scripts have the data loaders of S5, whose images of paths are centered.
+    # The scripts read images of paths with S4's class, whose own default centers them.
     return task, recipe.model_copy(update={"pixels": "standard" if task == "image" else "signed"})
 
 

@@ -41,7 +41,7 @@ LR = 1e-3
 
 NOTES = (
     "The paper tunes the base learning rate on a grid and does not list it; 0.001 here is minimal-LRU's default. "
-    "Warm-up and cosine there begin and end at 1e-7, here at 0. BatchNorm's decay is minimal-LRU's."
+    "In the paper, warm-up and cosine begin and end at 1e-7, here at 0. BatchNorm's decay is minimal-LRU's."
 )
 
 

@@ -68,6 +68,10 @@ GROUPS: dict[Role, Group] = {**V3_GROUPS, **NO_DECAY, "output": "ssm_decay"}
 """The optimizer groups of `lr: 0.001` in state-spaces/s4 @ e757cef5. There the single rate is C's too, which has weight
 decay (kernels/ssm.py, `register_params`)."""
 
+GROUPS_C_GLOBAL: dict[Role, Group] = {**V3_GROUPS, **NO_DECAY}
+"""The optimizer groups of configurations without `lr` there: configs/model/layer/s4.yaml has 0.001 for dt, A and B, and
+C is regular."""
+
 GROUPS_DT_GLOBAL: dict[Role, Group] = {**V3_GROUPS_DT_GLOBAL, **NO_DECAY}
 """The optimizer groups of `lr: {dt: null, A: 0.001, B: 0.001}` in state-spaces/s4 @ e757cef5. C is regular."""
 
@@ -210,7 +214,7 @@ RECIPES: dict[str, Recipe] = dict([
     row("pathx", published=96.0, d_state=64, n_ssm=None, dt_min=1e-4, prenorm=True, batch_size=16, epochs=50.0,
         steps=500_000, lr=1e-3, groups=GROUPS, note=PATHX_SEEDS),
     row("scifar", published=91.13, d_model=512, d_state=64, n_ssm=2, norm="layer", prenorm=False, dropout=0.1,
-        batch_size=50, epochs=200.0, steps=180_000, warmup_steps=900, lr=0.01, groups=GROUPS),
+        batch_size=50, epochs=200.0, steps=180_000, warmup_steps=900, lr=0.01, groups=GROUPS_C_GLOBAL),
 ])
 # fmt: on
 RECIPES["scifar"] = RECIPES["scifar"].model_copy(update=IN_COLOR)

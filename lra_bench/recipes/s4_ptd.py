@@ -130,7 +130,7 @@ _, UNDER_NOISE = s4.family_row(
         dt_max=0.1,
         dt_transform="exp",
         skip=False,
-        gamma=0.02,
+        gamma=0.1,
         init="paper",
     ),
     reference="AnnanYu/Approximate_Diagonal @ ec98d6a6 S4-PTD/robustness.py; Yu et al. 2024 (arXiv 2310.01698)",

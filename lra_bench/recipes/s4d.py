@@ -37,8 +37,8 @@ NOTES = (
     "Accuracy of S4D-LegS; --set init=inv, lin or real for the others. All is as in v3.0.0, released with the paper, "
     "with `measure: diag-legs`, as its code recommends for S4D; a week later it warns of `legs`, HiPPO's B, which its "
     "C holds once more (--set init=legs). Today's code: --set init=legs --set version=e757cef5 --set "
-    "discretization=zoh --set dt_transform=softplus, on Pathfinder and Path-X --set pixels=unit, and --set groups=… with "
-    "those of `lra-bench show s4/TASK` as JSON."
+    "discretization=zoh --set dt_transform=softplus, on Pathfinder and Path-X --set pixels=unit, and --set groups=… "
+    "with those of `lra-bench show s4/TASK` as JSON."
 )
 LONGER_COSINE = "Training ends after 180,000 of the cosine's 200,000 steps."
 DEFAULT_WARMUP = "The configuration names no warm-up; 1,000 steps are the repository's default."

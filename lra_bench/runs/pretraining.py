@@ -128,7 +128,7 @@ def pretraining_for(
     }
     found = validated(Pretraining, {**values, **changes})
     if objective == "causal" and recipe.bidirectional:
-        needed = " --set pooling=mean" if recipe.pooling == "cls" else ""
+        needed = " --set pooling=mean" if recipe.pooling in ("cls", "first") else ""
         raise UserError(
             "--pretrain causal predicts the next input, which a bidirectional network sees. "
             f"Type --set bidirectional=false{needed}, or --pretrain masked."

@@ -33,15 +33,11 @@ SOLVER_VERSION = 1
 """The version of the solver, part of the cached file's name. It rises whenever the solver's answer changes."""
 
 SHIPPED = Path(__file__).with_suffix(".npz")
-"""The file of each E for `DEFAULT_GAMMA` and `OTHER_GAMMA`: those of all recipes. `benchmarks/perturbations.py` made it
-with `solve`."""
+"""The file of each E for `DEFAULT_GAMMA`: those of all recipes. `benchmarks/perturbations.py` made it with `solve`."""
 
 DEFAULT_GAMMA = {8: 0.3, 16: 0.3, 32: 0.1, 64: 0.02, 128: 0.006}
 """The weight γ of ‖E‖ by number of states. With it, E has about the relative size of the matrices behind the published
 runs: 9, 5, 4, 4 and 3 % of A. The paper's own γ are not published."""
-
-OTHER_GAMMA = ((32, 0.02),)
-"""The states and γ of recipes with another γ: S4-PTD's for sCIFAR."""
 
 START = 0.05
 """The size of the random start, relative to ‖A‖₂."""

@@ -52,8 +52,9 @@ def tfds_order(keys: Sequence[str | int], split: str) -> Indices:
 def holdout(n: int, fraction: float, seed: int = S4_SEED) -> tuple[Indices, Indices]:
     """Return the (train, val) indices of `datasets.Dataset.train_test_split(test_size=fraction, seed=seed)`.
 
-    This is S4's `val_split`. The order is NumPy's `default_rng(seed).permutation(n)`. Its first ⌈fraction·n⌉ indices
-    are val and the rest is train, both in that order (huggingface/datasets, arrow_dataset.py).
+    This is S4's `val_split`, though of texts S4 may number the rows in another order. The order is NumPy's
+    `default_rng(seed).permutation(n)`. Its first ⌈fraction·n⌉ indices are val and the rest is train, both in that order
+    (huggingface/datasets, arrow_dataset.py).
     """
     order = np.random.default_rng(seed).permutation(n)
     held = math.ceil(fraction * n)
