@@ -194,7 +194,10 @@ class Recipe(Frozen):
         ge=0, lt=1, description="the share of the old running statistics that BatchNorm keeps at each step"
     )
     bidirectional: bool
-    pooling: Literal["mean", "first", "last", "last_half", "cls"]
+    pooling: Literal["mean", "first", "last", "last_half", "cls"] = Field(
+        description="what the head reads: the mean over all positions or over the last half, the first or the last "
+        "position, or (cls) a trained token that is put before the first"
+    )
     embedding: int | None = Field(description="the rows of the token table; None where pixels enter as real numbers")
     pixels: Literal["unit", "signed", "standard", "color"] | None = Field(
         description="the scale of real pixels: [0, 1], [-1, 1], or by CIFAR-10's mean and deviation, gray or in color"

@@ -8,7 +8,8 @@ from flax import nnx
 from scipy.signal import lfilter
 
 from lra_bench.errors import UserError
-from lra_bench.models.rtf import RTFLayer, block
+from lra_bench.models.layers import DataShape
+from lra_bench.models.rtf import RTFLayer, block, network
 from lra_bench.recipes.rtf import RECIPES, Config
 from lra_bench.spec import validated
 from lra_bench.ssm.transfer_function import rational_kernel
@@ -115,6 +116,20 @@ def test_what_follows_gelu_is_dropped_at_each_step_at_the_rate_of_the_layer():
     kept = np.round(dropped / 2)
     assert 0.4 < kept.mean() < 0.6
     assert not (kept == kept[:1]).all()
+
+
+def test_a_network_draws_the_dropout_after_gelu():
+    recipe = RECIPES["image"].model_copy(update={"d_model": H, "n_layers": 1, "dropout": 0.0})
+    inputs, lengths = jnp.full((2, 24), 200, jnp.uint8), jnp.full(2, 24, jnp.int32)
+    for rate in (0.0, 0.5):
+        config = validated(Config, {**recipe.layer, "d_state": 4, "layer_dropout": rate})
+        made = network(recipe, config, DataShape(24, 3, 1, False), rngs=nnx.Rngs(0))
+        plain, *drawn = (
+            np.asarray(made(inputs, lengths, train=True, key=key))
+            for key in (None, jax.random.key(0), jax.random.key(1))
+        )
+        assert [np.array_equal(plain, logits) for logits in drawn] == [rate == 0.0] * 2
+        assert np.array_equal(*drawn) == (rate == 0.0)
 
 
 def test_settings_that_do_not_fit_are_refused():

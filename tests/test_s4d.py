@@ -82,6 +82,13 @@ def test_version_3_starts_with_C_times_B_and_B_unclipped():
     np.testing.assert_array_equal(np.asarray(s4d_layer(init="lin", version="v3.0.0").A_imag)[0, 0], 0.0)
 
 
+def test_the_published_start_has_the_eigenvalues_of_legs_with_B_of_ones_and_C_normal():
+    layer = s4d_layer(H=512, d_state=64, version="v3.0.0", init="diag-legs")
+    np.testing.assert_allclose(layer.Lambda()[0], hippo.normal_part(64).Lambda[:32], rtol=1e-5)
+    np.testing.assert_array_equal(layers.as_complex(layer.B), np.ones((1, 32)))
+    assert np.mean(np.abs(layers.as_complex(layer.C)) ** 2) == pytest.approx(1.0, rel=0.05)
+
+
 @pytest.mark.slow
 def test_s5_with_one_feature_is_s4d():
     """Same Λ, B, C and one Δ for all states: the scan of S5 and the convolution of S4D are one map."""

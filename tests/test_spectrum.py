@@ -23,7 +23,9 @@ def test_hippo_is_s4d_with_half_of_B_times_one_plus_phi(n):
     k = np.arange(1, n + 1)
     s = 1j * omega[:, None]
     Phi = np.prod((s - k + 1) / (s + k), axis=1)
-    x_hippo, x_diagonal = (spectrum.response(found[name].space, omega) for name in ("HiPPO-LegS", "S4D, B/2"))
+    x_hippo, x_diagonal = (
+        spectrum.response(found[name].space, omega) for name in ("HiPPO-LegS", "S4D, init=legs, B/2")
+    )
     error = spectrum.gain(x_hippo - (1 + Phi)[:, None, None] * x_diagonal)
     assert np.max(error / spectrum.gain(x_diagonal)) < 1e-10
     np.testing.assert_allclose(spectrum.gain(x_hippo), n / np.hypot(omega, n), rtol=1e-10)
@@ -48,8 +50,8 @@ def test_state_gains_at_the_frequency_of_the_robustness_experiment(of_32):
     assert spectrum.spikes(32)[-1] == pytest.approx(325.43, abs=0.01)
     gains = {title: found.discrete_gain for title, found in of_32[1].items()}
     assert gains["HiPPO-LegS"] == pytest.approx(0.0984, rel=0.01)
-    assert gains["S4D"] == pytest.approx(25.0, rel=0.01)
-    assert gains["S4D, B/2"] == pytest.approx(12.5, rel=0.01)
+    assert gains["S4D, init=legs"] == pytest.approx(25.0, rel=0.01)
+    assert gains["S4D, init=legs, B/2"] == pytest.approx(12.5, rel=0.01)
     assert gains["S4-PTD"] == pytest.approx(0.1010, rel=0.01)
     smaller = by_title(32, 0.5)["S4-PTD"].space
     last = spectrum.spikes(32)[-1:]
@@ -60,15 +62,15 @@ def test_what_perturbing_first_is_for(of_32):
     """Without it, S4D and S5 have a spike where HiPPO has no gain, and HiPPO itself has no usable eigenvectors."""
     omega, of_32 = of_32
     at = {title: found.gain[omega == spectrum.spikes(32)[-1]][0] for title, found in of_32.items()}
-    assert at["S4D"] > 400 * at["HiPPO-LegS"]
+    assert at["S4D, init=legs"] > 400 * at["HiPPO-LegS"]
     assert at["S5"] > 100 * at["HiPPO-LegS, B drawn"]
     assert at["S4-PTD"] == pytest.approx(at["HiPPO-LegS"], rel=0.03)
     assert at["S5-PTD"] == pytest.approx(at["HiPPO-LegS, B drawn"], rel=0.03)
-    assert of_32["S4D"].distance > 20 > 1 > of_32["S4-PTD"].distance > 0 == of_32["HiPPO-LegS"].distance
+    assert of_32["S4D, init=legs"].distance > 20 > 1 > of_32["S4-PTD"].distance > 0 == of_32["HiPPO-LegS"].distance
     assert of_32["HiPPO-LegS"].kappa > 1e15
-    assert of_32["S4D"].kappa == pytest.approx(1, abs=1e-6)
+    assert of_32["S4D, init=legs"].kappa == pytest.approx(1, abs=1e-6)
     assert of_32["S4-PTD"].kappa < 8
-    assert of_32["S4D"].relative_size > 0.7 > 0.04 > of_32["S4-PTD"].relative_size
+    assert of_32["S4D, init=legs"].relative_size > 0.7 > 0.04 > of_32["S4-PTD"].relative_size
     assert all(found.growth < 0 for found in of_32.values())
 
 

@@ -319,7 +319,9 @@ class GLUOutput(nnx.Module):
         if self.each_step is None:
             activated = dropout(activated, masks, 0)
         else:
-            activated = dropout_each_step(activated, self.each_step, key)
+            # A dropout of the layer's output draws from the key itself.
+            own_key = None if key is None else jax.random.fold_in(key, 1)
+            activated = dropout_each_step(activated, self.each_step, own_key)
         value, gate = jnp.split(wide(self.linear(activated.astype(x.dtype))), 2, axis=-1)
         return dropout(value * jax.nn.sigmoid(gate), masks, self.masks - 1).astype(x.dtype)
 

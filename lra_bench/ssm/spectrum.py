@@ -1,7 +1,7 @@
 """Transfer functions of state spaces over frequency, and how far those of initializations are from HiPPO's.
 
 The gain at ω is the norm of the states that cos(ωt) of size one drives, which is |C (iω − A)⁻¹ B| for the worst C of
-unit norm. Without its rank-one part, HiPPO's transfer function G becomes that of S4D with half of B, and then
+unit norm. Without its rank-one part, HiPPO's transfer function G becomes that of S4D with half of HiPPO's B, and then
 G_HiPPO = (1 + Φ) G_S4D with Φ(s) = ∏ (s − k + 1) / (s + k): S4D has a spike wherever Φ is near −1, at its eigenvalues.
 
 All of it is float64 numpy. Source: Yu et al. 2024 (arXiv 2310.01698), sections 2 and 3; the closed form is our own.
@@ -126,21 +126,24 @@ def initializations(n: int, frequency_scale: float, gamma: float | None = None) 
     """The initializations of the models with n states each.
 
     S5 draws B, so its B here is 1/√n times the identity: the gain is then the root mean square over draws of unit mean
-    norm. S4D-FT's states are those of its own pairs of modes. The factor 2 of S4-PTD's kernel is left to C, and what
+    norm. S4D's recipes have B = 1 for each mode, and `init=legs` HiPPO's. S4D-FT's states are those of its own pairs of
+    modes. The factor 2 of S4-PTD's kernel is left to C, and what
     the published code replaces by −0.0001 is zero here. Raises as `ptd`.
     """
     A, B = legs(n)
     part, solved, half = normal_part(n), ptd(n, gamma), n // 2
     normal, column, drawn = A + np.outer(B, B) / 2, B[:, None], np.eye(n) / math.sqrt(n)
     clipped = 2 * (part.V[:, :half] @ clip_imaginary(part.B_tilde[:half])).real
+    ones = 2 * (part.V[:, :half] @ np.ones(half)).real
     kept = np.where(solved.Lambda.imag < 0, solved.Lambda, solved.Lambda.real)
     code = (solved.V * kept) @ solved.Vinv
     target, drawn_target = StateSpace(A, column), StateSpace(A, drawn)
     return [
         Initialization("HiPPO-LegS", target, target),
         Initialization("S4, B clipped", StateSpace(A, clipped[:, None]), target),
-        Initialization("S4D", StateSpace(normal, column), target),
-        Initialization("S4D, B/2", StateSpace(normal, column / 2), target),
+        Initialization("S4D", StateSpace(normal, ones[:, None]), None),
+        Initialization("S4D, init=legs", StateSpace(normal, column), target),
+        Initialization("S4D, init=legs, B/2", StateSpace(normal, column / 2), target),
         Initialization("S4-PTD", StateSpace(A + solved.E, column), target),
         Initialization("S4-PTD, published code", StateSpace(code, column.astype(complex)), target),
         Initialization("HiPPO-LegS, B drawn", drawn_target, drawn_target),
