@@ -11,7 +11,8 @@ from flax import nnx
 
 from lra_bench.models import s5 as s5_model
 from lra_bench.models.classifier import pool
-from lra_bench.models.layers import FLAX, TORCH, BatchNorm, DataShape, GLUOutput, dropout, dropout_masks
+from lra_bench.models.dropout import dropout, dropout_masks
+from lra_bench.models.layers import FLAX, TORCH, BatchNorm, DataShape, GLUOutput
 from lra_bench.models.network import build
 from lra_bench.overrides import apply_overrides
 from lra_bench.registry import recipe_module, recipes_of

@@ -15,8 +15,9 @@ from jax import Array
 
 from lra_bench.data.raw import cifar
 from lra_bench.errors import UserError
+from lra_bench.models.dropout import dropout_masks
 from lra_bench.models.fused import can_fuse, fused, fused_evaluation, moments_of
-from lra_bench.models.layers import Block, Conventions, DataShape, Dense, dropout_masks, gelu, make_norm, wide
+from lra_bench.models.layers import Block, Conventions, DataShape, Dense, gelu, make_norm, wide
 from lra_bench.models.remat import rematerialized
 from lra_bench.models.shapes import (
     AnyFeatures,

@@ -1,4 +1,4 @@
-"""The random numbers of dropout, which a part of a batch draws as the whole batch would.
+"""Dropout, whose random numbers a part of a batch draws as the whole batch would.
 
 JAX's generator is a hash of a number's place in its array, so any places can be drawn alone.
 """
@@ -15,8 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.extend.random import threefry2x32_p
+from jax.typing import DTypeLike
 
 from lra_bench.errors import UserError
+from lra_bench.machine.xla import computed_once
+from lra_bench.models.shapes import AnyFeatures, DropoutMasks
 
 
 class _Rows(NamedTuple):
@@ -64,3 +67,32 @@ def kept(key: Array, rate: float, shape: tuple[int, ...], documents: int, togeth
     mantissa = ((first ^ second) >> 9) | jnp.float32(1.0).view(jnp.uint32)
     uniform = jax.lax.bitcast_convert_type(mantissa, jnp.float32) - 1.0
     return (uniform < 1.0 - rate).reshape(shape)
+
+
+def dropout_masks(key: Array | None, rate: float, shape: tuple[int, ...], dtype: DTypeLike) -> list[Array] | None:
+    """Draw the factors of features, 0 or 1/(1 − rate): for each block an array (masks, b, H).
+
+    `shape` is (blocks, masks, b, H). Returns None where nothing is dropped, as in evaluation, which has no key.
+    """
+    if key is None or rate == 0.0:
+        return None
+
+    def draw(key: Array) -> list[Array]:
+        # All numbers are drawn as one row. With all axes, drawing them takes the compiler half a second longer, and
+        # with one draw for each mask, one second.
+        numbers = kept(key, rate, (math.prod(shape),), *shape[2:])
+        return list(numbers.astype(dtype).reshape(shape) / (1.0 - rate))
+
+    return computed_once(draw, key, shape, dtype)
+
+
+def dropout(x: AnyFeatures, masks: DropoutMasks | None, number: int) -> AnyFeatures:
+    """Drop features of (L, b, H) by one of the block's masks (masks, b, H), the same ones at all steps."""
+    return x if masks is None else (x * masks[number]).astype(x.dtype)
+
+
+def dropout_each_step(x: AnyFeatures, rate: float, key: Array | None) -> AnyFeatures:
+    """Drop single numbers of (L, b, H). Without a key, as in evaluation, nothing is dropped."""
+    if key is None or rate == 0.0:
+        return x
+    return jnp.where(kept(key, rate, x.shape, *x.shape[1:]), x / (1.0 - rate), 0.0)

@@ -17,6 +17,7 @@ from jax import Array
 
 from lra_bench.errors import UserError
 from lra_bench.models.classifier import Classifier
+from lra_bench.models.dropout import dropout
 from lra_bench.models.layers import (
     TORCH,
     Block,
@@ -26,7 +27,6 @@ from lra_bench.models.layers import (
     GLUOutput,
     as_complex,
     as_pair,
-    dropout,
     gelu,
     ssm_parameter,
     wide,

@@ -15,12 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from jax.typing import DTypeLike
 
 from lra_bench.errors import UserError
 from lra_bench.machine.products import product, tokens
-from lra_bench.machine.xla import computed_once
-from lra_bench.models.dropout import kept
+from lra_bench.models.dropout import dropout, dropout_each_step
 from lra_bench.models.scale_norm import ScaleNorm
 from lra_bench.models.shapes import AnyFeatures, DenseInput, DenseOutput, DropoutMasks, Mask, PerFeature
 from lra_bench.spec import GateKind, Recipe, Role
@@ -131,35 +129,6 @@ def gelu(x: AnyFeatures, conventions: Conventions) -> AnyFeatures:
 def wide(x: AnyFeatures) -> AnyFeatures:
     """The same numbers in float32, where activations are stored in 16 bits."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def dropout_masks(key: Array | None, rate: float, shape: tuple[int, ...], dtype: DTypeLike) -> list[Array] | None:
-    """Draw the factors of features, 0 or 1/(1 − rate): for each block an array (masks, b, H).
-
-    `shape` is (blocks, masks, b, H). Returns None where nothing is dropped, as in evaluation, which has no key.
-    """
-    if key is None or rate == 0.0:
-        return None
-
-    def draw(key: Array) -> list[Array]:
-        # All numbers are drawn as one row. With all axes, drawing them takes the compiler half a second longer, and
-        # with one draw for each mask, one second.
-        numbers = kept(key, rate, (math.prod(shape),), *shape[2:])
-        return list(numbers.astype(dtype).reshape(shape) / (1.0 - rate))
-
-    return computed_once(draw, key, shape, dtype)
-
-
-def dropout(x: AnyFeatures, masks: DropoutMasks | None, number: int) -> AnyFeatures:
-    """Drop features of (L, b, H) by one of the block's masks (masks, b, H), the same ones at all steps."""
-    return x if masks is None else (x * masks[number]).astype(x.dtype)
-
-
-def dropout_each_step(x: AnyFeatures, rate: float, key: Array | None) -> AnyFeatures:
-    """Drop single numbers of (L, b, H). Without a key, as in evaluation, nothing is dropped."""
-    if key is None or rate == 0.0:
-        return x
-    return jnp.where(kept(key, rate, x.shape, *x.shape[1:]), x / (1.0 - rate), 0.0)
 
 
 class Dense(nnx.Module):
