@@ -87,7 +87,9 @@ def file_of(path, member, content=b"x"):
     return path
 
 
-@pytest.mark.parametrize("name", ["../../../evil", "/listops/s5/x/run.json", "listops/s5/x/other.py", "run.json"])
+@pytest.mark.parametrize(
+    "name", ["../../../evil", "/listops/s5/x/run.json", "/tmp/s5/checkpoints/x", "listops/s5/x/other.py", "run.json"]
+)
 def test_only_files_of_runs_are_unpacked(tmp_path, name):
     file = file_of(tmp_path / "runs.tar.xz", tarfile.TarInfo(name))
     with pytest.raises(UserError, match="is no file of a run"):

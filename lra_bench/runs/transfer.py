@@ -247,11 +247,24 @@ class _Unpacked(io.RawIOBase):
 def _check_member(member: tarfile.TarInfo) -> None:
     """Raise UserError for a file that `export_runs` never packs."""
     parts = PurePosixPath(member.name).parts
-    legal = len(parts) >= 4 and ".." not in parts and not any(part.startswith(".") for part in parts[:3])
+    legal = len(parts) >= 4 and parts[0] != "/" and ".." not in parts
+    legal = legal and not any(part.startswith(".") for part in parts[:3])
     legal = legal and (parts[3] == "checkpoints" or (len(parts) == 4 and parts[3] in KEPT))
     legal = legal and member.name.isprintable() and "\\" not in member.name and max(map(len, parts)) <= LONGEST_NAME
     if not legal or not (member.isfile() or member.isdir()) or member.issparse():
         raise UserError(f"{member.name!r} is no file of a run; nothing was unpacked.")
+
+
+def _unpack_member(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Write a checked member, a file or a folder, below `folder`. Only Python 3.11.4 and later have tarfile's filters."""
+    path = folder / member.name
+    content = archive.extractfile(member)
+    if content is None:
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        shutil.copyfileobj(content, file)
 
 
 @contextmanager
@@ -271,7 +284,7 @@ def _unpacked(file: Path) -> Iterator[Path]:
             with _opened(file) as archive:
                 for member in archive:
                     _check_member(member)
-                    archive.extract(member, folder, filter="data")
+                    _unpack_member(archive, member, folder)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
