@@ -256,7 +256,7 @@ def _check_member(member: tarfile.TarInfo) -> None:
 
 
 def _unpack_member(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
-    """Write a checked member, a file or a folder, below `folder`. Only Python 3.11.4 and later have tarfile's filters."""
+    """Write a checked member, a file or a folder, below `folder`. Python has tarfile's filters from 3.11.4 on only."""
     path = folder / member.name
     content = archive.extractfile(member)
     if content is None:
