@@ -177,7 +177,7 @@ def test_blocks_that_mask_or_drop_before_the_gate_are_left_to_xla():
     made.blocks[0].mask_before_layer = made.blocks[1].mask_before_layer = True
     assert not fusible(made)
     made = network("s5", S5)
-    made.blocks[0].layer_dropout = made.blocks[1].layer_dropout = "each_step"
+    made.blocks[0].output_dropout = made.blocks[1].output_dropout = "each_step"
     assert not fusible(made)
 
 

@@ -86,7 +86,7 @@ def can_fuse(block: Block, x: Features) -> bool:
     # For both directions, a row of states has twice that width.
     here = L > projection.ROWS and triton.usable(L * b * max(H, 2 * width))
     known = isinstance(block.norm, BatchNorm) and block.prenorm and not block.mask_before_layer and block.residual
-    known = known and block.layer_dropout == "none" and head.kind != "gelu" and head.conventions.gelu == "tanh"
+    known = known and block.output_dropout == "none" and head.kind != "gelu" and head.conventions.gelu == "tanh"
     return here and known and H <= gate.WIDEST and bool(gate.column_block(H) and gate.column_block(width))
 
 

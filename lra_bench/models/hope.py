@@ -39,7 +39,7 @@ from lra_bench.ssm.convolution import channel_major, convolve_circular
 from lra_bench.ssm.hankel import circular_kernel
 from lra_bench.ssm.shapes import CircularKernel, Features, PairedFeatures
 
-LAYER_CONVENTIONS = replace(TORCH, layer_dropout="none")
+LAYER_CONVENTIONS = replace(TORCH, output_dropout="none")
 """The conventions of the fork of state-spaces/s4, of the form in which layers join a sequence with its reversal."""
 
 NETWORK_CONVENTIONS = replace(LAYER_CONVENTIONS, final_norm=False)

@@ -43,7 +43,7 @@ class Conventions:
     """Whether there is one more norm after the last prenorm block."""
     mask_before_layer: bool
     """Whether padded positions are set to zero before each sequence layer."""
-    layer_dropout: Literal["none", "tied", "each_step"]
+    output_dropout: Literal["none", "tied", "each_step"]
     """Whether the output of the sequence layer has a dropout before those of the gate, and whether its mask is the same
     at all steps or another one at each step."""
 
@@ -313,17 +313,17 @@ class Block(nnx.Module):
         self.gate = gate
         self.prenorm, self.residual = recipe.prenorm, recipe.residual
         self.mask_before_layer = conventions.mask_before_layer
-        self.layer_dropout, self.dropout = conventions.layer_dropout, recipe.dropout
+        self.output_dropout, self.dropout = conventions.output_dropout, recipe.dropout
 
     @property
     def masks(self) -> int:
         """The number of dropout masks that a call takes."""
-        return self.gate.masks + (self.layer_dropout == "tied")
+        return self.gate.masks + (self.output_dropout == "tied")
 
     @property
     def draws_each_step(self) -> bool:
         """Whether a call draws other masks at each step, by its key."""
-        return self.layer_dropout == "each_step" or bool(self.gate.each_step)
+        return self.output_dropout == "each_step" or bool(self.gate.each_step)
 
     def __call__(
         self, x: Features, mask: Mask | None, train: bool, masks: DropoutMasks | None, key: Array | None = None
@@ -334,9 +334,9 @@ class Block(nnx.Module):
         `key` draws those of each step.
         """
         y = self._sequence(x, mask, train)
-        if self.layer_dropout == "tied" and masks is not None:
+        if self.output_dropout == "tied" and masks is not None:
             y, masks = dropout(y, masks, 0), masks[1:]
-        elif self.layer_dropout == "each_step":
+        elif self.output_dropout == "each_step":
             y = dropout_each_step(y, self.dropout, key)
         y = self.gate(y, masks, key)
         x = x + y if self.residual else y

@@ -24,8 +24,9 @@ from lra_bench.ssm.shapes import Features, FeaturesAt, Kernels
 from lra_bench.ssm.transfer_function import per_feature, rational_kernel, unfolded_numerator
 from lra_bench.ssm.window import cut
 
-CONVENTIONS = replace(TORCH, layer_dropout="none")
-"""The conventions of state-spaces/s4. The dropout of its layers is here after GELU."""
+CONVENTIONS = replace(TORCH, output_dropout="none")
+"""The conventions of state-spaces/s4, but nothing is dropped before GELU: the block of RTF's experiments builds its
+layer without a dropout."""
 
 
 class FilterState(NamedTuple):

@@ -26,7 +26,7 @@ from lra_bench.spec import Discretization, Recipe
 from lra_bench.ssm import hippo, ptd
 from lra_bench.ssm.shapes import SharedModes
 
-CONVENTIONS = replace(S4_CONVENTIONS, layer_dropout="tied")
+CONVENTIONS = replace(S4_CONVENTIONS, output_dropout="tied")
 """The conventions of state-spaces/s4 v4.0.0, of which the authors' code is a fork."""
 
 

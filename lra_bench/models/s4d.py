@@ -20,7 +20,7 @@ from lra_bench.spec import Recipe
 from lra_bench.ssm import hippo
 from lra_bench.ssm.shapes import SharedModes
 
-V3_CONVENTIONS = replace(CONVENTIONS, layer_dropout="none")
+V3_CONVENTIONS = replace(CONVENTIONS, output_dropout="none")
 """The conventions of state-spaces/s4 v3.0.0."""
 
 

@@ -22,7 +22,7 @@ from lra_bench.ssm.frequency_filter import filtered
 from lra_bench.ssm.shapes import Kernels
 from lra_bench.ssm.vandermonde import diagonal_kernel
 
-CONVENTIONS = replace(TORCH, layer_dropout="tied")
+CONVENTIONS = replace(TORCH, output_dropout="tied")
 """The conventions of the authors' fork of state-spaces/s4."""
 
 

@@ -19,7 +19,7 @@ from lra_bench.models.selective import SelectiveSSM
 from lra_bench.recipes.s6 import Config
 from lra_bench.spec import Recipe
 
-CONVENTIONS = replace(TORCH, layer_dropout="none")
+CONVENTIONS = replace(TORCH, output_dropout="none")
 """The conventions of state-spaces/s4 v3.0.0, in whose block the layer stands."""
 
 

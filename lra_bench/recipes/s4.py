@@ -64,13 +64,13 @@ NO_DECAY: dict[Role, Group] = {"norm": "regular_no_decay", "bias": "regular_no_d
 """The optimizer groups of `optimizer_param_grouping` in configs/config.yaml of state-spaces/s4 @ e757cef5: norms and
 biases of the blocks have no decay."""
 
-GROUPS: dict[Role, Group] = {**V3_GROUPS, **NO_DECAY, "output": "ssm_decay"}
+GROUPS_C_GLOBAL: dict[Role, Group] = {**V3_GROUPS, **NO_DECAY}
+"""The optimizer groups of configurations without `lr` in state-spaces/s4 @ e757cef5: configs/model/layer/s4.yaml has
+0.001 for dt, A and B, and C is regular."""
+
+GROUPS: dict[Role, Group] = {**GROUPS_C_GLOBAL, "output": "ssm_decay"}
 """The optimizer groups of `lr: 0.001` in state-spaces/s4 @ e757cef5. There the single rate is C's too, which has weight
 decay (kernels/ssm.py, `register_params`)."""
-
-GROUPS_C_GLOBAL: dict[Role, Group] = {**V3_GROUPS, **NO_DECAY}
-"""The optimizer groups of configurations without `lr` there: configs/model/layer/s4.yaml has 0.001 for dt, A and B, and
-C is regular."""
 
 GROUPS_DT_GLOBAL: dict[Role, Group] = {**V3_GROUPS_DT_GLOBAL, **NO_DECAY}
 """The optimizer groups of `lr: {dt: null, A: 0.001, B: 0.001}` in state-spaces/s4 @ e757cef5. C is regular."""
