@@ -22,8 +22,9 @@ from lra_bench.training import train
 
 
 @pytest.fixture
-def data():
-    return prepare("listops", size="tiny", jobs=1)
+def data(data):
+    """A copy of the prepared set in this test's own home."""
+    return shutil.copytree(data, data_folder() / "listops" / data.name)
 
 
 def planned(data, seeds, **overrides):
@@ -64,7 +65,7 @@ def test_no_further_run_is_begun_after_the_time_limit(data, tmp_path, monkeypatc
     monkeypatch.setattr(train, "train", lambda run, *_: (begun.append(run.seed), time.sleep(0.02)))
     monkeypatch.setattr("lra_bench.commands.train.print_result", lambda *_: None)
     with pytest.raises(OutOfTime, match="after 1 of 2 runs"):
-        train_all(planned(data, [0, 1]), tmp_path, minutes=0.01 / 60)
+        train_all(planned(data, [0, 1]), tmp_path, deadline=time.monotonic() + 0.01)
     assert begun == [0]
 
 

@@ -1,5 +1,7 @@
 """The kit for rented accelerators: carried data is the same to the byte; stretches run from it, in a chain."""
 
+import importlib.metadata
+import json
 import os
 import subprocess
 import sys
@@ -7,12 +9,15 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.packed import describe
 from lra_bench.data.prepare import prepare
 from lra_bench.data.verify import verify
 from lra_bench.errors import UserError, WorkError
+from lra_bench.machine.system import git_state
 
 RENTED = Path(__file__).parent.parent / "benchmarks" / "rented"
 
@@ -27,7 +32,7 @@ def kit(monkeypatch):
     return carried, pack
 
 
-@pytest.mark.parametrize("task", ["listops", "text", "image", "retrieval"])
+@pytest.mark.parametrize("task", ["listops", "text", "image", "retrieval", "scifar", "noisycifar"])
 def test_carried_data_is_the_same_to_the_byte(kit, tmp_path, monkeypatch, task):
     carried, _ = kit
     folder = prepare(task, size="tiny", jobs=1)
@@ -57,12 +62,51 @@ def test_mistakes_say_what_to_type(kit, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", [*command, "--state", str(tmp_path)])
     with pytest.raises(UserError, match=r"has no runs\.tar\.xz\.000"):
         pack.main()
+    (tmp_path / "train.options").write_text("--model s5 --task text\n")
+    (tmp_path / "runs.tar.xz.000").write_bytes(b"cut")
+    with pytest.raises(UserError, match="is damaged or no file of `lra-bench export`"):
+        pack.main()
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(UserError, match="Type: lra-bench prepare text"):
         pack.main()
-    done = subprocess.run(["bash", str(RENTED / "stretch.sh")], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "type: bash KIT/stretch.sh MINUTES OUT" in done.stderr
+    for words in ([], ["out", "8"], ["8"]):
+        done = subprocess.run(["bash", str(RENTED / "stretch.sh"), *words], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert "type: bash KIT/stretch.sh MINUTES OUT" in done.stderr
+
+
+def test_a_kit_has_the_full_set_unless_another_is_asked_for(kit, tmp_path, monkeypatch):
+    """The tiny set that the quickstart leaves is no reason to train on it for rented time."""
+    _, pack = kit
+    monkeypatch.setattr(pack, "wheels", lambda *_: None)
+    prepare("listops", size="tiny", jobs=1)
+    command = ["pack.py", "KIT", "--model", "s5", "--task", "listops"]
+    for size, more in (("full", []), ("tiny", ["--size", "tiny"])):
+        command[1] = str(tmp_path / size)
+        monkeypatch.setattr(sys, "argv", [*command, *more])
+        pack.main()
+        for options in ("prepare.options", "train.options"):
+            assert f"--size {size}" in (tmp_path / size / options).read_text()
+
+
+def test_what_the_kit_carries_is_what_such_a_machine_lacks(kit):
+    """That is what lra-bench needs there and JAX, Flax, Optax, Orbax, Numba and Pillow do not bring."""
+    _, pack = kit
+
+    def with_their_needs(names):
+        found, new = set(), {canonicalize_name(name) for name in names}
+        while new:
+            found |= new
+            needs = [Requirement(line) for name in new for line in importlib.metadata.requires(name) or []]
+            needs = [need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+            new = {canonicalize_name(need.name) for need in needs} - found
+        return found
+
+    not_used_there = {"tensorflow-datasets", "array-record", "importlib-resources", "pyarrow"}
+    own = [line for line in importlib.metadata.requires("lra-bench") if "extra ==" not in line]
+    own = {canonicalize_name(Requirement(line).name) for line in own}
+    brought = with_their_needs(["jax", "flax", "optax", "orbax-checkpoint", "numba", "pillow"])
+    assert set(pack.LACKING) == with_their_needs(own - not_used_there) - brought
 
 
 @pytest.mark.slow
@@ -77,20 +121,38 @@ def test_two_stretches_from_the_kit_alone(kit, tmp_path, monkeypatch):
     monkeypatch.setattr(pack, "wheels", own_wheel)
     small = ["--set", "n_layers=1", "--set", "d_model=8", "--set", "epochs=3"]
 
-    def stretch(number, minutes, *state):
-        folder, out = tmp_path / f"kit{number}", tmp_path / f"out{number}"
-        argv = ["pack.py", str(folder), "--model", "s5", "--task", "listops", "--size", "tiny", *state, "--", *small]
+    def pack_kit(number, *more):
+        folder = tmp_path / f"kit{number}"
+        argv = ["pack.py", str(folder), "--model", "s5", "--task", "listops", "--size", "tiny", *more]
         monkeypatch.setattr(sys, "argv", argv)
         pack.main()
+        return folder
+
+    def stretch(number, minutes, *more):
+        folder, out = pack_kit(number, *more), tmp_path / f"out{number}"
         home = {"LRA_BENCH_HOME": str(tmp_path / f"home{number}"), "PYTHON": sys.executable, "JAX_PLATFORMS": "cpu"}
         command = ["bash", str(folder / "stretch.sh"), str(minutes), str(out)]
         done = subprocess.run(command, env={**os.environ, **home}, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert "training over" in (out / "stages.txt").read_text()
-        return out
+        return out, (out / "stages.txt").read_text(), done.stderr
 
-    first = stretch(1, 0.01)
-    assert sorted(file.name for file in first.iterdir()) == ["cache.tar.xz.000", "runs.tar.xz.000", "stages.txt"]
-    second = stretch(2, 5, "--state", str(first))
+    first, stages, _ = stretch(1, 0.01, "--", *small)
+    left = ["cache.tar.xz.000", "runs.tar.xz.000", "stages.txt", "train.options"]
+    assert sorted(file.name for file in first.iterdir()) == left
+    with tarfile.open(first / "runs.tar.xz.000") as runs:
+        saved = {tuple(name.split("/")[:6]) for name in runs.getnames() if "/checkpoints/last/" in name}
+    ((*run, _, _, step),) = saved
+    with pytest.raises(UserError, match=r"out1 is of another run\. Its stretch trained with"):
+        pack_kit(2, "--state", str(first), "--", *small, "--seed", "1")
+    cache = first / "cache.tar.xz.000"
+    cache.write_bytes(cache.read_bytes()[: cache.stat().st_size // 2])
+    second, stages, told = stretch(3, 5, "--state", str(first), "--", *small)
+    for stage in ("compiled programs of the last stretch are damaged", "state unpacked", "first training steps done"):
+        assert stage in stages
+    assert int(step) > 0
+    assert str(Path(tmp_path, "home3", "runs", *run)) in told, "the import says where the run now is"
     with tarfile.open(second / "results.tar") as results:
-        assert any(name.endswith("-s0.json") for name in results.getnames())
+        (name,) = [name for name in results.getnames() if name.endswith("-s0.json")]
+        provenance = json.load(results.extractfile(name))["provenance"]
+    commit, edited = git_state()
+    assert (provenance["git_commit"], provenance["git_dirty"]) == (commit, edited)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 import tarfile
 import time
 
@@ -14,6 +15,7 @@ from lra_bench.data.prepare import prepare
 from lra_bench.errors import OutOfTime, UserError
 from lra_bench.records.finished import load_correct, load_finished
 from lra_bench.runs.run import load_run, make_run
+from lra_bench.runs.saved_steps import saved_steps
 from lra_bench.runs.transfer import export_runs, import_runs
 from lra_bench.training import train
 from lra_bench.training.epoch import DispatchSize
@@ -59,7 +61,14 @@ def test_time_limit_saves_and_says_how_to_go_on(tmp_path):
     data = prepare("listops", size="tiny", jobs=1)
     with pytest.raises(OutOfTime, match=r"all is saved\. The same command continues: lra-bench train --model s5"):
         train.train(small_run(data), data, tmp_path / "results", time.monotonic())
-    assert list((small_run(data).folder / "checkpoints" / "last").iterdir())
+    last = small_run(data).folder / "checkpoints" / "last"
+    (newest,) = saved_steps(last)
+    shutil.copytree(last / str(newest), last / str(newest - 1))  # the state before, which training keeps
+    export_runs(tmp_path / "runs.tar.xz")
+    with tarfile.open(tmp_path / "runs.tar.xz") as packed:
+        names = [name for name in packed.getnames() if "/checkpoints/last/" in name]
+    assert names
+    assert all(f"/checkpoints/last/{newest}/" in name for name in names), "the newest whole state is enough"
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from lra_bench.data.build import copy_test_to_validation
 from lra_bench.data.manifest import FILE, Manifest, load_manifest, manifest_text
-from lra_bench.data.packed import ARRAYS, describe, open_split, relative_path
+from lra_bench.data.packed import ARRAYS, describe, open_split, relative_path, shape_of
 from lra_bench.errors import UserError, WorkError
 from lra_bench.json_files import parse_json
 from lra_bench.paths import data_folder, write_atomically
@@ -49,9 +49,11 @@ def carried_splits(manifest: Manifest) -> list[SplitName]:
 
 
 def differences(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the differences along both axes of square images (n, L), modulo 256, of the same shape."""
-    side = math.isqrt(pixels.shape[1])
-    images = pixels.reshape(len(pixels), side, side)
+    """Return the differences along both axes of square images (n, L) or (n, L, 3), modulo 256, of the same shape.
+
+    Of a length that is no square, as of images with noise after them, they are along the length alone.
+    """
+    images = _in_two_axes(pixels)
     for axis in (1, 2):
         images = np.diff(images, axis=axis, prepend=np.uint8(0))
     return images.reshape(pixels.shape)
@@ -59,11 +61,16 @@ def differences(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def sums(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Undo `differences`."""
-    side = math.isqrt(values.shape[1])
-    images = values.reshape(len(values), side, side)
+    images = _in_two_axes(values)
     for axis in (1, 2):
         images = np.cumsum(images, axis=axis, dtype=np.uint8)
     return images.reshape(values.shape)
+
+
+def _in_two_axes(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    n, L, *channels = values.shape
+    side = math.isqrt(L)
+    return values.reshape(n, *((side, side) if side**2 == L else (1, L)), *channels)
 
 
 def pack(folder: Path, file: Path) -> None:
@@ -126,10 +133,10 @@ def unpack(file: Path) -> Path:
 
 
 def _write_split(partial: Path, manifest: Manifest, split: SplitName, stored: dict[str, bytes]) -> None:
-    shape = (manifest.counts[split], *manifest.layout.row_shape)
-    lengths = np.frombuffer(stored["lengths"], np.int32).reshape(shape[:-1])
-    inputs = np.zeros(shape, np.uint8)
-    inputs[_inside(manifest, lengths)] = np.frombuffer(stored["inputs"], np.uint8)
+    lengths = np.frombuffer(stored["lengths"], np.int32).reshape(shape_of(manifest.layout, split, "lengths"))
+    inputs = np.zeros(shape_of(manifest.layout, split, "inputs"), np.uint8)
+    inside = _inside(manifest, lengths)
+    inputs[inside] = np.frombuffer(stored["inputs"], np.uint8).reshape(-1, *inputs.shape[inside.ndim :])
     if manifest.vocabulary is None:
         inputs = sums(inputs)
     arrays = {"inputs": inputs, "lengths": lengths, "labels": np.frombuffer(stored["labels"], np.int32)}
@@ -144,7 +151,7 @@ def _write_split(partial: Path, manifest: Manifest, split: SplitName, stored: di
 
 
 def _inside(manifest: Manifest, lengths: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Where inputs are not padding, of the inputs' shape."""
+    """Where inputs are not padding, of the inputs' shape without channels."""
     return np.arange(manifest.length) < np.asarray(lengths)[..., None]
 
 

@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import carried
@@ -22,7 +23,9 @@ import carried
 from lra_bench.data.manifest import find_prepared
 from lra_bench.data.sources import request_for
 from lra_bench.errors import UserError
+from lra_bench.machine.system import EDITED, git_state
 from lra_bench.registry import task_module
+from lra_bench.runs.transfer import check
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -36,6 +39,9 @@ LACKING = [
 
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (5, 12, 17, 24, 27, 28, 31, 34, 35)]
 PLATFORMS += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"]
+
+OPTIONS = "train.options"
+"""The file of a kit, and of what a stretch leaves, with the options of its `lra-bench train`."""
 
 LIMIT = 64 << 20
 """The bytes that a kit should not exceed."""
@@ -52,23 +58,42 @@ def wheels(folder: Path, python: str, more: list[str]) -> None:
 
 
 def data(kit: Path, options: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Put the data into the kit where it cannot be made there.
+    """Put the data into the kit where it cannot be made there: the full set, unless another is asked for.
 
     Returns the options of `lra-bench prepare` there, none where the data is in the kit, and those of `train`.
     """
+    size = options.size or (None if options.data else "full")
     try:
-        folder, manifest = find_prepared(options.task, options.protocol, options.size, options.data)
+        folder, manifest = find_prepared(options.task, options.protocol, size, options.data)
     except UserError:
-        request = request_for(options.protocol or "s4", options.size or "full", 0, None)
+        request = request_for(options.protocol or "s4", size or "full", 0, None)
         if options.data or task_module(options.task).DATA.generator(request) is None:
             raise
-        made = ["--source", "generated", "--protocol", request.protocol, "--size", str(request.size)]
-        return [options.task, "--no-tfds", *made], made[2:]
+        made = ["--protocol", request.protocol, "--size", str(request.size)]
+        return [options.task, "--no-tfds", "--source", "generated", *made], made
+    made = ["--protocol", manifest.protocol, "--size", manifest.size]
     if manifest.source == "generated":
-        made = ["--protocol", manifest.protocol, "--size", manifest.size, "--seed", str(manifest.seed)]
-        return [options.task, "--no-tfds", "--source", "generated", *made], ["--data", folder.name]
+        return [options.task, "--no-tfds", "--source", "generated", *made, "--seed", str(manifest.seed)], made
     carried.pack(folder, kit / "data.tar")
-    return [], ["--data", folder.name]
+    return [], made
+
+
+def state_of(out: Path) -> list[Path]:
+    """Return the files in which a stretch left its state and its compiled programs.
+
+    Raises UserError where the state is missing or not whole.
+    """
+    files = sorted(out.glob("*.tar.xz.*"))
+    runs = [file for file in files if file.name.startswith("runs.")]
+    if not runs or not (out / OPTIONS).is_file():
+        raise UserError(
+            f"{out} has no runs.tar.xz.000 or no {OPTIONS}. Give the OUT that `stretch.sh MINUTES OUT` filled."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "runs.tar.xz"
+        whole.write_bytes(b"".join(file.read_bytes() for file in runs))
+        check(whole)
+    return files
 
 
 def main() -> None:
@@ -89,24 +114,38 @@ def main() -> None:
     options = parser.parse_args(own)
     if options.kit.exists():
         raise UserError(f"{options.kit} exists already. Name another folder, or remove it: rm -r {options.kit}")
-    carry_on = sorted(options.state.glob("*.tar.xz.*")) if options.state else []
-    if options.state and not any(file.name.startswith("runs.") for file in carry_on):
-        raise UserError(f"{options.state} has no runs.tar.xz.000. Give the OUT that `stretch.sh MINUTES OUT` filled.")
+    carry_on = state_of(options.state) if options.state else []
     (options.kit / "state").mkdir(parents=True)
     prepare, chosen = data(options.kit, options)
+    command = shlex.join(["--model", options.model, "--task", options.task, *chosen, *train])
+    if options.state and (options.state / OPTIONS).read_text().strip() != command:
+        before = (options.state / OPTIONS).read_text().strip()
+        shutil.rmtree(options.kit)
+        raise UserError(
+            f"{options.state} is of another run. Its stretch trained with\n  {before}\nand this kit would with\n"
+            f"  {command}\nGive the model, the task and the options of the stretch before."
+        )
     wheels(options.kit / "wheels", options.python, options.also)
     for file in carry_on:
         if not (options.no_cache and file.name.startswith("cache.")):
             shutil.copy(file, options.kit / "state")
     for name in ("stretch.sh", "carried.py"):
         shutil.copy(HERE / name, options.kit)
-    words = {"prepare": prepare, "train": ["--model", options.model, "--task", options.task, *chosen, *train]}
-    for name, line in words.items():
-        (options.kit / f"{name}.options").write_text(f"{shlex.join(line)}\n" if line else "")
+    (options.kit / "prepare.options").write_text(f"{shlex.join(prepare)}\n" if prepare else "")
+    (options.kit / OPTIONS).write_text(f"{command}\n")
+    commit, edited = git_state()
+    (options.kit / "commit").write_text(f"{commit or ''}{EDITED if edited else ''}\n")
     size = sum(file.stat().st_size for file in options.kit.rglob("*") if file.is_file())
-    print(f"{options.kit}: {size / 2**20:.1f} MiB. There: bash {options.kit}/stretch.sh MINUTES OUT")
+    print(
+        f"{options.kit}: {size / 2**20:.1f} MiB, to train with {command}\n"
+        f"There: bash {options.kit}/stretch.sh MINUTES OUT"
+    )
     if size > LIMIT:
-        print(f"This is more than {LIMIT >> 20} MiB.", file=sys.stderr)
+        print(
+            f"This is more than {LIMIT >> 20} MiB. Where no more can be carried, take a machine that keeps its disk "
+            "from stretch to stretch, and type lra-bench train --time-limit MINUTES there.",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

@@ -127,6 +127,7 @@ def train(
     results_dir: ResultsDir = None,
 ) -> None:
     """Train a model to its published recipe and write a result record. When interrupted, type the same to continue."""
+    deadline = None if time_limit is None else time.monotonic() + 60 * time_limit  # starting JAX counts, too
     if processes == "auto":
         join_others(dry_run)
     from lra_bench.machine.processes import quiet_unless_first
@@ -164,7 +165,7 @@ def train(
         if not (asked.size or asked.data or smoke):
             note_reduced_data(planned)
         if not dry_run:
-            train_all(planned, results, time_limit, data_on, remat, microbatch, trackers, marks, stop_unhealthy)
+            train_all(planned, results, deadline, data_on, remat, microbatch, trackers, marks, stop_unhealthy)
 
 
 def join_others(dry_run: bool) -> None:
@@ -224,7 +225,7 @@ def note_reduced_data(planned: Sequence[PlannedRun]) -> None:
 def train_all(
     planned: Sequence[PlannedRun],
     results_dir: Path,
-    minutes: float | None = None,
+    deadline: float | None = None,
     placement: Placement = "auto",
     remat: bool = False,
     microbatch: int | None = None,
@@ -232,15 +233,15 @@ def train_all(
     marks: Sequence[HealthMark] = (),
     stop_unhealthy: bool = False,
 ) -> None:
-    """Train each run and print its result, with the record's file as the last line. After `minutes`, save and stop.
+    """Train each run and print its result, with the record's file as the last line.
 
-    The others are trained even if a run fails. A single run raises its own error; of several, the failed ones are named
-    in a WorkError at the end. Raises OutOfTime where the time limit is reached.
+    At the `deadline`, on the clock of `time.monotonic`, it saves and stops. The others are trained even if a run fails.
+    A single run raises its own error; of several, the failed ones are named in a WorkError at the end. Raises OutOfTime
+    where the time limit is reached.
     """
     from lra_bench.training.train import train as train_run
 
     check_writable(results_dir)
-    deadline = None if minutes is None else time.monotonic() + 60 * minutes
     failed = []
     for number, item in enumerate(planned):
         if number and deadline is not None and time.monotonic() >= deadline:

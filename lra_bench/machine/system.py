@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,8 +62,18 @@ def describe_system(precision: Precision) -> System:
     )
 
 
+COMMIT = "LRA_BENCH_COMMIT"
+"""The environment variable with the commit of code that was installed from a wheel: its 40 hex digits, and "+edited"
+where the checkout that the wheel was built from was edited. `benchmarks/rented` sets it."""
+
+EDITED = "+edited"
+
+
 def git_state() -> tuple[str | None, bool | None]:
-    """The commit of the checkout that this code runs from, and whether it is edited; both None outside a checkout."""
+    """The commit of the checkout that this code runs from, and whether it is edited.
+
+    Outside a checkout `LRA_BENCH_COMMIT` tells both; without it, both are None.
+    """
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str | None:
@@ -73,7 +84,8 @@ def git_state() -> tuple[str | None, bool | None]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     if git("ls-files", "--error-unmatch", __file__) is None:
-        return None, None
+        told = re.fullmatch(rf"([0-9a-f]{{40}})({re.escape(EDITED)})?", os.environ.get(COMMIT, ""))
+        return (told[1], told[2] is not None) if told else (None, None)
     commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "*.py", "pyproject.toml")
     return commit, bool(changes)
 
