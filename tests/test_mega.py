@@ -14,6 +14,7 @@ from lra_bench.models import chunk_attention
 from lra_bench.models.chunk_attention import attend_in_chunks, laplace
 from lra_bench.models.layers import DataShape
 from lra_bench.models.mega import MegaBlock
+from lra_bench.models.mega import network as mega_network
 from lra_bench.models.network import build
 from lra_bench.recipes import mega, mega_chunk, steps_per_epoch
 from lra_bench.registry import task_module, task_names
@@ -206,6 +207,37 @@ def test_block_equals_its_equations(task, chunk_size):
     for b in range(2):
         expected = block_by_its_equations(block, x[:, b].astype(np.float64), real[:, b], recipe.norm)
         np.testing.assert_allclose(y[real[:, b], b], expected[real[:, b]], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("task", ["retrieval", "image"])
+def test_network_equals_its_equations(task):
+    """Around its block: the embedding of tokens or pixels, the last norm where norms come first, pooling, the head."""
+    pairs, recipe = task == "retrieval", mega.RECIPES[task]
+    config = config_of(attention=recipe.layer["attention"])
+    small = recipe.model_copy(update={"n_layers": 1, "d_model": H, "dropout": 0.0})
+    network = mega_network(small, config, DataShape(10, 3, 2 if pairs else 1, pairs), rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(0, 98 if pairs else 256, (2, 2, 10) if pairs else (2, 10)).astype(np.uint8)
+    lengths = np.array([[10, 7], [4, 10]]) if pairs else np.array([10, 10])
+    logits = quick_jit(lambda: network(jnp.asarray(inputs), jnp.asarray(lengths), train=False, key=None))()
+
+    def value(variable):
+        return np.asarray(variable[...], np.float64)
+
+    def features(document, length):
+        real, embedding = np.arange(10) < length, network.embedding
+        if pairs:
+            x = value(embedding.table)[document]
+        else:
+            x = ((document - 122.6) / 61.0)[:, None] * value(embedding.scale) + value(embedding.shift)
+        y = block_by_its_equations(network.blocks[0], x, real, recipe.norm)
+        return (normed(y, recipe.norm) if recipe.prenorm else y)[real].mean(0)
+
+    for example, of_each, logit in zip(inputs.reshape(2, -1, 10), lengths.reshape(2, -1), logits, strict=True):
+        pooled = np.concatenate([features(*each) for each in zip(example, of_each, strict=True)])
+        hidden = pooled @ value(network.head.hidden.kernel) + value(network.head.hidden.bias)
+        gelu = hidden * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2))) / 2
+        np.testing.assert_allclose(logit, gelu @ value(network.head.output.kernel), rtol=1e-3, atol=1e-5)
 
 
 BACKBONES = (0.59, 0.92, 1.39, 2.78, 1.35, 0.37)

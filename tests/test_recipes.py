@@ -210,6 +210,63 @@ def test_lru_leaves_are_in_the_references_groups():
     assert recipe.ssm_lr == 0.25 * recipe.lr
 
 
+def rate_of(leaf, recipe):
+    """The learning rate of a parameter, 0 where it is frozen, and whether it decays."""
+    role, group = leaf.get_metadata().get("role"), group_of(leaf, recipe)
+    rate = {"frozen": 0.0, "ssm": recipe.ssm_lr, "ssm_decay": recipe.ssm_lr}.get(group, recipe.lr)
+    return recipe.role_lr.get(role, rate), group in ("regular", "ssm_decay")
+
+
+DECAYS = True
+RATES = {
+    # Λ, dt and the filter, each without decay.
+    "s4d_ft": {
+        "listops": {"A_real": 0.004, "A_imag": 0.004, "inv_dt": 0.008, "s": 0.01, "C": (0.008, DECAYS)},
+        "text": {"A_real": 0.001, "A_imag": 0.001, "inv_dt": 0.01, "s": 0.01, "C": (0.01, DECAYS)},
+        "retrieval": {"A_real": 0.001, "A_imag": 0.001, "inv_dt": 0.004, "s": 0.01, "C": (0.004, DECAYS)},
+        "image": {"A_real": 0.001, "A_imag": 0.001, "inv_dt": 0.001, "s": 0.01, "C": (0.01, DECAYS)},
+        "pathfinder": {"A_real": 0.001, "A_imag": 0.001, "inv_dt": 0.001, "s": 0.01, "C": (0.004, DECAYS)},
+        "pathx": {"A_real": 0.001, "A_imag": 0.001, "inv_dt": 0.001, "s": 0.01, "C": (0.001, DECAYS)},
+    },
+    "hope": {
+        "listops": {"h": 0.001, "inv_dt": 0.0},
+        "text": {"h": 0.001, "inv_dt": 0.01},
+        "retrieval": {"h": 0.004, "inv_dt": 0.008},
+        "image": {"h": (0.001, DECAYS), "inv_dt": 0.001},
+        "pathfinder": {"h": 0.0005, "inv_dt": 0.001},
+        "pathx": {"h": 0.0005, "inv_dt": 0.0},
+    },
+    "b2s6": {
+        task: {"A_real": 0.001, "A_imag": 0.001, "w": lr / 10, "b": lr / 10, "B": (lr, DECAYS), "C": (lr, DECAYS)}
+        for task, lr in zip(task_names(), (0.008, 0.01, 0.004, 0.01, 0.004, 0.001), strict=True)
+    },
+    "s6": {
+        task: {"a": lr, "D": lr, "w": lr, "b": lr, "B": (lr, DECAYS), "C": (lr, DECAYS)}
+        for task, lr in zip(task_names(), (0.008, 0.01, 0.004, 0.01, 0.004, 0.001), strict=True)
+    },
+}
+"""The rate of each parameter of a layer, by the sources that the recipes name; a pair where it decays, too."""
+
+
+@pytest.mark.parametrize(("model", "task"), [(model, task) for model in RATES for task in task_names()])
+def test_layers_learn_at_the_rates_of_their_sources(model, task):
+    recipe = recipes_of(task)[model]
+    found = {}
+    for path, leaf in nnx.to_flat_state(nnx.state(abstract(model, task).blocks[0].layer, nnx.Param)):
+        found[path[-1]] = rate_of(leaf, recipe)
+    for name, expected in RATES[model][task].items():
+        rate, decays = expected if isinstance(expected, tuple) else (expected, not DECAYS)
+        # What is frozen may be no parameter at all.
+        assert found.get(name, (0.0, not DECAYS)) == (pytest.approx(rate), decays), name
+
+
+@pytest.mark.parametrize("model", ["mega", "mega_chunk"])
+def test_all_of_mega_has_one_rate_and_one_decay_and_is_clipped(model):
+    for task in task_names():
+        recipe = recipes_of(task)[model]
+        assert (recipe.groups, recipe.role_lr, recipe.adam_b2, recipe.clip_norm) == ({}, {}, 0.98, 1.0)
+
+
 @pytest.mark.parametrize(("epochs", "warmup"), [(20, 1), (40, 5), (35, 0)])
 def test_s5_schedule_equals_what_its_loop_used(epochs, warmup):
     recipe = recipes_of("listops")["s5"]

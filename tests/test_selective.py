@@ -140,7 +140,7 @@ def layer_of(model, bidirectional=False, **changes):
 
 
 def equations(layer, u):
-    """The layer by the equations of its paper, in float64."""
+    """The layer by the equations of its paper, in float64, with dt as the factor of the input."""
     p = {name: np.asarray(getattr(layer, name)[...], np.float64) for name in ("w", "b", "B", "C", "D")}
     by_block = u.reshape(*u.shape[:2], len(p["C"]), -1)
 

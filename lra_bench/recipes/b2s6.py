@@ -43,8 +43,8 @@ NOTES = (
     "have it. Not in it, so chosen here: 16 states; A as in S4D-Lin; W_B, W_C and w uniform as dense layers, β complex "
     "normal, D = 1; dt from 0.001 (Path-X 0.0001) to 0.1, its rate a tenth of the general one, where the paper says "
     "reduced; 0.001 for A; warm-up over a tenth of a cosine; dropout 0.1 on Image, 0 elsewhere; mean pooling; the "
-    "block of S4, whose norms and biases have no decay. The input's factor is dt, as in Mamba's code; the paper has "
-    "zero-order hold. `--set bidirectional=true` adds a second direction."
+    "block of S4, whose norms and biases have no decay, and its scale of pixels. The input's factor is dt, as in "
+    "Mamba's code; the paper has zero-order hold. `--set bidirectional=true` adds a second direction."
 )
 SLOWER_THAN_S4D = (
     "A step takes a CPU about 3.4 times as long as S4D's: 16 complex exponentials per feature and position, of 40 "
