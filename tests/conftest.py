@@ -17,6 +17,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _compiled = tempfile.mkdtemp(prefix="lra-bench-compiled-")
 atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+# The programs of small networks compile in less than the second from which JAX keeps them.
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 # Every call of these packages has its arguments and its value held to the types and shapes of its signature. That must
 # be arranged before any of their modules is imported.

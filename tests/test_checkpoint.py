@@ -79,12 +79,11 @@ def flip_a_bit(path, rng):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("flips", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_a_flipped_bit_in_any_file_is_never_restored(tmp_path, capfd, flips):
-    """Every file, so many random bits of each: the newest state, or the one before it with a word, but nothing else."""
+def test_a_flipped_bit_in_any_file_is_never_restored(tmp_path, capfd):
+    """Every file, a random bit of each: the newest state, or the one before it with a word, but nothing else."""
     accuracies = [0.5, 0.7, 0.6]
     checkpoints, rng, tried = train_until(tmp_path, accuracies), random.Random(0), 0
-    for path in [path for path in files_of(tmp_path) for _ in range(flips)]:
+    for path in files_of(tmp_path):
         before = path.read_bytes()
         flip_a_bit(path, rng)
         tried += 1
@@ -100,7 +99,7 @@ def test_a_flipped_bit_in_any_file_is_never_restored(tmp_path, capfd, flips):
         best = checkpoints.restore_best(20, LIKE)
         assert_same(best, (state_at(20).params, state_at(20).stats))
         path.write_bytes(before)
-    assert tried >= (120 if flips > 1 else 40)
+    assert tried >= 40
     assert int(checkpoints.restore_last(LIKE)[0].step) == 30
 
 

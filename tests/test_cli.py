@@ -11,17 +11,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
 from lra_bench import cli
+from lra_bench.commands import train
 from lra_bench.commands.options import chosen_results_dir
 from lra_bench.paths import locked
 from lra_bench.registry import every_task_name, model_names, task_names
+
+COMMAND = get_command(cli.app)
+"""The whole command line, which Typer would build again at each call."""
 
 
 @pytest.fixture
 def type_in(monkeypatch, capfd, tmp_path):
     """Runs `lra-bench WORDS` in this process; gives exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "app", COMMAND)
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["lra-bench", *map(str, words)])
@@ -195,7 +201,13 @@ def test_smoke_goes_from_data_to_table(type_in, monkeypatch, tmp_path):
     assert "schema version 99" in err
 
 
-@pytest.mark.slow
+@pytest.fixture
+def without_estimates(monkeypatch):
+    """A dry run takes no steps to tell the time of a run."""
+    monkeypatch.setattr(train, "estimates", lambda *_: {})
+
+
+@pytest.mark.usefixtures("without_estimates")
 def test_train_without_task_trains_what_is_prepared(type_in):
     code, _, err = type_in("train", "--model", "s5-ptd")
     assert code == 2
@@ -245,7 +257,7 @@ def test_a_run_that_cannot_train_is_refused_by_the_plan(type_in, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("without_estimates")
 def test_only_epochs_says_that_the_schedule_stays(type_in):
     type_in("prepare", "listops", "--size", "tiny", "--jobs", "1")
     words = ["train", "--model", "s5", "--task", "listops", "--set", "n_layers=1", "--set", "d_model=8", "--dry-run"]
@@ -367,8 +379,7 @@ SETTINGS = [
 
 @pytest.mark.parametrize(("setting", "says"), SETTINGS)
 def test_bad_settings_name_what_is_legal(type_in, setting, says):
-    type_in("prepare", "listops", "--size", "tiny", "--jobs", "1")
-    code, _, err = type_in("train", "--model", "s5", "--task", "listops", "--set", setting)
+    code, _, err = type_in("train", "--model", "s5", "--task", "listops", "--smoke", "--dry-run", "--set", setting)
     assert code == 2
     assert says in one_sentence(err)
 

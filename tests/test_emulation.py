@@ -8,8 +8,7 @@ from jax import lax
 
 from lra_bench.machine.emulation import emulated
 
-RNG = np.random.default_rng(0)
-X, W = (RNG.standard_normal((16, 16)).astype(np.float32) for _ in range(2))
+X, W, Y = np.random.default_rng(0).standard_normal((3, 16, 16)).astype(np.float32)
 
 
 def rounded(x):
@@ -89,7 +88,7 @@ def test_so_are_those_of_gradients(place):
     """d sum(y ∘ D) / dx = D Wᵀ, in which the rule rounds D and W."""
     if place == "while_loop":
         pytest.skip("JAX has no reverse gradient of a loop of unknown length")
-    D = RNG.standard_normal((16, 16)).astype(np.float32)
+    D = Y
     function = PLACES[place]
     assert_rounded(run(jax.grad(lambda x: (function(x) * D).sum()), X), tf32(D, W.T))
 

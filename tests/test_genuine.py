@@ -4,7 +4,6 @@ The files are not part of the project. The tests skip where they are not beside 
 not name their folder.
 """
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -32,7 +31,6 @@ IMDB_SHA256 = "b718084f760da5660c7b1ddb3443b8364f9e43ba2ced5b76ff75b6fad7344e4d"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (IMDB.exists() and CIFAR.exists()), reason=f"the genuine files are not in {GENUINE}"),
-    pytest.mark.xdist_group("genuine"),  # one process, so that each set is prepared once
 ]
 
 
@@ -164,7 +162,3 @@ def test_a_changed_copy_is_not_called_official(batches, tmp_path):
     write_fields(folder, official_contents=True, fingerprint=FINGERPRINTS["image", "s4"])
     with pytest.raises(UserError, match="its fingerprint is not that of the examples"):
         verify(folder)
-
-
-def test_the_checksum_is_that_of_the_file():
-    assert hashlib.sha256(IMDB.read_bytes()).hexdigest() == IMDB_SHA256

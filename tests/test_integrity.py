@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,8 @@ from lra_bench.data import integrity
 from lra_bench.data.integrity import open_checked
 from lra_bench.data.manifest import FILE, Manifest, load_manifest, manifest_text
 from lra_bench.data.packed import ARRAYS, PackedFile, describe, relative_path
-from lra_bench.data.prepare import prepare
 from lra_bench.errors import UserError
-from lra_bench.paths import cache_folder
+from lra_bench.paths import cache_folder, data_folder
 from lra_bench.runs.run import make_run
 from lra_bench.spec import SPLITS
 from lra_bench.training.train import train
@@ -29,8 +29,9 @@ NAMES = [relative_path(split, array) for split in SPLITS for array in ARRAYS]
 
 
 @pytest.fixture
-def folder():
-    return prepare("listops", size="tiny", jobs=1)
+def folder(data):
+    """A copy of the prepared set in this test's own home."""
+    return shutil.copytree(data, data_folder() / "listops" / data.name)
 
 
 def opened(folder):

@@ -577,11 +577,6 @@ def assert_same(calm, folder):
     assert leftovers("listops") == []
 
 
-@pytest.mark.slow
-def test_killed_once(tmp_path):
-    assert_same(*kill_at_random_moments(3000, 1, tmp_path))
-
-
 def test_ctrl_c_ends_at_once_and_takes_the_workers_along():
     process = start(60_000)
     journal = data_folder() / "listops" / ".s4-generated-60000-0.partial" / build.JOURNAL
@@ -631,13 +626,13 @@ def test_workers_that_send_do_not_hold_up_an_interrupt():
 
 @pytest.mark.slow
 def test_killed_five_times_at_random_moments(tmp_path):
-    assert_same(*kill_at_random_moments(30_000, 5, tmp_path))
+    assert_same(*kill_at_random_moments(15_000, 5, tmp_path))
 
 
 @pytest.mark.slow
 def test_full_listops_is_distinct():
     """Verify evaluates every expression."""
-    folder = prepare("listops", source="generated", jobs=2)
+    folder = prepare("listops", source="generated", jobs=2, tfds=False)
     prepare("listops", source="generated", verify=True)
     rows = np.concatenate([np.asarray(open_split(folder, split).inputs) for split in SPLITS])
     assert len({row.tobytes() for row in rows}) == 100_000, "no tree occurs twice, so none is shared between splits"

@@ -1,5 +1,7 @@
 """S4's layer: its recurrent form, its initialization, its length."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ from lra_bench.ssm import dplr, hippo
 from tests.recipes import s5_recipe
 from tests.s4_layers import assert_sees, assert_steps_equal_the_convolution, draw, in_float64, relative
 
+GOLDEN = Path(__file__).parent / "golden"
 CONFIG = {"d_state": 8, "n_ssm": 1, "dt_min": 1e-2, "dt_max": 1e-1, "dt_transform": "softplus", "init": "legs"}
 
 
@@ -81,7 +84,7 @@ def test_starts_at_hippo_with_clipped_B_and_folded_C():
 
 def test_reference_initial_tables():
     """Up to the sign of each mode, which no kernel sees."""
-    tables = np.load("tests/golden/s4_init_tables.npz")
+    tables = np.load(GOLDEN / "s4_init_tables.npz")
     for N in (8, 16, 32, 64):
         part = hippo.normal_part(N)
         B = hippo.clip_imaginary(part.B_tilde[: N // 2])

@@ -16,7 +16,11 @@ from lra_bench.ssm.window import cut, windowed_states
 from tests.test_contract import BATCH, SHAPE, abstract, every_model, examples, network, quick_jit
 
 L = 13
-rng = np.random.default_rng(0)
+
+
+def random(*shape):
+    """The same numbers whichever tests ran before."""
+    return np.random.default_rng(0).normal(size=shape)
 
 
 def summed(step, b, window, reverse):
@@ -35,7 +39,7 @@ def summed(step, b, window, reverse):
 @pytest.mark.parametrize("window", [1, 2, 5, 8, L, 100])
 def test_states_remember_the_window(window, reverse):
     modes = 0.97 * np.exp(1j * np.array([0.1, 2.0, -1.0]))
-    b = rng.normal(size=(L, 2, 6))
+    b = random(L, 2, 6)
     pair = tuple(jnp.asarray(part, jnp.float32) for part in (modes.real, modes.imag))
     found = windowed_states(pair, jnp.asarray(b, jnp.float32), window, reverse)
     expected = summed(lambda x, b_t: modes * x + b_t, b[..., :3] + 1j * b[..., 3:], window, reverse)
@@ -48,7 +52,7 @@ def test_states_remember_the_window(window, reverse):
 @pytest.mark.parametrize("window", [1, 6, 100])
 def test_oscillators_remember_the_window(window, reverse):
     a, k, c, d = (np.array(each) for each in ([0.9, 1.0], [0.2, 0.0], [1.0, 0.95], [0.5, 1.0]))
-    b = rng.normal(size=(L, 2, 4))
+    b = random(L, 2, 4)
 
     def step(x, b_t):
         z = a * x[..., :2] - k * x[..., 2:] + b_t[..., :2]
@@ -68,7 +72,7 @@ def test_kernels_keep_the_taps_less_than_a_window_away():
 
 @pytest.mark.parametrize("class_token", [False, True])
 def test_attention_sees_the_window(class_token):
-    q, k, v = jnp.asarray(rng.normal(size=(3, L, 2, 2, 4)), jnp.float32)
+    q, k, v = jnp.asarray(random(3, L, 2, 2, 4), jnp.float32)
     real = jnp.arange(L)[:, None] < jnp.array([L, 9])
     whole = attend(q, k, v, real, 0.0, None)
     np.testing.assert_allclose(attend_near(q, k, v, real, L, class_token), whole, atol=1e-6)
@@ -97,7 +101,7 @@ def test_a_layer_cut_to_a_window_sees_it_and_no_more(model):
         with pytest.raises(UserError, match="cannot be cut to a window"):
             set_window(abstract(model), 4, model)
         return
-    u = jnp.asarray(rng.normal(size=(SHAPE.length, 2, 8)), jnp.float32)
+    u = jnp.asarray(random(SHAPE.length, 2, 8), jnp.float32)
     t, window = 8, 4
     far = jnp.abs(jnp.arange(SHAPE.length) - t) >= window
 

@@ -52,7 +52,6 @@ def use_compilation_cache(folder: Path) -> None:
     """Keep compiled programs in `folder`, or where JAX_COMPILATION_CACHE_DIR says, so that a program is compiled only
     once on a machine."""
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     # On a GPU also what XLA found by trying: the algorithms of products, and compiled kernels.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "all")
 
