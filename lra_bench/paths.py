@@ -12,10 +12,18 @@ from pathlib import Path
 import platformdirs
 from filelock import BaseFileLock, FileLock, Timeout
 
-from lra_bench.errors import FULL, REFUSED, WorkError
+from lra_bench.errors import FULL, REFUSED, UserError, WorkError
 
 VARIABLE = "LRA_BENCH_HOME"
 """The environment variable that names the folder for data, runs and caches."""
+
+
+def expanded(path: Path) -> Path:
+    """Return the path absolute, with `~` and `~user` expanded. Raises UserError for a user that there is not."""
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:
+        raise UserError(f"{path}: there is no home folder of that name here. Type the path in full.") from None
 
 
 def home() -> Path:
@@ -26,7 +34,7 @@ def home() -> Path:
     """
     chosen = os.environ.get(VARIABLE)
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return expanded(Path(chosen))
     return Path(platformdirs.user_cache_dir("lra-bench", appauthor=False))
 
 

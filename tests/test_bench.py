@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 
+import jax
 import pytest
 
 from lra_bench import cli
@@ -13,7 +14,7 @@ from lra_bench.bench import case, timing
 from lra_bench.bench import run as bench_run
 from lra_bench.bench.apart import in_own_process, memory_left_free
 from lra_bench.bench.case import Measured
-from lra_bench.bench.plan import BenchRequest, default_batch, parse_lengths
+from lra_bench.bench.plan import BenchRequest, default_batch, parse_lengths, plan
 from lra_bench.bench.ratios import earlier_speeds, ratios
 from lra_bench.bench.run import run_bench
 from lra_bench.bench.synthetic import synthetic_run
@@ -22,7 +23,7 @@ from lra_bench.data.prepare import prepare
 from lra_bench.errors import UserError, WorkError
 from lra_bench.overrides import parse_overrides
 from lra_bench.records.files import load_any, record_files
-from lra_bench.records.schema import Measurement
+from lra_bench.records.schema import BenchRecord, Measurement
 from tests.made_records import bench_record, honest_bench, honest_record, load_records, measurement
 
 SMALL = {"n_layers": 1, "d_model": 8}
@@ -123,7 +124,7 @@ def test_on_a_gpu_several_shapes_are_measured_apart(tmp_path, monkeypatch, free)
 
     def measured(request, planned, best, on_measured):
         here.append(planned[0].data.length)
-        return bench_run.make_record(planned[0], False, 1, [], ""), timing.Roofline(1.0, 1.0)
+        return bench_run.make_record(request, planned[0], 1, [], ""), timing.Roofline(1.0, 1.0)
 
     def in_own_process(function, request, number, best):
         apart.append((number, best))
@@ -171,6 +172,29 @@ def test_what_does_not_fit_is_skipped_and_said(tmp_path, monkeypatch):
     assert not record_files(tmp_path / "results")
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")]
+)
+def test_memory_that_runs_out_is_no_traceback(tmp_path, monkeypatch, error):
+    def allocates(*_):
+        raise error
+
+    monkeypatch.setattr(case, "synthetic_split", allocates)
+    with pytest.raises(WorkError, match=r"a batch of 2 needs more memory than is free\. Try --batch 1"):
+        run(tmp_path)
+
+
+def test_real_data_is_measured_where_only_synthetic_was(measured, monkeypatch):
+    _, folder = measured
+    monkeypatch.setattr(bench_run, "measure_case", lambda *_: pytest.fail("it was measured"))
+    kept = load_any(record_files(folder / "results")[0])
+    assert isinstance(kept, BenchRecord)
+    planned = plan(asked(lengths=str(kept.length), overrides={**SMALL, "bidirectional": False}))
+    bench_run.measure_all(asked(), planned, {}, folder / "results")
+    with pytest.raises(pytest.fail.Exception, match="it was measured"):
+        bench_run.measure_all(asked(data=True), planned, {}, folder / "results")
+
+
 def test_table_says_ratios_and_differences(measured, capsys):
     _, folder = measured
     want = asked(overrides={**SMALL, "bidirectional": False})
@@ -207,9 +231,14 @@ def test_a_training_record_and_json_output_can_be_held_against(tmp_path):
 
 def test_the_recorded_command_repeats_the_measurement():
     run, _ = synthetic_run("s4_ptd", "listops", 32, {**SMALL, "n_ssm": None, "batch_size": 2}, "float32")
-    words = shlex.split(bench_run.make_record(run, True, 0, [], "").provenance.command)
+    words = shlex.split(bench_run.command_of(asked(remat=True, smoke=False), run))
     assert words[:2] == ["lra-bench", "bench"]
     assert words[-1] == "--remat"
+    assert words[words.index("--lengths") + 1] == "32"
+    real = shlex.split(bench_run.command_of(asked(data=True), run))
+    assert "--data" in real
+    assert "--lengths" not in real, "the two are refused together"
+    assert real[-1] == "--smoke"
     given = parse_overrides(words[i + 1] for i, word in enumerate(words) if word == "--set")
     assert given == {**SMALL, "n_ssm": None, "batch_size": 2}
 

@@ -1,5 +1,6 @@
 """`doctor`: each finding follows from the machine, and says what to type."""
 
+import importlib.metadata
 import os
 
 import jax
@@ -62,6 +63,19 @@ def test_prepared_sets_are_listed_with_their_source():
     assert doctor._data().level == "note"
     prepare("listops", size="tiny", jobs=1)
     assert doctor._data() == ("ok", "prepared: listops (s4, generated, tiny)", "")
+
+
+def test_a_missing_package_does_not_end_it(monkeypatch):
+    """A machine that prepared data was brought to needs no TFDS."""
+    version = importlib.metadata.version
+
+    def lacks_tfds(name):
+        if name == "tensorflow-datasets":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", lacks_tfds)
+    assert "tensorflow-datasets" not in doctor.examine()["packages"]
 
 
 def test_facts_are_of_this_machine_and_name_nobody(capsys):

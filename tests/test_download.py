@@ -238,6 +238,16 @@ def test_part_longer_than_the_file(server, tmp_path):
     assert get(server.remote(), tmp_path).path.read_bytes() == BODY
 
 
+def test_a_whole_part_is_named_without_a_request(server, tmp_path):
+    """The process was killed after the last byte, while it computed the hash."""
+    server.script = [cut(1_000_000), status(404)]
+    refused(server.remote(), tmp_path, "404")
+    (tmp_path / "x.bin.part").write_bytes(BODY)
+    server.seen.clear()
+    assert get(server.remote(), tmp_path).path.read_bytes() == BODY
+    assert not server.seen
+
+
 def test_compressed_content_is_kept_as_it_is(server, tmp_path):
     """A server that labels an archive `Content-Encoding: gzip` must not have it unpacked on the way."""
     server.script = [lambda request: request.answer(200, BODY, Content_Encoding="gzip")]

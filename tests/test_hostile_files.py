@@ -5,6 +5,7 @@ import os
 import sys
 
 import pytest
+from typer.main import get_command
 
 from lra_bench import cli
 from lra_bench.data.manifest import load_manifest
@@ -33,12 +34,15 @@ RECORDS = {
     for name, content in hostile_files(json.loads(record.model_dump_json())).items()
 }
 RUN = honest_run(SOUND["train"])
+COMMAND = get_command(cli.app)
+"""The whole command line, which Typer would build again at each call."""
 
 
 @pytest.fixture
 def type_in(capsys, monkeypatch):
     """Run a command as `main` does, and return its exit code and everything it printed."""
     monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setattr(cli, "app", COMMAND)
     monkeypatch.setattr(cli, "keep_freed_memory", lambda: None)
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
 
@@ -87,13 +91,16 @@ def test_a_report_and_doctor_list_it(tmp_path, type_in, name):
     assert "[problem] records: 1 of 2" in printed
 
 
-@pytest.mark.parametrize("name", hostile_files(json.loads(RUN.model_dump_json())))
+HOSTILE_RUNS = hostile_files(json.loads(RUN.model_dump_json()))
+
+
+@pytest.mark.parametrize("name", HOSTILE_RUNS)
 def test_a_hostile_run_is_listed_and_its_neighbor_kept(type_in, tmp_path, name):
     neighbor = honest_run(honest_record(seed=0))
     for run in (neighbor, RUN):
         run.folder.mkdir(parents=True)
         (run.folder / "run.json").write_text(run.model_dump_json())
-    (RUN.folder / "run.json").write_bytes(hostile_files(json.loads(RUN.model_dump_json()))[name])
+    (RUN.folder / "run.json").write_bytes(HOSTILE_RUNS[name])
     rows = {row["run"]: row["status"] for row in json.loads(type_in("ls", "runs", "--json")[1])}
     assert rows == {neighbor.name: "unfinished", RUN.name: "unreadable"}
     assert type_in("show", RUN.name)[0] == 2
@@ -291,6 +298,8 @@ def test_an_exact_name_means_one_run(type_in):
     assert find_run(one.name) == find_run("/".join(one.parts[-3:])) == one
     with pytest.raises(UserError, match="means 2 runs"):
         find_run(one.name[:-3])
+    with pytest.raises(UserError, match="unknown run ''"):
+        find_run("")
 
 
 def test_no_file_of_the_users_own_is_replaced_by_a_report(type_in, tmp_path):

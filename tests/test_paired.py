@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from lra_bench import cli
 from lra_bench.bench.synthetic import synthetic_run
+from lra_bench.commands.compare import settings_of_both
 from lra_bench.errors import UserError
 from lra_bench.records.finished import CORRECT, load_correct, load_finished, write_finished
 from lra_bench.records.per_example import write_per_example
 from lra_bench.report.paired import mcnemar, paired_bootstrap
+from lra_bench.runs.pretraining import pretraining_for
 from lra_bench.runs.run import write_settings
 from tests.made_records import train_record
 
@@ -94,6 +96,16 @@ def test_runs_of_one_test_set_are_compared_example_by_example(monkeypatch, capsy
     (b.folder / CORRECT).unlink()
     _, text, _ = typed(monkeypatch, capsys, "compare", a.name, b.name)
     assert f"No paired test: {b.name} does not keep which test examples are right. `lra-bench evaluate" in text
+
+
+def test_a_pretrained_run_is_told_from_one_that_was_not():
+    run, _ = synthetic_run("s4", "listops", 64, {}, "float32")
+    stage = {"pretraining": pretraining_for("listops", "s4", run.recipe, "masked", {})}
+    for each in (run, run.model_copy(update=stage)):
+        write_settings(each)
+    found = settings_of_both(run.name, run.model_copy(update=stage).name)
+    assert {name for name, (a, b) in found.items() if a != b and name.startswith("pretraining")}
+    assert all(a == b for name, (a, b) in found.items() if not name.startswith("pretraining"))
 
 
 @pytest.mark.usefixtures("unproved")

@@ -14,8 +14,9 @@ from jax.sharding import use_abstract_mesh
 from rich.console import Console
 from typer.main import get_command
 
+from lra_bench.bench.plan import BenchRequest
 from lra_bench.bench.ratios import ratios, speeds_of
-from lra_bench.bench.run import make_record
+from lra_bench.bench.run import command_of, make_record
 from lra_bench.bench.synthetic import synthetic_run, synthetic_split
 from lra_bench.cli import app
 from lra_bench.commands.options import PrecisionOption, chosen_precision
@@ -171,16 +172,22 @@ def test_a_run_starts_from_the_same_numbers_whatever_jax_is_set_to(model):
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_commands_say_the_precision_because_its_default_is_the_machines(name):
     run, _ = synthetic_run("s5", "listops", 32, SMALL, name)
-    for command in (run.command, make_record(run, False, 0, [], "").provenance.command):
+    for command in (run.command, command_of(BenchRequest(precision=name), run)):
         words = shlex.split(command)
         assert words[words.index("--precision") + 1] == name
     assert recipe_state(run.model_copy(update={"overrides": {}})) == ("changed" if name == "bfloat16" else "published")
 
 
+def test_a_recipe_without_a_published_accuracy_is_not_called_published():
+    """LinOSS's authors published nothing on these tasks."""
+    run, _ = synthetic_run("linoss", "listops", 32, SMALL, "float32")
+    assert recipe_state(run.model_copy(update={"overrides": {}})) == "own"
+
+
 def test_each_precision_has_its_own_digest():
     runs = [synthetic_run("s5", "listops", 32, SMALL, name)[0] for name in PRECISIONS]
     assert len({run.digest for run in runs}) == 3
-    assert len({make_record(run, False, 0, [], "").digest for run in runs}) == 3
+    assert len({make_record(BenchRequest(precision=run.precision), run, 0, [], "").digest for run in runs}) == 3
 
 
 # The report

@@ -248,6 +248,9 @@ def test_throughput_is_ranked_among_published_networks_on_the_same_devices_only(
         ("S5", "4,096", "50", "1", 50 / 0.03, ""),
         ("S5", "2,048", "50", "4", 50 / 0.009, ""),
     ]
+    bench_tasks = report_(write(tmp_path / "two", *(bench_record("s5", task, 1024) for task in ("scifar", "pscifar"))))
+    ranked = [row for row in bench_tasks.table("throughput").blocks[0].rows if row[5].text == "training step"]
+    assert [row[7].rank for row in ranked] == ["", ""], "two tasks of one length are not ranked against each other"
     speed = made.table("training-speed").blocks[0].rows[0]
     assert [found.value for found in speed[8:13]] == [5000.0, 5000.0 * 2048, 10.0, 12.0, 3.0]
 
@@ -372,7 +375,7 @@ def test_check_notices_every_change(tmp_path):
         (out / name).write_text(text, encoding="utf-8")
     (out / "leaderboard.csv").unlink()
     (out / "reduced.csv").write_text("left from before")
-    with pytest.raises(WorkError, match=r"leaderboard.csv is missing.*reduced.csv has no records"):
+    with pytest.raises(WorkError, match=r"leaderboard.csv is missing.*reduced.csv has no records, so remove it"):
         report(results, out, check=True)
     write(results, train_record("s5", seed=1, test=0.7))
     with pytest.raises(WorkError, match=r"leaderboard.md differs"):

@@ -1,7 +1,9 @@
 """The pictures: the same bytes again, right in both modes, and no name from a record can break them."""
 
 import io
+import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from rich.console import Console
 
 from lra_bench.errors import WorkError
 from lra_bench.records.files import write_record
-from lra_bench.report import OLD_FIGURES, report
+from lra_bench.report import OLD_FIGURES, report, stamp
 from lra_bench.report.drawing import COLORS, DARK, FEATURED, LIGHT, Picture, darken, panels, styles, thinned
 from lra_bench.report.figures import pictures
 from lra_bench.report.select import Loaded, select_records
@@ -82,13 +84,24 @@ def test_the_same_records_give_the_same_bytes(drawn):
 
 def test_each_file_has_the_stamp_of_what_it_is_drawn_from(drawn):
     records = some_records()
-    stamp = stamp_of(select_records(records), records)
-    assert stamp == stamp_of(select_records(records[::-1]), records[::-1])
+    stamped = stamp_of(select_records(records), records)
+    assert stamped == stamp_of(select_records(records[::-1]), records[::-1])
     for picture in drawn.values():
         for content in picture.files.values():
-            assert stamp.encode() in (content if isinstance(content, bytes) else content.encode())
-        assert Image.open(io.BytesIO(picture.png)).info["Comment"] == stamp
-    assert stamp != stamp_of(select_records(records), records[:-1])
+            assert stamped.encode() in (content if isinstance(content, bytes) else content.encode())
+        assert Image.open(io.BytesIO(picture.png)).info["Comment"] == stamped
+    assert stamped != stamp_of(select_records(records), records[:-1])
+
+
+def test_the_stamp_is_over_every_module_that_decides_what_is_drawn():
+    """Those of the report that `figures.py` imports, and those that these import."""
+    package, found, new = Path(stamp.__file__).parent, set(), {"figures.py"}
+    while new:
+        found |= new
+        code = "".join((package / name).read_text() for name in new)
+        imported = re.findall(r"from lra_bench\.report\.(\w+) import", code)
+        new = {f"{name}.py" for name in imported} - found
+    assert set(stamp.CODE) == found | {"published.json"}
 
 
 def test_check_finds_figures_that_are_out_of_date_and_draws_none(tmp_path, monkeypatch):
@@ -113,7 +126,7 @@ def test_check_finds_figures_that_are_out_of_date_and_draws_none(tmp_path, monke
     report(results, out, check=True)
     (out / "figures" / "old.svg").write_text("<svg/>")
     (out / "figures" / "seeds.png").unlink()
-    with pytest.raises(WorkError, match=r"seeds\.png is missing; figures/old\.svg has no records\."):
+    with pytest.raises(WorkError, match=r"seeds\.png is missing; figures/old\.svg has no records, so remove it\."):
         report(results, out, check=True)
     write_record(results, train_record("s5", seed=2))
     report(results, out, pictures=False, console=Console(file=said, width=400))

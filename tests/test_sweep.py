@@ -23,7 +23,7 @@ from lra_bench.runs.standing import PositionWriter, failure_noted, note_failure,
 from lra_bench.sweeps import local, slurm
 from lra_bench.sweeps.cells import cells_of, command_words, standing_of
 from lra_bench.sweeps.config import choices, sweep_of
-from lra_bench.sweeps.view import clock, counts, one_view, rows_of
+from lra_bench.sweeps.view import LiveView, clock, counts, one_view, rows_of
 
 SMALL = {"n_layers": 1, "d_model": 8, "batch_size": 40, "epochs": 0.4, "decay_epochs": 1.0}
 
@@ -214,6 +214,19 @@ def test_the_views_show_every_cell(home, data):
     assert "step 50 of 200, 3:00:00 left" in text
 
 
+def test_a_watched_view_ends_where_nothing_is_left_to_wait_for(home, data):
+    """A run that failed without a record has ended, too."""
+    found = cells(data, range(2), epochs=4.0)
+    with LiveView(found, Console(file=io.StringIO(), force_terminal=True)) as view:
+        assert not view.ended
+        note_failure(found[0].run, "the disk is full.")
+        view._draw(view._live)
+        assert not view.ended, "the other has not begun"
+        note_failure(found[1].run, "its process was ended by SIGKILL")
+        view._draw(view._live)
+        assert view.ended
+
+
 def program(monkeypatch, code):
     """Let `code` train instead of lra-bench; sys.argv[1:] are the words of the command."""
     monkeypatch.setattr(local, "PROGRAM", (sys.executable, "-S", "-c", f"import os, signal, sys, time\n{code}"))
@@ -240,6 +253,18 @@ def test_local_trains_each_cell_in_order_and_says_which_failed(home, data, tmp_p
     assert standing_of(found[0]).why == "the disk is full."
     assert standing_of(found[1]).why == "its process was ended by SIGKILL"
     assert "s2 is left to the other process that trains it" in capsys.readouterr().err
+
+
+def test_the_checksums_of_a_run_that_another_process_wrote_are_left(home, data, tmp_path, monkeypatch):
+    """Two machines may share a home: the other one may write more between a look at the run and its start here."""
+    program(monkeypatch, "")
+    (cell,) = cells(data, [0])
+    write_settings(cell.run)
+    sums = cell.run.folder / "SHA256SUMS"
+    more = f"{sums.read_text()}{'0' * 64}  test_correct.npy\n"
+    sums.write_text(more)
+    local.train_locally([cell], tmp_path / "results", local.slots_of(GPUS, 1), [], lambda: None)
+    assert sums.read_text() == more
 
 
 def test_a_cell_whose_folder_cannot_be_one_fails_alone(home, data, tmp_path, monkeypatch):

@@ -477,6 +477,13 @@ def test_image_mirror_is_put_in_order(image, tmp_path, monkeypatch):
     expected = everything(image.read(tmp_path / "binary", request()))
     rows = everything(image.read(tmp_path, request()))
     assert all(np.array_equal(*pair) for pair in zip(rows, expected, strict=True))
+    # Where both are, what is read is what was found, and whose checksums the manifest has.
+    both = tmp_path / "both"
+    pack(both, tree, "folder")
+    as_parquet(both, [3, 2, 1, 4], labels)
+    assert image.locate(both)[0].name == cifar.BINARY[0]
+    rows = everything(image.read(both, request()))
+    assert all(np.array_equal(*pair) for pair in zip(rows, expected, strict=True))
     as_parquet(tmp_path, [3, 2, 1, 4], labels)
     with pytest.raises(UserError, match="has 40 rows; 50 are expected"):
         image.read(tmp_path, request())

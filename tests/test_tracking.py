@@ -66,14 +66,16 @@ def test_tensorboard_goes_on_where_the_run_goes_on(run, scalars):
     with Tracking(run, ["tensorboard"]) as log:  # the last checkpoint was at step 10, so 20 is repeated
         log.update([point(10)])
         log.update([point(10), point(20)])
-    assert scalars[0] == ("from", 11)
-    assert [entry[0] for entry in scalars if "val/loss" in entry] == [20]
-
-
-def test_a_log_that_begins_later_has_the_whole_curve(run, scalars):
-    with Tracking(run, ["tensorboard"]) as log:
-        log.update([point(10), point(20)])
+    assert scalars[0] == ("from", 1)
     assert [entry[0] for entry in scalars if "val/loss" in entry] == [10, 20]
+
+
+def test_a_log_that_begins_later_or_misses_a_session_has_the_whole_curve(run, scalars):
+    for curve in ([point(10), point(20)], [point(10), point(20), point(30), point(40)]):
+        scalars.clear()
+        with Tracking(run, ["tensorboard"]) as log:
+            log.update(curve)
+        assert [entry[0] for entry in scalars if "val/loss" in entry] == [each.step for each in curve]
 
 
 def test_wandb_continues_the_log_of_the_run_and_sends_no_step_twice(run, monkeypatch):
@@ -100,7 +102,7 @@ def test_a_tracker_that_fails_is_left_out_and_one_that_cannot_begin_is_said(run,
     def fails(*_):
         raise OSError("no route to host\nand more")
 
-    monkeypatch.setitem(tracking.OPEN, "wandb", lambda run, curve: tracking.Tracker(fails, fails, 0))
+    monkeypatch.setitem(tracking.OPEN, "wandb", lambda run: tracking.Tracker(fails, fails, 0))
     with Tracking(run, ["wandb"]) as log:
         log.update([point(10)])
         log.update([point(10), point(20)])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -40,7 +41,7 @@ POOL_BATCHES = 64
 
 
 class DoesNotFit(WorkError):
-    """The compiler's estimate of a program is above the free memory."""
+    """A program, or what it is given, needs more memory than is free."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,17 @@ class NetworkCase:
         if self.data is not None:
             made["data"] = make_pipelines({"train": self.data}, key, self.mesh, self.batch_size, "auto")["train"]
         return made
+
+
+@contextmanager
+def out_of_memory_in_words(case: NetworkCase) -> Iterator[None]:
+    """Turn a device or host that runs out of memory into DoesNotFit."""
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise DoesNotFit(f"a batch of {case.batch_size} needs more memory than is free") from None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from lra_bench.bench.apart import in_own_process
-from lra_bench.bench.case import BenchCase, DoesNotFit, measure_case
+from lra_bench.bench.case import BenchCase, DoesNotFit, measure_case, out_of_memory_in_words
 from lra_bench.bench.plan import BenchRequest, PlannedCase, plan
 from lra_bench.bench.ratios import Earlier, Ratio, earlier_speeds, ratios
 from lra_bench.bench.timing import SMOKE_TIMING, Roofline, TimingSettings, measure_roofline
@@ -79,10 +79,10 @@ def measure_all(request: BenchRequest, planned: list[PlannedCase], earlier: Earl
                 f"{model_title(run.model)} on {run.data.task}, L = {run.data.length:,}, batch {run.recipe.batch_size}"
             )
             progress.note = name
-            record = make_record(run, request.remat, 0, [], "")
-            path = path_of(results_dir, record)
-            if path.exists() and not request.again:
-                records.append(measured_before(path))
+            path = path_of(results_dir, make_record(request, run, 0, [], ""))
+            before = measured_before(path) if path.exists() and not request.again else None
+            if before is not None and (not request.data or any(each.input == "data" for each in before.measurements)):
+                records.append(before)
                 progress.log(f"{name}: measured before, {path}; --again measures anew")
             else:
                 try:
@@ -109,10 +109,11 @@ def measure_one(
     settings = SMOKE_TIMING if request.smoke else TimingSettings()
     run, shape, data = planned
     case = BenchCase(run, shape, data, request.remat, settings)
-    measured = measure_case(case, on_measured)
+    with out_of_memory_in_words(case):
+        measured = measure_case(case, on_measured)
     roofline = measure_roofline(request.precision, settings).or_better(best)
     beside = [item.beside(roofline) for item in measured]
-    return make_record(run, request.remat, case.parameters, beside, describe_roofline(roofline)), roofline
+    return make_record(request, run, case.parameters, beside, describe_roofline(roofline)), roofline
 
 
 def measure_planned(request: BenchRequest, number: int, best: Roofline | None) -> tuple[BenchRecord, Roofline] | None:
@@ -138,33 +139,36 @@ def measured_before(path: Path) -> BenchRecord:
     return record
 
 
-def make_record(run: Run, remat: bool, parameters: int, measured: list[Measurement], note: str) -> BenchRecord:
+def make_record(
+    request: BenchRequest, run: Run, parameters: int, measured: list[Measurement], note: str
+) -> BenchRecord:
     """Make the record of one shape. Its digest is over recipe, shape, precision and devices."""
     system = describe_system(run.precision)
     return BenchRecord(
         schema_version=1,
         kind="bench",
         model=run.model,
-        digest=bench_digest(run.model, run.data.task, run.data.length, run.recipe, system, remat),
+        digest=bench_digest(run.model, run.data.task, run.data.length, run.recipe, system, request.remat),
         task=run.data.task,
         length=run.data.length,
         batch_size=run.recipe.batch_size,
         parameters=parameters,
         recipe=run.recipe,
         overrides=run.overrides,
-        remat=remat,
+        remat=request.remat,
         measurements=measured,
         system=system,
-        provenance=describe_provenance(command_of(run, remat)),
+        provenance=describe_provenance(command_of(request, run)),
         note=note,
     )
 
 
-def command_of(run: Run, remat: bool) -> str:
+def command_of(request: BenchRequest, run: Run) -> str:
     """The command that repeats this measurement."""
-    parts = [f"lra-bench bench --model {cli_name(run.model)} --task {run.data.task}", f"--lengths {run.data.length}"]
+    parts = [f"lra-bench bench --model {cli_name(run.model)} --task {run.data.task}"]
+    parts += ["--data" if request.data else f"--lengths {run.data.length}"]
     parts += [*set_options(run.overrides), f"--precision {run.precision}"]
-    return " ".join([*parts, *(["--remat"] if remat else [])])
+    return " ".join([*parts, *(["--remat"] if request.remat else []), *(["--smoke"] if request.smoke else [])])
 
 
 def describe_roofline(roofline: Roofline) -> str:

@@ -93,13 +93,13 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def settings_of_both(first: str, second: str) -> dict[str, list[Any]]:
-    """The settings of two runs by name: model, seed, precision, data and recipe, without what is only text."""
+    """The settings of two runs by name: what their digests are made of, and the seed, without what is only text."""
     from lra_bench.runs.run import find_run, load_run
 
     found = []
     for name in (first, second):
         run = load_run(find_run(name))
-        fields = run.model_dump(mode="json", include={"model", "seed", "precision", "data"})
+        fields = run.model_dump(mode="json", include={"model", "code", "seed", "precision", "data", "pretraining"})
         found.append(flat({**fields, "recipe": run.recipe.identity()}))
     names = dict.fromkeys([*found[0], *found[1]])
     return {name: [one.get(name) for one in found] for name in names}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -151,7 +150,7 @@ def examine(results_dir: Path = Path("results")) -> dict[str, Any]:
     """The findings and the facts behind them, as JSON values."""
     import psutil
 
-    from lra_bench.machine.system import PACKAGES, cpu_name
+    from lra_bench.machine.system import cpu_name, installed_versions
 
     findings = {"devices": _devices(), "disk": _disk(), "data": _data()}
     findings |= {"runs": _runs(), "records": _records(results_dir)}
@@ -161,6 +160,6 @@ def examine(results_dir: Path = Path("results")) -> dict[str, Any]:
         "os": f"{platform.system()} {platform.machine()}",
         "cpu": f"{cpu_name()}, {os.cpu_count()} cores",
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": installed_versions(),
         "findings": {name: finding._asdict() for name, finding in findings.items()},
     }

@@ -29,7 +29,7 @@ def estimates(
     for item in planned:
         if item.run.digest in found:
             continue
-        estimate = earlier_estimate(item.run)
+        estimate = earlier_estimate(item.run, remat, microbatch and min(microbatch, item.run.recipe.batch_size))
         if estimate is None and measure and item.data_folder is not None:
             estimate = measured_estimate(item.run, item.data_folder, placement, remat, microbatch)
         if estimate is not None:
@@ -117,11 +117,16 @@ def changes_of(run: Run) -> str:
 
 
 def recipe_state(run: Run) -> str:
-    """Say whether the run's settings are `published`, `changed`, `pretrained` or a user's layer's `default` ones."""
+    """Say whether the run's settings are `published`, `changed`, `pretrained`, or the `default` ones of a user's layer.
+
+    Those of a recipe without a published accuracy are `own`.
+    """
     from lra_bench.spec import PUBLISHED_PRECISIONS
 
     if run.overrides or run.precision not in PUBLISHED_PRECISIONS:
         return "changed"
     if run.pretraining is not None:
         return "pretrained"
-    return "published" if run.code is None else "default"
+    if run.code is not None:
+        return "default"
+    return "own" if run.recipe.published is None else "published"

@@ -31,8 +31,8 @@ def validate(
     else:
         for problem in problems:
             print(one_line(str(problem)))
-    errors = sum(problem.severity == "error" for problem in problems)
-    if errors:
-        raise WorkError(f"{errors} of the records in {folder} cannot be used as they are; see above.")
+    unusable = {problem.file for problem in problems if problem.severity == "error"}
+    if unusable:
+        raise WorkError(f"{len(unusable)} of the records in {folder} cannot be used as they are; see above.")
     if not problems and not as_json:
         print(f"No problems in {folder}.")

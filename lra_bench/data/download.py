@@ -168,6 +168,8 @@ def _one_connection(session: requests.Session, file: RemoteFile, target: Path, p
     """
     part, partial = _part_path(target), _load_partial(target, file)
     offset = _size(part) if partial else 0
+    if partial and offset and offset == partial.total:
+        return  # killed before it had its name
     headers = {"Accept-Encoding": "identity"}  # the archive's own bytes, not compressed for the transfer
     if partial and offset:
         headers |= {"Range": f"bytes={offset}-", "If-Range": partial.validator}

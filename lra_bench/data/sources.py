@@ -15,7 +15,7 @@ from lra_bench.data.manifest import FILE, RawFile
 from lra_bench.data.raw.archive import need_regular
 from lra_bench.datasource import DataSource, Generator, Origin, Request, bytes_per_example, parse_size
 from lra_bench.errors import UserError
-from lra_bench.paths import data_folder, home
+from lra_bench.paths import data_folder, expanded, home
 from lra_bench.registry import TaskModule, task_module
 from lra_bench.spec import Protocol, Source, unknown
 
@@ -165,7 +165,7 @@ def _user_attempt(data: DataSource, request: Request, path: Path) -> SourceAttem
     A copy that is byte for byte a published file has that file's source kind. Any other copy has the source kind
     `user`.
     """
-    path = path.expanduser().absolute()
+    path = expanded(path)
     if not path.exists():
         raise UserError(f"--from: {path} does not exist. Give an archive, or the folder it was extracted to.")
     located = data.locate(path)

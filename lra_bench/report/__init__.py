@@ -236,7 +236,7 @@ def _differences(files: dict[str, str | bytes], folder: Path) -> list[str]:
         elif found != content:
             wrong.append(f"{name} differs")
     without_rows = [f"{name}.csv" for name in tables_with("csv") if f"{name}.csv" not in files]
-    return wrong + [f"{name} has no records" for name in without_rows if (folder / name).exists()]
+    return wrong + [f"{name} has no records, so remove it" for name in without_rows if (folder / name).exists()]
 
 
 def _refuse(wrong: Sequence[str], folder: Path, command: str) -> None:

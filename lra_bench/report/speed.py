@@ -74,13 +74,13 @@ def throughput_table(loaded: Iterable[Loaded]) -> Table:
     Published networks are ranked by examples per second among those of the same task, length, devices, call, input and
     precision. Each runs at its own batch. Other networks are not ranked.
     """
-    groups: dict[tuple[str, int, int, int, str, str, str], list[tuple[str, BenchRecord, Measurement]]] = {}
+    groups: dict[tuple[str, int, int, str, int, str, str, str], list[tuple[str, BenchRecord, Measurement]]] = {}
     for item in loaded:
         record = item.record
         if not isinstance(record, BenchRecord):
             continue
         for measured in record.measurements:
-            shape = (record.system.device_kind, record.system.devices, _order(record.task), record.length)
+            shape = (record.system.device_kind, record.system.devices, _order(record.task), record.task, record.length)
             place = (*shape, measured.call, measured.input, record.system.precision)
             groups.setdefault(place, []).append((item.id, record, measured))
     blocks: dict[str, list[tuple[Cell, ...]]] = defaultdict(list)

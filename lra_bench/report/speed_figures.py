@@ -111,16 +111,20 @@ def _points(cells: Cells, task: str, kind: str, loaded: Sequence[Loaded]) -> lis
 
 
 def _benched(loaded: Sequence[Loaded], task: str, kind: str, lengths: set[int]) -> dict[tuple[str, Precision], float]:
-    """Return the speed of the training step of each model and precision at the task's own length, from `bench`."""
+    """Return the speed of the training step of each model and precision at the task's own length, from `bench`.
+
+    Of several, as of other batches, it is that of the newest record.
+    """
     found = {}
-    for item in loaded:
+    for item in sorted(loaded, key=lambda item: item.record.provenance.finished):
         record = item.record
         if not isinstance(record, BenchRecord) or not is_published_network(record):
             continue
         if (record.task, record.system.device_kind) == (task, kind):
             for measured in record.measurements:
                 speed = measured.examples_per_second_per_device
-                if measured.call == "train" and speed is not None and record.length in lengths:
+                synthetic = measured.call == "train" and measured.input == "synthetic"
+                if synthetic and speed is not None and record.length in lengths:
                     found[record.model, record.system.precision] = speed
     return found
 

@@ -17,8 +17,11 @@ from pathlib import Path
 from lra_bench.report.drawing import ENDINGS, Drawing
 from lra_bench.report.select import Loaded, SelectedRecords
 
-CODE = ("drawing.py", "figures.py", "select.py", "speed.py", "speed_figures.py", "statistics.py", "stamp.py")
-"""The modules of the report that decide what is drawn."""
+CODE = (
+    *("drawing.py", "figures.py", "published.json", "published.py", "select.py", "speed.py", "speed_figures.py"),
+    *("stamp.py", "statistics.py", "table.py", "tested.py", "window_figures.py"),
+)
+"""The files of the report that decide what is drawn."""
 
 _IN_PAGE = re.compile(rb"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)")
 
@@ -54,7 +57,7 @@ def outdated(drawings: Sequence[Drawing], stamp: str, folder: Path) -> list[str]
             wrong.append(f"{name} is missing")
         elif stamp.encode() not in (folder / name).read_bytes():
             wrong.append(f"{name} was drawn from other records or by other code")
-    wrong += [f"{name} has no records" for name in sorted(here.difference(expected))]
+    wrong += [f"{name} has no records, so remove it" for name in sorted(here.difference(expected))]
     page = folder / "report.html"
     inside = _IN_PAGE.findall(page.read_bytes()) if page.is_file() else []
     if any(stamp.encode() not in b64decode(picture) for picture in inside):

@@ -32,16 +32,13 @@ class PlannedRun(NamedTuple):
     @property
     def steps(self) -> int:
         """The steps of the whole run."""
-        return self._steps_of(self.run.recipe.epochs)
+        return self.run.steps_of(self.run.recipe.epochs)
 
     @property
     def pretraining_steps(self) -> int:
         """The steps of the self-pretraining before the run; 0 without one."""
         pretraining = self.run.pretraining
-        return 0 if pretraining is None else self._steps_of(pretraining.pretrain_epochs)
-
-    def _steps_of(self, epochs: float) -> int:
-        return max(1, round(epochs * (self.run.data.counts["train"] // self.run.recipe.batch_size)))
+        return 0 if pretraining is None else self.run.steps_of(pretraining.pretrain_epochs)
 
     @property
     def schedule_note(self) -> str:
@@ -101,7 +98,7 @@ def plan_runs(
             for seed in seeds:
                 run = make_run(info, model, seed, overrides, precision, smoke, data, pretrain)
                 _check_vocabulary(run, vocabulary)
-                _check_batch(run)
+                run.refuse_large_batch()
                 planned.append(PlannedRun(run, folder, typed))
     return planned
 
@@ -142,16 +139,6 @@ def _tiny_data(task: str, protocol: Protocol, attempt: SourceAttempt) -> DataInf
         counts=dict(layout.counts),
         validation_is_test=layout.validation_is_test,
     )
-
-
-def _check_batch(run: Run) -> None:
-    """Check that there is one whole batch. Raises UserError where there is none."""
-    have, batch = run.data.counts["train"], run.recipe.batch_size
-    if batch > have:
-        raise UserError(
-            f"batch_size must not exceed the {have} training examples of {run.data.task}, got {batch}. "
-            f"Type --set batch_size={have} or less."
-        )
 
 
 def _check_vocabulary(run: Run, tokens: int) -> None:

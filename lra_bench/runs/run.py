@@ -92,6 +92,24 @@ class Run(Frozen):
         return runs_folder() / self.name
 
     @property
+    def steps_per_epoch(self) -> int:
+        """The steps in one pass over the training examples. A last, smaller batch is dropped."""
+        return self.data.counts["train"] // self.recipe.batch_size
+
+    def steps_of(self, epochs: float) -> int:
+        """The steps of so many epochs, rounded, and at least one."""
+        return max(1, round(epochs * self.steps_per_epoch))
+
+    def refuse_large_batch(self) -> None:
+        """Check that the training examples fill one batch. Raises UserError where they do not."""
+        have, batch = self.data.counts["train"], self.recipe.batch_size
+        if batch > have:
+            raise UserError(
+                f"batch_size must not exceed the {have} training examples of {self.data.task}, got {batch}. "
+                f"Type --set batch_size={have} or less."
+            )
+
+    @property
     def health(self) -> tuple[HealthMark, ...]:
         """The health marks of the task; none for a recipe whose published accuracy is not above all of them."""
         marks, published = task_module(self.data.task).TASK.health, self.recipe.published
@@ -232,7 +250,7 @@ def find_run(name: str) -> Path:
             return candidate
     runs = all_runs()
     found = [run for run in runs if f"/{run.as_posix()}".endswith(f"/{name}")]
-    found = found or [run for run in runs if run.name.startswith(name)]
+    found = found or [run for run in runs if name and run.name.startswith(name)]
     if len(found) == 1:
         return found[0]
     names = [folder.relative_to(runs_folder()).as_posix() for folder in (found or runs)]

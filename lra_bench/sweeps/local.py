@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from lra_bench.errors import UserError, WorkError
 from lra_bench.progress import print_line
 from lra_bench.records.finished import is_finished
+from lra_bench.runs.checksums import SETTINGS
 from lra_bench.runs.locking import is_training
 from lra_bench.runs.plan import PlannedRun
 from lra_bench.runs.run import write_settings
@@ -133,7 +134,8 @@ def _next(waiting: deque[PlannedRun], results_dir: Path) -> PlannedRun | None:
 
 def _started(cell: PlannedRun, words: Sequence[str], variables: Mapping[str, str]) -> _Process:
     """Start the process of a run. Its output goes into the run's folder, and no key typed here reaches it."""
-    write_settings(cell.run)
+    if not (cell.run.folder / SETTINGS).exists():  # another process may have written more since
+        write_settings(cell.run)
     with (cell.run.folder / LOG).open("wb") as log:
         process = subprocess.Popen(
             [*PROGRAM, *words, "--processes", "one"],  # a sweep that srun started shares its runs out, not each of them

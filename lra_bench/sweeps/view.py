@@ -114,7 +114,7 @@ class LiveView:
 
     def __init__(self, cells: Sequence[PlannedRun], console: Console):
         """Take the cells of the sweep, and where the view is drawn."""
-        self._cells, self._done = cells, dict[str, Standing]()
+        self._cells, self._shown = cells, list[Standing]()
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._drawn = -math.inf
 
@@ -138,11 +138,11 @@ class LiveView:
     @property
     def ended(self) -> bool:
         """Whether no cell was running, stopped or missing when the view was drawn last."""
-        return len(self._done) == len(self._cells)
+        return bool(self._shown) and all(each.state in ("done", "failed") for each in self._shown)
 
     def _draw(self, live: Live) -> None:
         # What has ended is not read again.
-        found = [self._done.get(cell.run.name) or standing_of(cell) for cell in self._cells]
-        self._done = {each.cell.run.name: each for each in found if each.ended}
-        live.update(one_view(found), refresh=True)
+        ended = {each.cell.run.name: each for each in self._shown if each.ended}
+        self._shown = [ended.get(cell.run.name) or standing_of(cell) for cell in self._cells]
+        live.update(one_view(self._shown), refresh=True)
         self._drawn = time.monotonic()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from lra_bench.errors import UserError
 from lra_bench.machine.memory import PeakMemory
+from lra_bench.machine.system import describe_system
 from lra_bench.records.finished import load_finished
 from lra_bench.runs.run import Run
 from lra_bench.spec import Placement
@@ -28,15 +29,20 @@ class Estimate(NamedTuple):
     seconds_per_step: float
 
 
-def earlier_estimate(run: Run) -> Estimate | None:
-    """What a finished run with the same settings and any seed took here; None where there is none."""
+def earlier_estimate(run: Run, remat: bool, microbatch: int | None) -> Estimate | None:
+    """What a finished run with the same settings and any seed took on devices like these; None where there is none.
+
+    Neither `remat` nor `microbatch` is in a run's digest, and both decide its memory and time.
+    """
+    here = describe_system(run.precision)
     for path in sorted(run.folder.parent.glob(f"{run.digest}-s*/result.json")):
         try:
             record = load_finished(path.parent)
         except UserError:
             continue
-        speed = record.throughput
-        if speed.steps:
+        speed, there = record.throughput, record.system
+        devices = (there.platform, there.device_kind, there.devices) == (here.platform, here.device_kind, here.devices)
+        if speed.steps and devices and (speed.remat, speed.microbatch) == (remat, microbatch):
             return Estimate(record.parameters, speed.peak_memory_bytes, speed.train_seconds / speed.steps)
     return None
 
@@ -51,8 +57,8 @@ def measured_estimate(
     with out_of_memory_in_words(run), PeakMemory() as memory:
         setup, state = set_up(run, data_folder, placement, remat, microbatch, cached=False)
         key, taken, started = replicate(stream_key(run.seed, 2), setup.mesh), 0, time.perf_counter()
-        for step in range(1 + min(STEPS, setup.steps_per_epoch)):
-            batches, _ = setup.data["train"].take(0, step % setup.steps_per_epoch, 1)
+        for step in range(1 + min(STEPS, run.steps_per_epoch)):
+            batches, _ = setup.data["train"].take(0, step % run.steps_per_epoch, 1)
             state = setup.train(state, batches, key)
             state.step.block_until_ready()
             if step == 0:

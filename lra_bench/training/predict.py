@@ -85,8 +85,8 @@ def trained_model(run: Run, folder: Path, record: Record | None) -> tuple[Traine
     assert history.best_step is not None
     with out_of_memory_in_words(run):
         packed = open_checked(prepared_folder(run), run.data.fingerprint)
-        network, params, stats = initialized(run, data_shape(run, packed["train"]))
-        optimizer = make_optimizer(params, run.recipe, max(1, len(packed["train"].labels) // run.recipe.batch_size))
+        network, params, stats = initialized(run, data_shape(run))
+        optimizer = make_optimizer(params, run.recipe, max(1, run.steps_per_epoch))
         zero = jnp.zeros((), jnp.int32)
         like = TrainState(params, stats, optimizer.init(params), zero, Totals.zero(), zero)
         restored = checkpoints.restore_best(history.best_step, like)

@@ -21,10 +21,8 @@ from lra_bench.errors import UserError
 from lra_bench.machine.emulation import emulated
 from lra_bench.machine.precision import matmul_precision
 from lra_bench.machine.xla import Cost, compiler_options
-from lra_bench.models.layers import DataShape
 from lra_bench.progress import Progress, print_line
 from lra_bench.records.schema import Pretrained, PretrainingPoint
-from lra_bench.registry import task_module
 from lra_bench.runs.pretraining import Pretraining
 from lra_bench.runs.run import Run
 from lra_bench.runs.standing import PositionWriter
@@ -37,7 +35,7 @@ from lra_bench.training.input_pipeline import InputPipeline
 from lra_bench.training.mesh import replicate
 from lra_bench.training.optimizer import make_optimizer
 from lra_bench.training.saving import Saver
-from lra_bench.training.setup import TrainingSetup
+from lra_bench.training.setup import TrainingSetup, data_shape
 from lra_bench.training.state import EvalRows, Examples, Totals, TrainState, stream_key
 from lra_bench.training.steps import Gradient, TrainProgram, compile_training, gather, initial_state
 from lra_bench.training.stopping import StopRequest
@@ -140,7 +138,7 @@ def _train(
     stop: StopRequest,
 ) -> tuple[TrainState, PretrainingHistory]:
     """Train from the step of the state to the last one. Raises as `pretrain`."""
-    run, total, per_epoch = stage.run, stage.total_steps, setup.steps_per_epoch
+    run, total, per_epoch = stage.run, stage.total_steps, stage.run.steps_per_epoch
     epochs = Epochs(
         run,
         stage.train,
@@ -199,11 +197,9 @@ def stage_recipe(recipe: Recipe, pretraining: Pretraining) -> Recipe:
 
 def _set_up(run: Run, pretraining: Pretraining, setup: TrainingSetup, remat: bool) -> tuple[_Stage, TrainState]:
     """The stage on the data and devices of the run, and its state before the first step."""
-    task = task_module(run.data.task).TASK
-    shape = DataShape(run.data.length, run.data.classes, task.documents, task.variable_length)
-    network, params, stats = initialized(run, shape, remat, pretraining)
+    network, params, stats = initialized(run, data_shape(run), remat, pretraining)
     recipe = stage_recipe(run.recipe, pretraining)
-    optimizer = make_optimizer(params, recipe, setup.steps_per_epoch)
+    optimizer = make_optimizer(params, recipe, run.steps_per_epoch)
     own = initial_state(params, stats, optimizer, setup.mesh)
     batches, _ = setup.data["train"].take(0, 0, 1)
     print_line(f"{run.data.task} {run.model}: compiling the pretraining step…")
@@ -211,8 +207,7 @@ def _set_up(run: Run, pretraining: Pretraining, setup: TrainingSetup, remat: boo
     train, cost = compile_training(run, network, optimizer, own, batches, setup.mesh, gradient=gradient)
     options = compiler_options(network.batched_products, training=False)
     scores = jax.jit(emulated(score_loop(network, run.recipe.batch_size, setup.mesh)), compiler_options=options)
-    total = max(1, round(recipe.epochs * setup.steps_per_epoch))
-    return _Stage(run, setup.mesh, train, scores, cost, setup.data["val"], total), own
+    return _Stage(run, setup.mesh, train, scores, cost, setup.data["val"], run.steps_of(recipe.epochs)), own
 
 
 def position_gradient(network: FunctionalNetwork) -> Gradient:

@@ -48,6 +48,12 @@ class Saver(Generic[H]):
         """Whether a save takes no more than its share of the time since the last one."""
         return self._since() * SHARE >= self._took
 
+    def save_best(self, history: H) -> None:
+        """Save the best parameters that are kept in memory, for a run that ends here and is not resumed."""
+        if self._best is not None:
+            self._checkpoints.save_best(self._best.step, self._best.state, history)
+            self._best = None
+
     def save(self, step: int, state: TrainState, history: H) -> None:
         """Save the state after `step` steps, and before it the best parameters, if others than those saved.
 
@@ -55,10 +61,8 @@ class Saver(Generic[H]):
         `Checkpoints.save_last`.
         """
         began = time.monotonic()
-        if self._best is not None:
-            self._checkpoints.save_best(self._best.step, self._best.state, history)
+        self.save_best(history)
         self._checkpoints.save_last(step, state, history)
-        self._best = None
         self._saved_at = time.monotonic()
         self._took = self._saved_at - began
 

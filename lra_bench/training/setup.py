@@ -11,8 +11,6 @@ import optax
 from jax.sharding import Mesh
 
 from lra_bench.data.integrity import open_checked
-from lra_bench.data.packed import PackedSplit
-from lra_bench.errors import UserError
 from lra_bench.machine.environment import start_jax
 from lra_bench.machine.memory import memory_needed
 from lra_bench.machine.mesh import data_mesh
@@ -67,22 +65,11 @@ class TrainingSetup(EvaluationSetup):
     train: TrainProgram
     cost: Cost
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """The steps in one pass over the training examples. A last, smaller batch is dropped."""
-        return len(self.data["train"].labels) // self.run.recipe.batch_size
 
-    @property
-    def total_steps(self) -> int:
-        """The steps in the whole run."""
-        return max(1, round(self.run.recipe.epochs * self.steps_per_epoch))
-
-
-def data_shape(run: Run, split: PackedSplit) -> DataShape:
+def data_shape(run: Run) -> DataShape:
     """What the network must know of prepared data."""
     task = task_module(run.data.task).TASK
-    length = split.inputs.shape[2 if task.documents == 2 else 1]
-    return DataShape(length, run.data.classes, task.documents, task.variable_length, task.channels)
+    return DataShape(run.data.length, run.data.classes, task.documents, task.variable_length, task.channels)
 
 
 def set_up(
@@ -127,12 +114,10 @@ def _set_up(
         use_compilation_cache(cache_folder() / "xla")
     mesh = data_mesh()
     packed = open_checked(data_folder, run.data.fingerprint)
-    n = len(packed["train"].labels)
-    if n < run.recipe.batch_size:
-        raise UserError(f"batch_size must not exceed the {n} training examples, got {run.recipe.batch_size}.")
+    run.refuse_large_batch()
     data = make_pipelines(packed, stream_key(run.seed, 1), mesh, run.recipe.batch_size, placement)
-    network, params, stats = initialized(run, data_shape(run, packed["train"]), remat)
-    optimizer = make_optimizer(params, run.recipe, n // run.recipe.batch_size)
+    network, params, stats = initialized(run, data_shape(run), remat)
+    optimizer = make_optimizer(params, run.recipe, run.steps_per_epoch)
     state = initial_state(params, stats, optimizer, mesh)
     score = evaluation_program(run, network, mesh)
     return EvaluationSetup(run, mesh, network, score, data), optimizer, state

@@ -32,8 +32,8 @@ def layer_gains(run: Run, folder: Path, record: Record | None) -> list[LayerGain
     `record` is that of the run if it has ended. Raises as `score_best`, and UserError for a model whose layers are no
     state spaces or not among those that `models/response.py` knows.
     """
-    model, packed = trained_model(run, folder, record)
-    shape = data_shape(run, packed["train"])
+    model, _ = trained_model(run, folder, record)
+    shape = data_shape(run)
     network, params, stats = initialized(run, shape)
     before = network.merged(params, stats)
     blocks = list(zip(_blocks(run, model.network), _blocks(run, before), strict=True))

@@ -55,23 +55,24 @@ def values_of(point: CurvePoint) -> dict[str, float]:
     return {"epoch": point.epoch, **{name.replace("_", "/", 1): value for name, value in values.items()}}
 
 
-def open_tensorboard(run: Run, curve: Sequence[CurvePoint]) -> Tracker:
-    """Open TensorBoard's log in the run's folder. It drops points after the end of the curve: they will be repeated."""
+def open_tensorboard(run: Run) -> Tracker:
+    """Open TensorBoard's log in the run's folder. It drops the points it has and gets the whole curve.
+
+    So it misses none of a session without it, and keeps none that the run will repeat.
+    """
     from tensorboardX import SummaryWriter
 
-    folder = run.folder / FOLDER
-    logged = curve[-1].step if curve and folder.exists() else 0
-    writer = SummaryWriter(str(folder), purge_step=logged + 1)
+    writer = SummaryWriter(str(run.folder / FOLDER), purge_step=1)
 
     def write(values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
             writer.add_scalar(name, value, step)
         writer.flush()
 
-    return Tracker(write, writer.close, logged)
+    return Tracker(write, writer.close, 0)
 
 
-def open_wandb(run: Run, _: Sequence[CurvePoint]) -> Tracker:
+def open_wandb(run: Run) -> Tracker:
     """Open the log of the run at Weights & Biases, or go on with it. A step that it has already is not sent again.
 
     Its project is `lra-bench`, unless WANDB_PROJECT names another.
@@ -89,7 +90,7 @@ def open_wandb(run: Run, _: Sequence[CurvePoint]) -> Tracker:
     return Tracker(lambda values, step: log.log(dict(values), step=step), log.finish, log.step - 1)
 
 
-OPEN: dict[str, Callable[[Run, Sequence[CurvePoint]], Tracker]] = {
+OPEN: dict[str, Callable[[Run], Tracker]] = {
     "tensorboard": open_tensorboard,
     "wandb": open_wandb,
 }
@@ -113,7 +114,7 @@ class Tracking:
         while self._unopened:
             name = self._unopened.pop()
             try:
-                self._open[name] = OPEN[name](self._run, curve)
+                self._open[name] = OPEN[name](self._run)
             except Exception as error:  # whatever the package raises
                 raise UserError(f"--{name} cannot write: {_in_words(error)}. Leave it out to train without.") from None
         self._each(lambda tracker: tracker.update(curve))

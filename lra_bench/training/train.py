@@ -116,7 +116,7 @@ def train(
 
         # ---------------------------------------------------------------- train
         saver, scored = Saver(checkpoints), False
-        step, total, per_epoch = int(state.step), setup.total_steps, setup.steps_per_epoch
+        step, total, per_epoch = int(state.step), run.steps_of(run.recipe.epochs), run.steps_per_epoch
         epochs = Epochs(
             run,
             setup.train,
@@ -134,6 +134,7 @@ def train(
             while step < total:
                 step, state, history, loss, correct, first_bad = epochs.train(step, state, history, progress)
                 if first_bad >= 0:
+                    saver.save_best(history)
                     note = f"the loss or the gradient of step {first_bad} was not finite{advice}"
                     return write_result(record("diverged", note=note), run, results_dir)
 
@@ -143,6 +144,7 @@ def train(
                     scored = True
                 val = setup.evaluate(state.params, state.stats, "val")
                 if not np.isfinite([loss, val.loss]).all():
+                    saver.save_best(history)
                     which = "validation loss" if np.isfinite(loss) else "mean loss of the epoch"
                     note = f"the {which} after step {step} was not finite{advice}"
                     return write_result(record("diverged", note=note), run, results_dir)

@@ -84,7 +84,7 @@ def locate(path: Path) -> list[Path]:
 
 
 def _is_parquet(source: Path) -> bool:
-    return source.is_dir() and (source / PARQUET[0]).is_file()
+    return source.is_dir() and locate(source)[0].name == PARQUET[0]
 
 
 def _number_of(name: str) -> int | None:
