@@ -1,6 +1,6 @@
 """Compare the kernels and convolutions of S4 and S4D with the forms of their reference code: time, memory, error.
 
-    python benchmarks/kernels.py                        # the README's table, some minutes
+    python benchmarks/kernels.py                        # the table of docs/measured.md, some minutes
     python benchmarks/kernels.py --length 16384 --channels 64 --rounds 3
 
 The compared forms are called in turn (A B A B) in one process with the same float32 parameters. "forward + backward"
@@ -15,6 +15,7 @@ kernel's largest tap.
 * `S4 kernel, direct`: the complex Cauchy sums from one (H, N, L) array, as published, compiled by XLA.
 * `convolution, rfft 2L`: the convolution as published, differentiated by JAX. Inputs and outputs are time-major
   (L, b, H), as in the layers.
+* `convolution, our real form`: our convolution with a real FFT of 2L points instead of a complex one of L.
 """
 
 from __future__ import annotations

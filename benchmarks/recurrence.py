@@ -1,6 +1,6 @@
 """Compare our scan with S5's own algorithm: time, memory and compile time over sequence length.
 
-    python benchmarks/recurrence.py                      # the table of the README, about ten minutes
+    python benchmarks/recurrence.py                      # the table of docs/measured.md, about ten minutes
     python benchmarks/recurrence.py --lengths 1024,4096 --rounds 3
     python benchmarks/recurrence.py --million            # one layer of 1,048,576 steps, ours alone
 

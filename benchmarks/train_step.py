@@ -1,6 +1,6 @@
 """Compare our training step and forward pass with those of published S5 on all six tasks: time, memory, compile time.
 
-    python benchmarks/train_step.py                          # the README's table, about fifteen minutes
+    python benchmarks/train_step.py                          # the tables of docs/measured.md, about fifteen minutes
     python benchmarks/train_step.py --task image --batch 4
     python benchmarks/train_step.py --as-users-run           # two processes in turn: their allocator setting and ours
 

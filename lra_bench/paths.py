@@ -51,12 +51,12 @@ def runs_folder() -> Path:
 def default_results_dir() -> Path:
     """Return the folder of result records where no command line names another.
 
-    It is `results` in the working directory, but `results` in `home()` in the clone of lra-bench: runs of a user there
-    never enter the records that are committed.
+    It is `results` in the working directory, but `results` in `home()` anywhere in the clone of lra-bench: runs of a
+    user there never enter the records that are committed.
     """
-    committed = Path(__file__).resolve().parent.parent / "results"
-    here = Path("results")
-    return home() / "results" if (committed / "README.md").exists() and here.resolve() == committed else here
+    clone = Path(__file__).resolve().parent.parent
+    in_clone = (clone / "results" / "README.md").exists() and Path.cwd().resolve().is_relative_to(clone)
+    return home() / "results" if in_clone else Path("results")
 
 
 _temporary_cache: list[Path] = []

@@ -63,6 +63,11 @@ def every_task_name() -> tuple[str, ...]:
     return tuple(sorted(columns, key=lambda name: (columns[name] is None, columns[name] or 0, name)))
 
 
+def tasks_with_recipes() -> tuple[str, ...]:
+    """The tasks that have recipes of their own, not those of another task, in the order of `every_task_name`."""
+    return tuple(name for name in every_task_name() if task_module(name).TASK.like is None)
+
+
 def _task(name: str) -> TaskModule:
     return cast(TaskModule, importlib.import_module(f"lra_bench.tasks.{name}"))
 

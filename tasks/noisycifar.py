@@ -1,4 +1,4 @@
-"""The task noise-padded sCIFAR: an image of sCIFAR, then as many positions of noise. Only these are pooled.
+"""The task Noisy sCIFAR: an image of sCIFAR, then as many positions of noise. Only these are pooled.
 
 It tests memory: what is known of the image must outlast the noise (AnnanYu/HOPE-SSM `noisycifar_HOPE.py`).
 """
@@ -61,7 +61,7 @@ def draw_padded(rng: np.random.Generator, layout: Layout) -> Drawn:
 
 
 class PaddedData(scifar.ColorData):
-    """The data source of noise-padded sCIFAR; see `lra_bench.datasource.DataSource`."""
+    """The data source of Noisy sCIFAR; see `lra_bench.datasource.DataSource`."""
 
     parameters: ClassVar[Mapping[str, Any]] = {"noise_seed": SEED}
     draw = staticmethod(draw_padded)

@@ -43,11 +43,11 @@ class Oracle:
         """Line and mask, both (side, side), of a paddle from `start` along `angle`."""
         p, aa = self.p, self.p.antialias
         radius = p.paddle_length + math.ceil(p.paddle_thickness) + self.margin
-        centre = radius * aa
-        head = translate([centre, centre], angle, p.paddle_length * aa)
+        center = radius * aa
+        head = translate([center, center], angle, p.paddle_length * aa)
         blown = Image.new("F", (2 * radius * aa + 1,) * 2, "black")
         pen = ImageDraw.Draw(blown)
-        pen.line([(centre, centre), (head[1], head[0])], fill="white", width=round(p.paddle_thickness * aa))
+        pen.line([(center, center), (head[1], head[0])], fill="white", width=round(p.paddle_thickness * aa))
         small = (2 * radius + 1,) * 2
         line = np.array(blown.resize(small, Image.LANCZOS), float) / 255
         swollen = ndimage.maximum_filter(np.array(blown), footprint=round_kernel(self.margin * aa), mode="constant")
@@ -57,7 +57,7 @@ class Oracle:
         return placed[:, radius : radius + side, radius : radius + side]
 
     def free_for_beginning(self, occupied, angle):
-        """Pixels where a snake may begin: the window dilated by the paddle's own mask, drawn one pixel off centre."""
+        """Pixels where a snake may begin: the window dilated by the paddle's own mask, drawn one pixel off center."""
         reach = self.p.paddle_length + self.margin
         _, kernel = self.paddle(2 * reach + 1, (reach + 1, reach + 1), angle)
         dilated = ndimage.maximum_filter(occupied, footprint=kernel >= 1, mode="constant")
@@ -169,10 +169,10 @@ class Oracle:
             occupied, last = np.maximum(occupied, last), mask
         return image, np.maximum(occupied, last)
 
-    def disc(self, centre):
+    def disc(self, center):
         aa, side = self.p.antialias, self.p.window * self.p.antialias
         y, x = np.mgrid[:side, :side]
-        inside = np.hypot(y - centre[0] * aa, x - centre[1] * aa) <= self.p.marker_radius * aa
+        inside = np.hypot(y - center[0] * aa, x - center[1] * aa) <= self.p.marker_radius * aa
         return np.array(Image.fromarray(inside.astype(np.float32)).resize((self.p.window,) * 2, Image.LANCZOS), float)
 
     def image(self):

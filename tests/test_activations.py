@@ -18,7 +18,7 @@ from lra_bench.models.network import build
 SMALL = {"n_layers": 2, "d_model": 32, "batch_size": 4, "dropout": 0.0}
 
 STATED = {"float32": 2e-5, "tf32": 3e-3, "bfloat16": 3e-2}
-"""The relative errors that README and docs/measured.md state for gradients, with a margin of about three."""
+"""The relative errors that docs/measured.md states for gradients, with a margin of about three."""
 
 OTHERS = ("s4", "s4d", "rtf", "hope", "mega", "linoss", "b2s6")
 """One model of each kind of layer; the others differ from one of these in their initial values or sizes."""

@@ -188,7 +188,7 @@ def test_nothing_of_the_light_page_stays_in_the_dark():
     assert ax.texts[1].get_bbox_patch().get_edgecolor()[3] == 0, "what was not drawn is not drawn now"
 
 
-def test_colors_are_told_apart_in_grey_and_by_the_color_blind():
+def test_colors_are_told_apart_in_gray_and_by_the_color_blind():
     """Distances in CIE Lab after Machado's (2009) matrices for full protanopia, deuteranopia and tritanopia."""
     matrices = {
         "normal": np.eye(3),

@@ -138,7 +138,7 @@ def test_an_image_that_is_not_pathfinder_has_no_two_markers():
     assert len(snakes.find_markers(np.zeros_like(image), PATHX)) == 0
 
 
-def test_marker_of_pathx_has_the_grey_values_of_the_released_images():
+def test_marker_of_pathx_has_the_gray_values_of_the_released_images():
     far = len(markers(PATHX)) // 2
     disc = markers(PATHX)[far, far]
     gray = (np.maximum(disc, 0) / disc.max() * 255).astype(int)

@@ -39,11 +39,11 @@ def test_summary_is_ordered_and_agrees_with_the_definition(values):
 def test_wilson_is_the_closed_form(right, n):
     z = scipy.stats.norm.ppf(0.975)
     p = right / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    center = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     found = wilson(p, n)
     assert found.kind == "Wilson"
-    assert (found.low, found.high) == pytest.approx((centre - half, centre + half), abs=1e-9)
+    assert (found.low, found.high) == pytest.approx((center - half, center + half), abs=1e-9)
 
 
 def test_one_listops_run_is_worth_about_two_points():

@@ -410,7 +410,7 @@ def test_image(image, tmp_path, kind, within, protocol):
     assert np.abs(difference).max() <= 1
 
 
-def test_grey_of_every_shade_is_exact():
+def test_gray_of_every_shade_is_exact():
     from lra_bench.tasks.image import gray_pil, gray_tf
 
     shades = np.repeat(np.arange(256, dtype=np.uint8)[None, None], 3, axis=1)

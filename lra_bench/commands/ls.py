@@ -84,13 +84,13 @@ def described(manifest: Manifest) -> str:
 
 def models() -> list[Row]:
     """List every model of lra-bench with the tasks it has recipes for, then the layers of installed packages."""
-    from lra_bench.registry import cli_name, installed_layers, model_names, model_title, recipes_of, task_names
+    from lra_bench.registry import cli_name, installed_layers, model_names, model_title, recipes_of, tasks_with_recipes
 
     ours = [
         {
             "model": cli_name(name),
             "title": model_title(name),
-            "recipes": ", ".join(task for task in task_names() if name in recipes_of(task)) or "none",
+            "recipes": ", ".join(task for task in tasks_with_recipes() if name in recipes_of(task)) or "none",
         }
         for name in model_names()
     ]
@@ -100,7 +100,7 @@ def models() -> list[Row]:
 
 def recipes() -> list[Row]:
     """List every recipe with its sizes and its published accuracy, whose mark `show RECIPE` explains."""
-    from lra_bench.registry import cli_name, published_mark, recipes_of, task_names
+    from lra_bench.registry import cli_name, published_mark, recipes_of, tasks_with_recipes
 
     return [
         {
@@ -112,7 +112,7 @@ def recipes() -> list[Row]:
             "published %": recipe.published,
             "mark": published_mark(model, task) or None,
         }
-        for task in task_names()
+        for task in tasks_with_recipes()
         for model, recipe in recipes_of(task).items()
     ]
 

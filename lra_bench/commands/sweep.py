@@ -33,7 +33,9 @@ JOB_MINUTES = 240
 def sweep(
     config: Annotated[
         Path | None,
-        typer.Option(help="A TOML file with these options by name, and ranges for random search (docs/sweeps.md)."),
+        typer.Option(
+            help="A TOML file with models, tasks, seeds, settings and ranges for random search (docs/sweeps.md)."
+        ),
     ] = None,
     model: Annotated[
         list[str] | None, typer.Option(help="A model, as for `train`. May be repeated; `all` is every one.")

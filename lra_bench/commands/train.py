@@ -51,7 +51,8 @@ def train(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="A TOML file with these options by name, as for `sweep`. What is typed replaces what it says."
+            help="A TOML file with model, task, seed, set, protocol, size, data, precision and pretrain, as for "
+            "`sweep`. What is typed replaces what it says."
         ),
     ] = None,
     protocol: Annotated[Literal["s4", "lra"] | None, typer.Option(help=PROTOCOL_HELP)] = None,
