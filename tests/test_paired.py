@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from lra_bench.commands.compare import settings_of_both
 from lra_bench.errors import UserError
 from lra_bench.records.finished import CORRECT, load_correct, load_finished, write_finished
 from lra_bench.records.per_example import write_per_example
-from lra_bench.report.paired import mcnemar, paired_bootstrap
+from lra_bench.report.paired import mcnemar, paired_interval
 from lra_bench.runs.pretraining import pretraining_for
 from lra_bench.runs.run import write_settings
 from tests.made_records import train_record
@@ -43,20 +44,26 @@ def test_p_is_the_sum_over_all_outcomes(only_a, only_b, both, neither):
     assert found.statistic == pytest.approx((only_a - only_b) ** 2 / max(only_a + only_b, 1))
 
 
-def test_bootstrap_is_that_of_single_examples_and_seeds():
-    """Against a loop that draws examples and seeds one by one, to the noise of the resamples."""
-    rng = np.random.default_rng(1)
-    hard = rng.random(60)
-    a, b = rng.random((3, 60)) < hard + 0.1, rng.random((4, 60)) < hard
-    slow = []
-    for _ in range(5000):
-        examples = rng.integers(60, size=60)
-        drawn = [model[np.ix_(rng.integers(len(model), size=len(model) - 1), examples)].mean() for model in (a, b)]
-        slow.append(drawn[0] - drawn[1])
-    found = paired_bootstrap(a, b)
-    assert found == paired_bootstrap(a, b)
-    expected = np.quantile(slow, (0.025, 0.975))
-    np.testing.assert_allclose((found.low, found.high), expected, atol=0.15 * np.std(slow))
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_interval_over_seeds_covers_what_it_says(seeds):
+    """Two equal models whose seeds differ more than the examples make them: 95 of 100 intervals hold zero."""
+    rng, held, tries = np.random.default_rng(seeds), 0, 400
+    for _ in range(tries):
+        hard = rng.random(400)
+        accuracy = 0.7 + 0.05 * rng.standard_normal((2, seeds, 1))
+        a, b = hard < accuracy
+        held += paired_interval(a, b).holds_zero
+    assert 0.92 < held / tries <= 1.0
+
+
+def test_interval_is_narrower_for_examples_that_both_fail():
+    """Where seeds are alike, only the examples on which the models differ widen it."""
+    hard = np.arange(1000) % 2 == 0
+    a, b = np.tile(hard, (2, 1)), np.tile(hard, (2, 1))
+    a[:, 1:20:2] = True  # ten examples more
+    found = paired_interval(a, b)
+    half = scipy.stats.norm.ppf(0.975) * np.sqrt(0.01 * 0.99 / 1000)
+    assert (found.low, found.high) == pytest.approx((0.01 - half, 0.01 + half))
 
 
 def finished_run(seed, share, **settings):

@@ -14,7 +14,7 @@ from lra_bench.records.files import write_record
 from lra_bench.report import report
 from lra_bench.report.select import LRA, Loaded
 from lra_bench.report.window_figures import audit_of
-from tests.made_records import bench_record, robustness_record, train_record, window_record
+from tests.made_records import RECIPE, bench_record, robustness_record, train_record, window_record
 
 pytestmark = pytest.mark.usefixtures("unproved")
 
@@ -96,6 +96,23 @@ def test_tiny_and_smoke_runs_never_enter_the_full_cell(tmp_path):
     assert cell(reduced, "reduced", "S5 [data tiny]", "ListOps").text == "99.00 (1/1)"
     assert cell(reduced, "reduced", "S5 [data tiny]", "ListOps: majority class").text == "17.00"
     assert "0.99" not in made.files["leaderboard.csv"]
+
+
+def test_failed_seeds_of_a_model_without_a_published_number_stay_in_their_cell(tmp_path):
+    """Each says in its own note why it ended, and a row of its own for each would leave the mean to the survivors."""
+    ends = [(seed, None, {"status": "diverged", "note": f"the loss of step {seed} was not finite"}) for seed in (3, 4)]
+    unpublished = {"published_recipe": False, "recipe": {**RECIPE, "published": None}}
+    write(tmp_path, *(train_record("linoss", "pathx", seed, 0.97, **unpublished) for seed in range(3)))
+    write(tmp_path, *(train_record("linoss", "pathx", seed, test, **more, **unpublished) for seed, test, more in ends))
+    rows = [row for block in report_(tmp_path).table("accuracy-paper").blocks for row in block.rows]
+    (linoss,) = [row for row in rows if row[0].text.startswith("LinOSS")]
+    assert "78.20 ± 25.74, median 97.00 (3/5)" in [cell.text for cell in linoss]
+
+
+def test_runs_that_diverged_before_their_first_evaluation_are_reported(tmp_path):
+    """Nothing can be drawn of them."""
+    write(tmp_path, train_record("s5", "listops", 0, None, status="diverged", curve=[]))
+    assert "0/1" in report(tmp_path, pictures=True).files["leaderboard.md"]
 
 
 def test_only_tiny_runs_still_give_a_table(tmp_path):
@@ -189,10 +206,15 @@ def test_an_average_that_cannot_be_told_apart_from_the_best_is_marked(tmp_path):
     table = report_(tmp_path).table("accuracy-paper")
     assert [cell(table, "published recipes", model, "Avg(6)").rank for model in ("S5", "S4")] == ["best", "second"]
     marks = {m: cell(table, "published recipes", m, "Avg(6)").marks for m in ("S5", "S4", "LRU")}
-    assert marks == {"S5": "", "S4": "a", "LRU": ""}
+    assert marks == {"S5": "t", "S4": "at", "LRU": "t"}, "the marks of the cells are the average's, too"
     write(tmp_path, train_record("s5_ptd", "listops"), *(train_record("s5_ptd", task, 0, 0.6) for task in LRA[1:]))
     single = cell(report_(tmp_path).table("accuracy-paper"), "published recipes", "S5-PTD", "Avg(6)")
-    assert single.marks == "a", "one seed never can"
+    assert single.marks == "at", "one seed never can"
+    write(tmp_path, train_record("lru", "pathx", 3, None, status="diverged"))
+    table = report_(tmp_path).table("accuracy-paper")
+    assert cell(table, "published recipes", "LRU", "Avg(6)").marks == "dt", (
+        "a failed seed makes accuracies of two kinds"
+    )
 
 
 def test_text_chosen_on_test_and_on_held_out_data_never_share_a_column(tmp_path):
@@ -218,6 +240,27 @@ def test_text_chosen_on_test_and_on_held_out_data_never_share_a_column(tmp_path)
     assert cell(holdout, "published recipes", "S5", "Text").text == "87.00 (1/1)"
     assert cell(holdout, "published recipes", "S5", "ListOps").text == "60.00 (1/1)"
     assert left_out(made) == {}
+
+
+def test_text_with_validation_held_out_stands_in_the_row_of_its_recipe(tmp_path):
+    held_out = {"validation_is_test": False, "counts": {"train": 22_500, "val": 2_500, "test": 25_000}}
+    change = {"published_recipe": False, "accuracy": {"selection": "val"}, "data": held_out}
+    write(tmp_path, train_record("s5", "text", 0, 0.87, digest="b" * 12, **change))
+    write(tmp_path, *(train_record("s5", task, 0, 0.9) for task in LRA if task != "text"))
+    holdout = report_(tmp_path).table("accuracy-holdout")
+    assert cell(holdout, "published recipes", "S5", "Text").text == "87.00 (1/1)"
+    assert cell(holdout, "published recipes", "S5", "Avg(6)").value == pytest.approx((87 + 5 * 90) / 6)
+    few = {**held_out, "size": "4000", "counts": {"train": 900, "val": 100, "test": 1000}, "fingerprint": "f"}
+    write(tmp_path, train_record("s5", "text", 0, 0.6, digest="c" * 12, **{**change, "data": few}))
+    assert cell(report_(tmp_path).table("reduced"), "reduced", "S5 [data 4000]", "Text").value == pytest.approx(60)
+
+
+def test_further_tests_of_another_protocol_are_not_in_the_table(tmp_path):
+    records = [window_record(5, 0.5), window_record(5, 0.6, seed=1)]
+    records[1] = records[1].model_copy(update={"data": records[1].data.model_copy(update={"protocol": "lra"})})
+    made = report_(write(tmp_path, *records))
+    assert [row[4].text for row in made.table("windows").blocks[0].rows] == ["50.00"]
+    assert any("other protocol: lra" in reason for reason in left_out(made).values())
 
 
 def test_throughput_is_ranked_among_published_networks_on_the_same_devices_only(tmp_path):
@@ -274,7 +317,15 @@ def test_window_table(tmp_path):
     changed = {"digest": "bbbbbbbbbbbb", "published_recipe": False}
     other = window_record(61, 0.2).model_copy(update=changed)
     row, apart = report_(write(tmp_path, *records, other)).table("windows").blocks[0].rows
-    assert [found.text for found in row] == ["S5", "Image", "official, full", "2", "50.00", "75.00", "88.00"]
+    assert [found.text for found in row] == [
+        "S5",
+        "Image",
+        "official, full",
+        "2",
+        "50.00 (1 of 2 seeds)",
+        "75.00",
+        "88.00",
+    ]
     assert [apart[i].text for i in (0, 5)] == ["S5 [bbbbbbbbbbbb]", "20.00"]
     drawn = audit_of([Loaded("", record) for record in [*records, other]])
     assert {name: len(found) for name, found in drawn["image"].items()} == {"S5": 3, "S5 [bbbbbbbbbbbb]": 1}

@@ -153,7 +153,7 @@ def test_the_report_gives_mean_and_deviation_over_runs_and_noise_seeds(tmp_path)
     titles = [column.title for column in table.columns]
     assert titles[6:] == ["ω = 9", "ω = 325.4", "Gaussian", "pixels, ω = 0.5"]
     (row,) = table.blocks[0].rows
-    assert [cell.text for cell in row[3:]] == ["2", "0.1", "88.00", "50.00", *["30.00 ± 8.94"] * 3]
+    assert [cell.text for cell in row[3:]] == ["2", "0.1", "88.00", "50.00 (1 of 2 seeds)", *["30.00 ± 8.94"] * 3]
     drawn_picture = made.files["figures/robustness.svg"]
     assert "on the pixels" in drawn_picture
     assert "on layers" in drawn_picture

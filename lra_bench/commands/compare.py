@@ -115,7 +115,7 @@ def paired_tests(first: str, second: str) -> tuple[dict[str, Any] | None, str]:
     import numpy as np
 
     from lra_bench.records.finished import is_finished, load_correct, load_finished
-    from lra_bench.report.paired import mcnemar, paired_bootstrap
+    from lra_bench.report.paired import mcnemar, paired_interval
     from lra_bench.runs.run import find_run, load_run
 
     folders = [find_run(name) for name in (first, second)]
@@ -135,7 +135,7 @@ def paired_tests(first: str, second: str) -> tuple[dict[str, Any] | None, str]:
     seeds = [all_seeds(folder, run) for folder, run in zip(folders, runs, strict=True)]
     if runs[0].digest != runs[1].digest and min(map(len, seeds)) > 1:
         a, b = (np.stack(list(found.values())) for found in seeds)
-        interval = paired_bootstrap(a, b)
+        interval = paired_interval(a, b)
         tested["seeds"] = [list(found) for found in seeds]
         tested["difference"] = float(a.mean() - b.mean())
         tested["interval"] = [interval.low, interval.high]
@@ -176,7 +176,7 @@ def sentences_of(paired: dict[str, Any]) -> list[str]:
         low, high = paired["interval"]
         lines.append(
             f"Mean test accuracy of A minus that of B over seeds ({seeds}): {100 * paired['difference']:+.2f} points, "
-            f"95 % interval {100 * low:+.2f} to {100 * high:+.2f} (paired bootstrap over examples and seeds)."
+            f"95 % interval {100 * low:+.2f} to {100 * high:+.2f} (over examples, which are paired, and over seeds)."
         )
     return lines
 

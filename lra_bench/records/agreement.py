@@ -214,8 +214,12 @@ def _bench(record: BenchRecord) -> Iterator[str]:
         found = measured.examples_per_second_per_device
         if found is not None and not math.isclose(found, rate, rel_tol=RATES):
             yield f"{measured.call}: {found:.4g} examples/s/device, but batch and median give {rate:.4g}"
-        if measured.tokens_per_second_per_device == 0:
-            yield f"{measured.call}: no tokens/s, in {seconds.median:.4g} s"
+        if record.task in every_task_name():
+            steps = 1 if measured.call == "recurrent" else record.length
+            tokens = rate * task_module(record.task).TASK.documents * steps
+            if not math.isclose(measured.tokens_per_second_per_device, tokens, rel_tol=RATES):
+                told = measured.tokens_per_second_per_device
+                yield f"{measured.call}: {told:.4g} tokens/s/device, but batch, length and median give {tokens:.4g}"
 
 
 def _robustness(record: RobustnessRecord) -> Iterator[str]:
@@ -226,6 +230,7 @@ def _robustness(record: RobustnessRecord) -> Iterator[str]:
         if not _whole(share, record.examples):
             yield f"accuracy {share} is no whole number of {record.examples} examples"
             return
+    yield from _whole_split(record)
 
 
 def _window(record: WindowRecord) -> Iterator[str]:
@@ -234,5 +239,9 @@ def _window(record: WindowRecord) -> Iterator[str]:
         if not _whole(share, record.examples):
             yield f"accuracy {share} is no whole number of {record.examples} examples"
             return
+    yield from _whole_split(record)
+
+
+def _whole_split(record: RobustnessRecord | WindowRecord) -> Iterator[str]:
     if record.examples != record.data.counts["test"]:
         yield f"{record.examples} examples were scored, and the test split has {record.data.counts['test']}"

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lra_bench.errors import UserError, WorkError
 from lra_bench.paths import write_atomically
-from lra_bench.records.schema import Record, schema
+from lra_bench.records.schema import Record, RobustnessRecord, WindowRecord, schema
 from lra_bench.records.validate import doubts_of
 from lra_bench.report.accuracy import accuracy_table, reduced_table
 from lra_bench.report.compact import compact_table
@@ -122,6 +122,7 @@ def tables_of(
     paper = select_records(loaded, protocol=protocol)
     holdout = select_records(loaded, protocol=protocol, selection="holdout")
     chosen = {"paper": paper, "holdout": holdout} if _differs(paper, holdout) else {"paper": paper}
+    fitting, others = _of_protocol(loaded, protocol)
     cells: dict[str, Sequence[CellStatistics]] = {
         selection: cell_statistics(found) for selection, found in chosen.items()
     }
@@ -129,23 +130,34 @@ def tables_of(
         *(accuracy_table(found, cells[selection]) for selection, found in chosen.items()),
         reduced_table(paper),
         throughput_table(loaded),
-        robustness_table(loaded),
-        window_table(loaded),
+        robustness_table(fitting),
+        window_table(fitting),
         cells_table(cells["paper"]),
         differences_table(cells["paper"]),
         training_speed_table(loaded),
         coverage_table(paper),
         provenance_table(paper),
-        left_out_table([*unreadable, *_in_neither(paper, holdout)]),
+        left_out_table([*unreadable, *_in_neither(paper, holdout), *others]),
     ]
     tables = tuple(table for table in everything if not table.empty)
-    drawn = draw_pictures(paper, loaded) if pictures else []
+    drawn = draw_pictures(paper, fitting) if pictures else []
     compact = compact_table(everything[0], columns, rows)
     files = _files(tables, compact, loaded, drawn)
     files["leaderboard.json"] = json_text(tables, cells, protocol)
     doubts = {item.id: next(doubts_of(item.record), "") for item in loaded if isinstance(item.record, Record)}
     doubtful = tuple(LeftOut(name, doubt) for name, doubt in doubts.items() if doubt)
     return Report(tables, compact, files, tuple(unreadable), doubtful)
+
+
+def _of_protocol(loaded: Sequence[Loaded], protocol: Protocol) -> tuple[list[Loaded], list[LeftOut]]:
+    """Return the records without further tests of runs of another protocol, and these with the reason."""
+    other = {
+        item.id: item.record.data.protocol
+        for item in loaded
+        if isinstance(item.record, RobustnessRecord | WindowRecord) and item.record.data.protocol != protocol
+    }
+    left_out = [LeftOut(name, f"other protocol: {has}, this table is of {protocol}") for name, has in other.items()]
+    return [item for item in loaded if item.id not in other], left_out
 
 
 def _differs(paper: SelectedRecords, holdout: SelectedRecords) -> bool:
@@ -216,8 +228,8 @@ def _refuse_to_replace(readme: Path) -> None:
 
 def _outdated_figures(loaded: Sequence[Loaded], protocol: Protocol, folder: Path) -> list[str]:
     """Return what is wrong with the figures in `folder`, by the stamps in them."""
-    chosen = select_records(loaded, protocol=protocol)
-    return outdated(drawings(chosen, loaded), stamp_of(chosen, loaded), folder)
+    chosen, (fitting, _) = select_records(loaded, protocol=protocol), _of_protocol(loaded, protocol)
+    return outdated(drawings(chosen, fitting), stamp_of(chosen, fitting), folder)
 
 
 def _differences(files: dict[str, str | bytes], folder: Path) -> list[str]:

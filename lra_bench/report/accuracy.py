@@ -8,6 +8,7 @@ from statistics import fmean, median
 
 from lra_bench.published_status import STATUS_MEANINGS, with_meaning
 from lra_bench.registry import has_official_contents, published_mark, task_title
+from lra_bench.report.fitting import SelectionProtocol, selected_on_test
 from lra_bench.report.published import FAMILIES, SCALING, QuotedRow, family_place, published
 from lra_bench.report.seeds import CellStatistics, like_the_best
 from lra_bench.report.select import (
@@ -17,10 +18,8 @@ from lra_bench.report.select import (
     RowKey,
     Section,
     SelectedRecords,
-    SelectionProtocol,
     row_key,
     row_label,
-    selected_on_test,
     threshold,
 )
 from lra_bench.report.standing import (
@@ -35,7 +34,7 @@ from lra_bench.report.standing import (
     win_rates,
 )
 from lra_bench.report.statistics import summarize
-from lra_bench.report.table import ABSENT, STYLES, Accuracy, Block, Cell, Column, Rank, Table, ranks
+from lra_bench.report.table import ABSENT, STYLES, Accuracy, Block, Cell, Column, Rank, Table, ranks, rounded
 from lra_bench.spec import DataInfo
 
 FIVE = LRA[:5]
@@ -155,9 +154,9 @@ def accuracy_cell(runs: Sequence[Entry]) -> Cell:
     """
     solved = [100 * run.counted for run in runs if run.solved]
     found = summarize([100 * run.counted for run in runs])
-    text = f"{found.mean:.2f}" + ("" if found.std is None or not solved else f" ± {found.std:.2f}")
+    text = rounded(found.mean, 2) + ("" if found.std is None or not solved else f" ± {rounded(found.std, 2)}")
     if 0 < len(solved) < len(runs):
-        text += f", median {median(solved):.2f}"
+        text += f", median {rounded(median(solved), 2)}"
     text += f" ({len(solved)}/{len(runs)})"
     marks, ids = "".join(sorted(_marks(runs))), tuple(run.id for run in runs)
     published = runs[0].record.recipe.published if row_key(runs[0].record).section == "published" else None
@@ -220,9 +219,10 @@ def _speed_place(chosen: SelectedRecords) -> SpeedPlace | None:
 
 
 def _measured_average(value: float | None, cells: Sequence[Cell], like_best: bool) -> Cell:
-    """Return the average of these cells, with its difference to that of the published numbers where each has one.
+    """Return the average of these cells, with their marks, and its difference to that of the published numbers where
+    each has one.
 
-    One that is `like_best` gets the mark a.
+    The mark a says that it is `like_best`, not that one of the cells is.
     """
     if value is None:
         return Cell(ABSENT)
@@ -233,7 +233,9 @@ def _measured_average(value: float | None, cells: Sequence[Cell], like_best: boo
     accuracy = Accuracy(
         value, difference=difference, difference_marks="" if difference is None else "".join(sorted(letters))
     )
-    return Cell(f"{value:.2f}", value, marks="a" if like_best else "", note=accuracy.note, accuracy=accuracy)
+    marks = "".join(sorted({mark for cell in cells for mark in cell.marks} - {"a"}))
+    marks = f"a{marks}" if like_best else marks
+    return Cell(rounded(value, 2), value, marks=marks, note=accuracy.note, accuracy=accuracy)
 
 
 def _reduced_rows(chosen: SelectedRecords, tasks: Sequence[str]) -> list[tuple[Cell, ...]]:
@@ -248,7 +250,7 @@ def _reduced_rows(chosen: SelectedRecords, tasks: Sequence[str]) -> list[tuple[C
 
 
 def _average_cell(value: float | None, digits: int = 2) -> Cell:
-    return Cell(ABSENT) if value is None else Cell(f"{value:.{digits}f}", value)
+    return Cell(ABSENT) if value is None else Cell(rounded(value, digits), value)
 
 
 def _quoted_rows(tasks: Sequence[str]) -> tuple[tuple[Cell, ...], ...]:
@@ -275,7 +277,7 @@ def _quoted_average(row: QuotedRow, tasks: tuple[str, ...]) -> Cell:
     return (
         Cell(ABSENT)
         if value is None
-        else Cell(f"{value:.2f}", value, marks=row.marks_of(tasks), accuracy=Accuracy(value))
+        else Cell(rounded(value, 2), value, marks=row.marks_of(tasks), accuracy=Accuracy(value))
     )
 
 

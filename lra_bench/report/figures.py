@@ -254,6 +254,8 @@ def _draw_curve(ax: Axes, model: str, runs: Sequence[Entry], style: Style) -> No
     for run in runs:
         for point in run.record.curve:
             by_epoch[point.epoch].append(100 * point.val_accuracy)
+    if not by_epoch:
+        return  # every run diverged before its first evaluation
     epochs = thinned(sorted(by_epoch))
     look = {"color": style.color, "linestyle": style.line, "zorder": 2 + style.featured}
     width, label = (1.0, model) if style.featured else (0.5, HIDDEN)

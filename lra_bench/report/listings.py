@@ -20,7 +20,7 @@ from lra_bench.report.select import (
     ended_early,
     row_label,
 )
-from lra_bench.report.table import ABSENT, Block, Cell, Column, Table
+from lra_bench.report.table import ABSENT, Block, Cell, Column, Table, rounded
 from lra_bench.report.tested import TestedRuns, noise_points, tested_names, tested_runs
 
 
@@ -168,19 +168,19 @@ def window_table(loaded: Iterable[Loaded]) -> Table:
 def _window_row(name: str, group: Sequence[tuple[str, WindowRecord]], windows: Sequence[int]) -> tuple[Cell, ...]:
     """Return the row of one model, task, digest and precision."""
     record = group[0][1]
+    whole = {found.seed: 100 * found.whole for _, found in group}
     cells = []
     for window in windows:
-        here = [(run, found) for run, found in group if found.window == window]
-        mean = 100 * fmean(found.accuracy for _, found in here) if here else None
-        cells.append(Cell(ABSENT) if mean is None else Cell(f"{mean:.2f}", mean, runs=tuple(run for run, _ in here)))
-    whole = {found.seed: 100 * found.whole for _, found in group}
+        here = {found.seed: (100 * found.accuracy, run) for run, found in group if found.window == window}
+        values, runs = [value for value, _ in here.values()], tuple(run for _, run in here.values())
+        cells.append(_mean_cell(values, runs, len(here), len(whole)))
     return (
         Cell(name, runs=tuple(run for run, _ in group)),
         Cell(task_title(record.data.task)),
         Cell(f"{record.data.source}, {record.data.size}"),
         Cell(str(len(whole)), len(whole)),
         *cells,
-        Cell(f"{fmean(whole.values()):.2f}", fmean(whole.values())),
+        Cell(rounded(fmean(whole.values()), 2), fmean(whole.values())),
     )
 
 
@@ -198,7 +198,7 @@ def _noise_order(point: NoisePoint) -> NoiseOrder:
 
 def _noise_title(place: str, kind: str, frequency: float) -> str:
     """Return the head of the column of a noise."""
-    return ", ".join(filter(None, (place, "Gaussian" if kind == "gaussian" else f"ω = {frequency:.4g}")))
+    return ", ".join(filter(None, (place, "Gaussian" if kind == "gaussian" else f"ω = {frequency:g}")))
 
 
 def _robustness_row(
@@ -215,20 +215,26 @@ def _robustness_row(
         values = [
             100 * point.accuracy for point in measured if _noise_order(point) == noise and point.amplitude == amplitude
         ]
-        cells.append(_mean_cell(values, ids) if values else Cell(ABSENT))
+        seeds = {record.seed for _, record in group if any(_noise_order(point) == noise for point in record.points)}
+        cells.append(_mean_cell(values, ids, len(seeds), len(by_seed), deviation=True))
     return (
         Cell(name, runs=ids),
         Cell(task_title(record.data.task)),
         Cell(f"{record.data.source}, {record.data.size}"),
         Cell(str(len(by_seed)), len(by_seed)),
         Cell(f"{amplitude:g}", amplitude),
-        Cell(f"{clean:.2f}", clean, runs=ids),
+        Cell(rounded(clean, 2), clean, runs=ids),
         *cells,
     )
 
 
-def _mean_cell(values: Sequence[float], runs: tuple[str, ...]) -> Cell:
-    """Return the cell of accuracies in %: their mean, and their deviation where there is more than one."""
+def _mean_cell(values: Sequence[float], runs: tuple[str, ...], seeds: int, of: int, deviation: bool = False) -> Cell:
+    """Return the cell of accuracies in %: their mean, with `deviation` also that where there is more than one.
+
+    The number of seeds follows where it is not that `of` the row.
+    """
+    if not values:
+        return Cell(ABSENT)
     mean = fmean(values)
-    text = f"{mean:.2f}" if len(values) == 1 else f"{mean:.2f} ± {stdev(values):.2f}"
-    return Cell(text, mean, runs=runs)
+    spread = f" ± {rounded(stdev(values), 2)}" if deviation and len(values) > 1 else ""
+    return Cell(f"{rounded(mean, 2)}{spread}{'' if seeds == of else f' ({seeds} of {of} seeds)'}", mean, runs=runs)

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from lra_bench.published_status import STATUS_MARKS, PublishedStatus
 from lra_bench.registry import cli_name, task_module, task_names
-from lra_bench.report.table import MARKS, Accuracy, Cell
+from lra_bench.report.table import MARKS, Accuracy, Cell, rounded
 from lra_bench.spec import Frozen
 
 SCALING = "pathfinder256"
@@ -50,7 +50,7 @@ class Quoted(Frozen):
             return Cell("✗", marks=marks, hint=hint)
         deviation = "" if self.std is None else f" ({self.std:.2f})"
         accuracy = Accuracy(self.value, self.std)
-        return Cell(f"{self.value:.2f}{deviation}", self.value, marks=marks, hint=hint, accuracy=accuracy)
+        return Cell(f"{rounded(self.value, 2)}{deviation}", self.value, marks=marks, hint=hint, accuracy=accuracy)
 
     @property
     def status_mark(self) -> str:

@@ -28,7 +28,7 @@ from lra_bench.report.statistics import (
     summarize,
     wilson,
 )
-from lra_bench.report.table import ABSENT, Block, Cell, Column, Table
+from lra_bench.report.table import ABSENT, Block, Cell, Column, Table, rounded
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ def differences_table(cells: Sequence[CellStatistics]) -> Table:
 
 def percent(value: float | None, runs: tuple[str, ...] = ()) -> Cell:
     """Return the cell of a share, in % with two decimals."""
-    return Cell(ABSENT) if value is None else Cell(f"{100 * value:.2f}", 100 * value, runs=runs)
+    return Cell(ABSENT) if value is None else Cell(rounded(100 * value, 2), 100 * value, runs=runs)
 
 
 def _statistics_row(cell: CellStatistics) -> tuple[Cell, ...]:

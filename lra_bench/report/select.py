@@ -20,7 +20,8 @@ from lra_bench.plain_text import one_line
 from lra_bench.records.files import load_any, record_files
 from lra_bench.records.proof import copies
 from lra_bench.records.schema import AnyRecord, Record, Status
-from lra_bench.registry import cli_name, has_official_contents, model_title, task_module, task_names
+from lra_bench.registry import cli_name, has_official_contents, model_title, task_names
+from lra_bench.report.fitting import SelectionProtocol, only_held_out, unfit
 from lra_bench.report.published import published
 from lra_bench.runs.pretraining import Pretraining
 from lra_bench.spec import PUBLISHED_PRECISIONS, DataInfo, Precision, Protocol, Source
@@ -28,17 +29,11 @@ from lra_bench.spec import PUBLISHED_PRECISIONS, DataInfo, Precision, Protocol, 
 LRA = task_names()
 """The tasks of the benchmark, in the order of the paper's table."""
 
-SELECTED_ON_TEST = frozenset(name for name in LRA if task_module(name).TASK.selects_on_test)
-"""The tasks whose published protocol chooses the checkpoint on the test set (S5 `s5/train.py`: no validation split)."""
-
 SOLVED_MARGIN = 0.1
 """The share of the way from the majority class to 100 % from which on a run counts as having solved its task."""
 
 _LONG_NUMBER = re.compile(r"(?<![\w.])\d+\.\d{6,}(?:e[+-]?\d+)?")
 """A number of many decimals in a row's settings."""
-
-SelectionProtocol = Literal["paper", "holdout"]
-"""The split on which checkpoints were chosen: as published, or always held-out validation data."""
 
 Section = Literal["published", "settings", "pretrained", "reduced"]
 """A part of the tables, which no row, mean or rank crosses; each holds the runs that `HEADINGS` names."""
@@ -210,7 +205,7 @@ def select_records(
     for item in loaded:
         if not isinstance(item.record, Record):
             continue
-        reason = _unfit(item.record, protocol, selection)
+        reason = unfit(item.record, protocol, selection)
         if reason:
             chosen.left_out.append(LeftOut(item.id, reason))
         else:
@@ -232,26 +227,6 @@ def select_records(
         chosen.cells[place] = _one_configuration(runs, chosen.left_out)
     chosen.left_out.sort(key=lambda item: (item.id, item.reason))
     return chosen
-
-
-def selected_on_test(record: Record) -> bool:
-    """Whether the run's checkpoint was chosen on the test set."""
-    return record.data.validation_is_test or record.accuracy.selection == "test"
-
-
-def _unfit(record: Record, protocol: Protocol, selection: SelectionProtocol) -> str:
-    """Return the reason why no accuracy table may show the record, or "". Other records play no part in it."""
-    task = record.data.task
-    if record.status == "completed" and record.accuracy.test is None:
-        return "incomplete: it has no test accuracy"
-    if record.data.protocol != protocol:
-        return f"other protocol: {record.data.protocol}, this table is of {protocol}"
-    if selected_on_test(record) and task not in SELECTED_ON_TEST:
-        return "the checkpoint was chosen on the test set, which the published protocol of this task does not do"
-    if task in SELECTED_ON_TEST and selected_on_test(record) != (selection == "paper"):
-        chosen_on = "the test set" if selected_on_test(record) else "a held-out validation set"
-        return f"other selection: the checkpoint was chosen on {chosen_on}, this table is of the {selection} protocol"
-    return ""
 
 
 def _cells(runs: Sequence[Entry]) -> dict[tuple[RowKey, str], list[Entry]]:
@@ -276,14 +251,15 @@ def row_key(record: Record) -> RowKey:
         return RowKey("reduced", record.model, joined(f"data {record.data.size}", settings))
     if record.pretraining is not None:
         return RowKey("pretrained", record.model, settings)
-    if record.published_recipe:
+    if record.published_recipe or only_held_out(record):
         return RowKey("published", record.model)
     bare = "cut short"
     if record.recipe.published is None:
         bare = published().without_accuracy(cli_name(record.model), record.data.task)
     if record.system.precision not in PUBLISHED_PRECISIONS:
         bare = ""  # the precision is what was changed
-    return RowKey("settings", record.model, settings or record.note or bare)
+    said = record.note if record.status == "completed" else ""  # one that ended early says why, each its own way
+    return RowKey("settings", record.model, settings or said or bare)
 
 
 def row_label(key: RowKey) -> str:

@@ -18,8 +18,8 @@ from lra_bench.report.drawing import ENDINGS, Drawing
 from lra_bench.report.select import Loaded, SelectedRecords
 
 CODE = (
-    *("drawing.py", "figures.py", "published.json", "published.py", "select.py", "speed.py", "speed_figures.py"),
-    *("stamp.py", "statistics.py", "table.py", "tested.py", "window_figures.py"),
+    *("drawing.py", "figures.py", "fitting.py", "published.json", "published.py", "select.py", "speed.py"),
+    *("speed_figures.py", "stamp.py", "statistics.py", "table.py", "tested.py", "window_figures.py"),
 )
 """The files of the report that decide what is drawn."""
 

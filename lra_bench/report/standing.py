@@ -30,7 +30,8 @@ class SpeedPlace:
         """The note under the table."""
         return (
             f"Ex/s: examples per second and device while training on {task_title(self.task)}, whose network Params is "
-            f"of, with {self.devices} × {self.kind}; median over runs without --remat, each recipe with its own batch."
+            f"of, with {self.devices} × {self.kind}; median over runs without --remat and --microbatch, each recipe "
+            "with its own batch."
         )
 
 
@@ -76,8 +77,8 @@ def best_covered(chosen: SelectedRecords, keys: Sequence[RowKey]) -> set[RowKey]
 def averages_like_the_best(chosen: SelectedRecords, keys: Sequence[RowKey], tasks: Sequence[str]) -> set[RowKey]:
     """Return the rows whose average over the tasks cannot be told apart from the highest, which is not among them.
 
-    It is the rule of single cells (`seeds.like_the_best`): where one of the two has a single seed on a task, they never
-    can.
+    Where one of the two has a single seed on a task, they never can. A failed seed makes accuracies of two kinds, of
+    which an interval says nothing: a row that has one is not among them, and none is where the highest has one.
     """
     values = {
         key: [[run.counted for run in chosen.cells[key, task]] for task in tasks]
@@ -88,7 +89,14 @@ def averages_like_the_best(chosen: SelectedRecords, keys: Sequence[RowKey], task
         return set()
     best = max(values, key=lambda key: fmean(map(fmean, values[key])))
     n_test = [chosen.cells[best, task][0].record.data.counts["test"] for task in tasks]
-    bounds = {key: average_difference_interval(values[key], values[best], n_test) for key in values if key != best}
+    failed = {key for key in values if not all(run.solved for task in tasks for run in chosen.cells[key, task])}
+    if best in failed:
+        return set()
+    bounds = {
+        key: average_difference_interval(values[key], values[best], n_test)
+        for key in values
+        if key != best and key not in failed
+    }
     return {key for key, found in bounds.items() if found is None or found.holds_zero}
 
 
@@ -139,7 +147,8 @@ def length_of(chosen: SelectedRecords, task: str) -> str:
 
 
 def _timed(run: Entry) -> bool:
-    return run.record.throughput.steps > 0 and not run.record.throughput.remat
+    speed = run.record.throughput
+    return speed.steps > 0 and not speed.remat and speed.microbatch is None
 
 
 def _devices(run: Entry) -> tuple[str, int]:

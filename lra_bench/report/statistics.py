@@ -15,7 +15,7 @@ import numpy as np
 CONFIDENCE = 0.95
 """The confidence level of all intervals."""
 
-IntervalKind = Literal["Wilson", "t", "bootstrap"]
+IntervalKind = Literal["Wilson", "t"]
 """The method that an interval comes from."""
 
 
@@ -35,7 +35,7 @@ class Interval:
     """An interval at 95 % and the method it comes from.
 
     Wilson is that of a share, such as the accuracy of one run on its test set. t is that of the mean of several runs,
-    over the choice of the seed and of the test set. The bootstrap is that of a difference (`report/paired.py`).
+    over the choice of the seed and of the test set, or of the difference of two such means.
     """
 
     kind: IntervalKind
@@ -84,6 +84,17 @@ def difference_interval(a: Sequence[float], b: Sequence[float], n_test: int) -> 
     the two models. They answer the same examples, so the latter is at most that wide.
     """
     return average_difference_interval([a], [b], [n_test])
+
+
+def difference_of_means(a: Sequence[float], b: Sequence[float], variance: float, n_test: int) -> Interval:
+    """Return the interval of the mean of `a` minus that of `b`, two seeds each at least.
+
+    `variance` is that of the difference at one of the `n_test` examples. It adds Welch's interval over seeds and the
+    normal one over examples in quadrature.
+    """
+    cells = [summarize(a), summarize(b)]
+    middle, half = cells[0].mean - cells[1].mean, math.hypot(_welch_half(cells), _test_half(variance, n_test))
+    return Interval("t", max(-1.0, middle - half), min(1.0, middle + half))
 
 
 def average_difference_interval(

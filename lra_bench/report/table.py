@@ -47,7 +47,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 MARKS = {
     "a": "cannot be told apart from the best of its column at 95 %, over seeds and test examples, or where a seed "
-    "failed by the share of seeds that solved the task; one seed never can",
+    "failed by the share of seeds that solved the task; one seed never can; an average with a failed seed has no a",
     "g": "generated here with the task's own generator; not the official files",
     "u": "read from the user's own files, whose origin lra-bench cannot know",
     "o": "read from the user's own files, which by their fingerprint have the contents of the official ones",
