@@ -136,6 +136,15 @@ def test_flags_that_xla_may_have_read_are_refused(monkeypatch):
     environment.start_jax()
 
 
+def test_the_flag_that_jax_itself_adds_on_a_tpu_is_no_users_flag(monkeypatch):
+    """JAX sets it when it is imported, and lra-bench starts JAX several times in a process."""
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", f" {environment.JAXS_TPU_FLAG}")
+    environment.start_jax()
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", f"--xla_tpu_x=1 {environment.JAXS_TPU_FLAG}")
+    with pytest.raises(UserError, match=r"^LIBTPU_INIT_ARGS=--xla_tpu_x=1 may change the numbers"):
+        environment.start_jax()
+
+
 @pytest.mark.parametrize("platform", ["cuda", "bogus"])
 def test_a_missing_platform_is_one_sentence(data, tmp_path, platform):
     done, _ = run_command(data, tmp_path, train_command(), JAX_PLATFORMS=platform)

@@ -81,6 +81,8 @@ def test_variables_that_do_not_suffice_are_said(environ, said):
         (SLURM, [1]),  # one process per GPU, as JAX assumes
         ({**SLURM, "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [2, 3]),
         ({**SLURM, "CUDA_VISIBLE_DEVICES": "0"}, None),  # --gpus-per-task=1: each sees its own
+        ({**SLURM, "CUDA_VISIBLE_DEVICES": "0,1", "SLURM_GPUS_ON_NODE": "4"}, None),  # --gpus-per-task=2: likewise
+        ({**SLURM, "CUDA_VISIBLE_DEVICES": "0,1,2,3", "SLURM_GPUS_ON_NODE": "4"}, [2, 3]),
         ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "4,1"}, None),  # one process on this host: all of its GPUs
         ({**SLURM, "JAX_LOCAL_DEVICE_IDS": "0"}, None),  # JAX reads it
         ({**OPEN_MPI, **ADDRESS}, [1]),

@@ -78,7 +78,7 @@ def test_names_of_each_platform_are_those_of_jax(platform, names):
         ("gpu", "9.0", ["BF16_BF16_F32_X3", "tensorfloat32", "tensorfloat32"]),
         ("gpu", "8.0", ["BF16_BF16_F32_X3", "tensorfloat32", "tensorfloat32"]),
         ("gpu", "12.0", ["BF16_BF16_F32_X3", "tensorfloat32", "tensorfloat32"]),
-        ("gpu", "7.5", ["highest", "tensorfloat32", "tensorfloat32"]),
+        ("gpu", "7.5", ["highest", "highest", "highest"]),
         ("gpu", "gfx942", ["highest", "tensorfloat32", "tensorfloat32"]),
         ("gpu", None, ["highest", "tensorfloat32", "tensorfloat32"]),
         ("tpu", None, ["highest", "high", "high"]),

@@ -10,7 +10,7 @@ if [ $# -ne 2 ] || ! [[ $1 =~ ^[0-9]+(\.[0-9]+)?$ ]]; then
 fi
 kit=$(cd "$(dirname "$0")" && pwd)
 minutes=$1 out=$(realpath -m "$2") python=${PYTHON:-python3}
-# A fixed folder: some compiled programs are found again under the same path only.
+# A fixed folder, which a machine that is still warm finds again.
 export LRA_BENCH_HOME=${LRA_BENCH_HOME:-/tmp/lra-bench} JAX_PLATFORMS=${JAX_PLATFORMS:-cuda} PYTHONUNBUFFERED=1
 LRA_BENCH_COMMIT=$(cat "$kit/commit")
 export LRA_BENCH_COMMIT

@@ -60,6 +60,7 @@ def evaluate(
     described = load_run(folder)
     record = load_finished(folder) if is_finished(folder) else None
     start_jax()  # before anything else imports JAX
+    from lra_bench.machine.system import describe_system
     from lra_bench.training.evaluate import score_best, score_windows
 
     # First, because it may be refused.
@@ -92,8 +93,11 @@ def evaluate(
     if record is None or recorded is None:
         return
     if round(recorded * n) != round(test.accuracy * n):
+        here, there = describe_system(described.precision), record.system
+        devices = [f"{each.devices} × {each.device_kind}" for each in (here, there)]
+        why = "" if devices[0] == devices[1] else f" It was scored on {devices[1]}, and here are {devices[0]}."
         raise WorkError(
-            f"{described.name} scores {test.accuracy:.4%} on the test split, its record says {recorded:.4%}."
+            f"{described.name} scores {test.accuracy:.4%} on the test split, its record says {recorded:.4%}.{why}"
         )
     keep_windows(tested, chosen_results_dir(results_dir))
     if keep_correct(folder, record, test.correct):

@@ -89,7 +89,7 @@ class Layout(NamedTuple):
 def chunk_length(L: int) -> int:
     """The length T of a chunk: a power of two of about 2 √L, so that neither the loop over the steps of a chunk nor
     that over the chunks before it is much longer than the other."""
-    longest = max(AHEAD, 1 << (L - 1).bit_length())
+    longest = max(2 * AHEAD, 1 << (L - 1).bit_length())  # two groups at least, which both directions meet between
     return min(longest, max(SHORTEST_CHUNK, 2 << (L.bit_length() // 2)))
 
 

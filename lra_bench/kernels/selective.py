@@ -73,6 +73,13 @@ class Layout(NamedTuple):
         return self.parts * (1 + self.biased)
 
 
+def largest_array(u: Array, C: Array, piece: int) -> int:
+    """The numbers in the largest array of the kernels for u (L, b, H) and C (L, b, G, N)."""
+    (L, batch, H), (G, N) = u.shape, C.shape[-2:]
+    tiles = -(-H // (G * FEATURES))
+    return max(u.size, L * batch * G * tiles * N, -(-L // piece) * batch * H * N)
+
+
 def loop_states(arguments: Arguments, reverse: bool, piece: int) -> tuple[Array, Parts]:
     """Compute y (L, b, G, p), and the state at the start of each piece, (pieces, b, G, N, p) for each part."""
     layout = _layout(arguments, reverse, piece)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental import pallas as pl
 
-from lra_bench.machine.platform import target_platform
+from lra_bench.machine.platform import target_has_bfloat16_products
 
 try:
     from jax.experimental.pallas import triton
@@ -32,9 +32,10 @@ def usable(largest: int) -> bool:
     """Whether programs that are traced now can have these kernels: for one GPU, with a JAX that has the dialect.
 
     largest: the numbers in the largest array of a kernel. Its indices are integers of 32 bits.
-    With several devices, JAX would gather all arguments of a kernel on each of them.
+    XLA compiles the dialect for NVIDIA's GPUs of compute capability 8.0 or more only. With several devices, JAX would
+    gather all arguments of a kernel on each of them.
     """
-    here = triton is not None and target_platform() == "gpu" and jax.device_count() == 1
+    here = triton is not None and target_has_bfloat16_products() and jax.device_count() == 1
     return here and largest < 2**31
 
 

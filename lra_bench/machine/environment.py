@@ -30,8 +30,13 @@ KEPT_FLAGS = (
 )
 """The flags of XLA that are used. Of the others XLA has hundreds, and most can change the order of a sum."""
 
-OTHERS = ("NVIDIA_TF32_OVERRIDE", "LIBTPU_INIT_ARGS")
+TPU_FLAGS = "LIBTPU_INIT_ARGS"
+
+OTHERS = ("NVIDIA_TF32_OVERRIDE", TPU_FLAGS)
 """Variables of libraries below XLA that change numbers."""
+
+JAXS_TPU_FLAG = "--xla_tpu_use_enhanced_launch_barrier=true"
+"""What JAX adds to `LIBTPU_INIT_ARGS` itself when it is imported on a TPU (jax `_src/cloud_tpu_init.py`)."""
 
 PINNED: dict[str, Any] = {
     "jax_default_prng_impl": "threefry2x32",
@@ -104,7 +109,9 @@ def _clear_environment(started: bool) -> list[str]:
     flags = shlex.split(os.environ.get("XLA_FLAGS", ""))
     kept = [flag for flag in flags if re.fullmatch(KEPT_FLAGS, flag.partition("=")[0])]
     below = [f"XLA_FLAGS={flag}" for flag in flags if flag not in kept]
-    below += [f"{name}={os.environ[name]}" for name in OTHERS if os.environ.get(name)]
+    others = {name: os.environ.get(name, "") for name in OTHERS}
+    others[TPU_FLAGS] = shlex.join(flag for flag in shlex.split(others[TPU_FLAGS]) if flag != JAXS_TPU_FLAG)
+    below += [f"{name}={value}" for name, value in others.items() if value]
     if started:
         if below:
             raise UserError(

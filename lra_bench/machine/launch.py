@@ -103,8 +103,8 @@ def own_devices(environ: Mapping[str, str]) -> list[int] | None:
     """The numbers of the GPUs that this process takes of those it sees; None means all of them.
 
     The processes that a launcher started on a host share its GPUs out, also where the user says the address of process
-    0. So one per GPU takes one and one per host takes all. Where a process sees fewer GPUs than there are processes,
-    the launcher gave it its own.
+    0. So one per GPU takes one and one per host takes all. Where a process sees fewer GPUs than there are processes, or
+    than the host gave the job, the launcher gave it its own.
     """
     names = {
         "slurm": ("SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
@@ -121,6 +121,9 @@ def own_devices(environ: Mapping[str, str]) -> list[int] | None:
     visible = [part for part in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
     if not visible:
         return [int(local)]
+    on_host = environ.get("SLURM_GPUS_ON_NODE", "")
+    if on_host.isdecimal() and int(on_host) > len(visible):
+        return None
     each = len(visible) // int(many)
     return list(range(int(local) * each, (int(local) + 1) * each)) or None
 

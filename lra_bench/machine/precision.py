@@ -36,6 +36,8 @@ def recorded_precision(precision: Precision, platform: str, capability: str | No
     name = jax_precision(precision, platform)
     if platform == "gpu" and precision == "float32" and has_bfloat16_products(capability):
         return THREE_PRODUCTS
+    if platform == "gpu" and (capability or "?")[0].isdecimal() and not has_bfloat16_products(capability):
+        return "highest"  # NVIDIA's GPUs before 8.0 have no TF32
     return f"{name}, emulated" if platform == "cpu" and precision != "float32" else name
 
 

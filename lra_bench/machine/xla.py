@@ -50,10 +50,12 @@ def run_on_calling_thread() -> None:
 
 def use_compilation_cache(folder: Path) -> None:
     """Keep compiled programs in `folder`, or where JAX_COMPILATION_CACHE_DIR says, so that a program is compiled only
-    once on a machine."""
+    once on a machine.
+
+    On a GPU JAX also keeps there which algorithms of products XLA found the fastest. XLA's own cache of kernels stays
+    off, as is JAX's default: its kernels can be those of another program (openxla/xla#33220) or GPU.
+    """
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(folder))
-    # On a GPU also what XLA found by trying: the algorithms of products, and compiled kernels.
-    jax.config.update("jax_persistent_cache_enable_xla_caches", "all")
 
 
 def compiler_options(batched_products: bool, training: bool) -> CompilerOptions:

@@ -77,7 +77,7 @@ def selective_scan(
     chunks: the chunks that run side by side; None means the fastest form for the platform and the length.
     """
     constants, steps = by_block(A, bias, dt, u, B, C)
-    if chunks is None and triton.usable(u.size * C.shape[-1]):
+    if chunks is None and triton.usable(kernel.largest_array(u, C, PIECE)):
         y = loop_recurrence(constants, steps, reverse)
     else:
         y = recurrence(constants, steps, reverse, fastest_chunks(len(u)) if chunks is None else chunks)
