@@ -140,7 +140,7 @@ class Reader(Protocol):
         """The manifest's entry on how the files were read (JSON values); `{}` if there is nothing to record."""
 
     def batches(self) -> Iterator[PlacedRows]:
-        """Yield all examples, 100 to 5,000 rows at a time.
+        """Yield all examples, up to 5,000 rows at a time.
 
         Every call yields the same batches in the same order, because `prepare` resumes by batch number. Raises
         UserError naming file and row where a file is truncated, edited or of another format.

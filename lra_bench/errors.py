@@ -47,8 +47,8 @@ STOPPING = tuple(
 )
 """The signals that ask a program to stop: Ctrl-C, a terminal that closes, and what schedulers send before a limit."""
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""The error numbers of a full disk or an exhausted quota."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The error numbers of a full disk, an exhausted quota, and a file larger than its file system or limit allows."""
 
 REFUSED = (
     errno.ENOENT,

@@ -1,6 +1,7 @@
 """Examples of prepared sets, as pictures and as text."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lra_bench.cli import app
+from lra_bench.commands.show import show
 from lra_bench.data.examples import examples_of, sheet, show_examples
 from lra_bench.data.manifest import load_manifest
 from lra_bench.data.packed import open_split
@@ -83,3 +85,19 @@ def test_command(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == "image-examples.png"
     assert (tmp_path / "image-examples.png").exists()
+
+
+def test_damaged_examples_are_refused_and_not_shown_as_others():
+    folder = prepare("image", size="tiny", jobs=1)
+    labels = folder / "packed" / "train" / "labels.npy"
+    values = np.load(labels)
+    values[0] = -1
+    np.save(labels, values)
+    with pytest.raises(UserError, match="labels"):
+        show_examples("image", 1)
+
+
+@pytest.mark.parametrize("options", [{"out": Path("a.png")}, {"protocol": "s4"}])
+def test_options_of_examples_are_refused_without_them(options):
+    with pytest.raises(UserError, match="is for --examples, as in show image --examples 8"):
+        show("image", **options)

@@ -19,7 +19,8 @@ import pytest
 
 from lra_bench import registry
 from lra_bench.data import build, manifest, packed, sources
-from lra_bench.data.download import Fetched
+from lra_bench.data.download import Fetched, sha256_of, size_of
+from lra_bench.data.generators import compiled
 from lra_bench.data.manifest import FILE, load_manifest
 from lra_bench.data.packed import ARRAYS, open_split, relative_path
 from lra_bench.data.prepare import prepare
@@ -614,6 +615,18 @@ for stops_after in (1, 2, 3):
 """
 
 
+def test_a_script_without_a_main_guard_is_told_so(tmp_path):
+    """Its workers would execute it again, and wait for the lock that their own parent holds."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from lra_bench.data import build\nbuild.ALONE_SECONDS = 0.0\n"
+        "import lra_bench\nlra_bench.prepare('listops', size=3000, jobs=2, source='generated', tfds=False)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert 'put its call below `if __name__ == "__main__":`' in done.stderr
+
+
 def test_workers_that_send_do_not_hold_up_an_interrupt():
     """A worker that exits in the middle of a message would leave the parent waiting for its end."""
     process = subprocess.Popen([sys.executable, "-c", INTERRUPTED_WHILE_SENDING])
@@ -622,6 +635,52 @@ def test_workers_that_send_do_not_hold_up_an_interrupt():
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_set_without_its_tfds_dataset_says_so(capsys):
+    for tfds in (False, True):
+        folder = prepare("listops", size="tiny", jobs=1, tfds=tfds)
+    assert f"without its TFDS dataset. To have it, remove {folder}" in capsys.readouterr().err
+
+
+def test_too_little_memory_for_the_tfds_dataset_is_said_before_it_is_written(monkeypatch):
+    memory = psutil.virtual_memory()._replace(available=1000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    with pytest.raises(WorkError, match=r"the TFDS dataset of listops takes .* type the same with --no-tfds"):
+        prepare("listops", size="tiny", jobs=1)
+    assert not list(prepare("listops", size="tiny", jobs=1, tfds=False).glob(".tfds"))
+
+
+def test_a_link_where_a_set_belongs_is_refused(tmp_path):
+    place = data_folder() / "listops" / "s4-generated-tiny-0"
+    place.parent.mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    place.symlink_to(tmp_path / "empty")
+    with pytest.raises(UserError, match="is a link to a folder without prepared data"):
+        prepare("listops", size="tiny", jobs=1)
+
+
+def test_files_in_linked_folders_identify_a_copy(tmp_path):
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "copy" / "train").symlink_to(tmp_path / "scratch")
+    (tmp_path / "scratch" / "again").symlink_to(tmp_path / "copy")  # each real folder once
+    seen = set()
+    for content in ("one", "three"):
+        (tmp_path / "scratch" / "1_9.txt").write_text(content)
+        seen.add((size_of(tmp_path / "copy"), sha256_of(tmp_path / "copy")))
+    assert {size for size, _ in seen} == {3, 5}
+    assert len({digest for _, digest in seen}) == 2
+
+
+def test_code_that_numba_cannot_keep_is_compiled_all_the_same(monkeypatch):
+    def njit(function, cache=False, **_):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return function
+
+    monkeypatch.setattr(compiled.numba, "njit", njit)
+    assert compiled.compiled(len) is len
 
 
 @pytest.mark.slow

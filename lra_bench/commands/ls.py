@@ -61,7 +61,7 @@ def tasks() -> list[Row]:
     rows = []
     for name in every_task_name():
         task = task_module(name).TASK
-        have = ", ".join(described(manifest) for _, manifest in prepared_sets(name)) or "no"
+        have = ", ".join(f"{folder.name}: {described(manifest)}" for folder, manifest in prepared_sets(name)) or "no"
         counts = " / ".join(f"{n:,}" for n in task.splits.values())
         length = f"{task.documents} × {task.length:,}" if task.documents == 2 else f"{task.length:,}"
         rows.append({"task": name, "length": length, "classes": task.classes, "examples": counts, "prepared": have})

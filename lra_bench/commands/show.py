@@ -34,6 +34,9 @@ def show(
 
         show_examples(name, examples, out, protocol, as_json)
         return
+    for option, given in (("--out", out), ("--protocol", protocol)):
+        if given is not None:
+            raise UserError(f"{option} is for --examples, as in show image --examples 8 {option} {given}.")
     values = describe(name)
     if as_json:
         print(json.dumps(values, indent=1))

@@ -196,7 +196,10 @@ def _generated(
             for future in finished:
                 yield running.pop(future), future.result()
     except BrokenProcessPool:
-        raise WorkError("a worker process was killed, perhaps for lack of memory. Type the same to go on.") from None
+        raise WorkError(
+            "a worker process ended, perhaps for lack of memory: type the same to go on. A script that calls prepare "
+            'needs `if __name__ == "__main__":` before the call.'
+        ) from None
     finally:
         parent_end.close()  # before the shutdown, which would otherwise wait until the running chunks are finished
         pool.shutdown(cancel_futures=True)
@@ -293,9 +296,13 @@ def _plan_replacements(generator: Generator, seed: int, writer: PackedWriter) ->
 
 
 def copy_test_to_validation(folder: Path) -> None:
-    """Copy the test split to val for protocols that select on test, so that every set has three splits."""
+    """Copy the test split to val for protocols that select on test, so that every set has three splits.
+
+    The copies are on the disk when it returns.
+    """
     for array in ARRAYS:
         shutil.copyfile(folder / relative_path("test", array), folder / relative_path("val", array))
+    sync_files((folder / relative_path("val", "inputs")).parent)
 
 
 def sync_files(folder: Path) -> None:

@@ -21,6 +21,7 @@ import requests
 import urllib3
 
 from lra_bench.data.certificates import check_certificates
+from lra_bench.data.raw.archive import walk
 from lra_bench.datasource import RemoteFile
 from lra_bench.errors import UserError, WorkError, disk_error
 from lra_bench.json_files import read_json
@@ -317,7 +318,7 @@ def sha256_of(path: Path) -> str:
         listing = "".join(
             f"{_digest(file, progress)}  {file.relative_to(path).as_posix()}\n" for file in _files_below(path)
         )
-        return hashlib.sha256(listing.encode()).hexdigest()
+        return hashlib.sha256(os.fsencode(listing)).hexdigest()
 
 
 def size_of(path: Path) -> int:
@@ -331,8 +332,11 @@ def newest_of(path: Path) -> int:
 
 
 def _files_below(path: Path) -> list[Path]:
-    """Return all files below a folder, sorted by path. A file gives itself."""
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    """Return all files below a folder, sorted by path, also those in linked folders. A file gives itself."""
+    if not path.is_dir():
+        return [path]
+    found = [Path(folder, name) for folder, _, names in walk(path) for name in names]
+    return sorted(file for file in found if file.is_file())
 
 
 def _digest(path: Path, progress: Progress) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from lra_bench.data.integrity import open_checked
 from lra_bench.data.manifest import Manifest, find_prepared
-from lra_bench.data.packed import open_arrays
 from lra_bench.data.raw.pixels import picture_of
 from lra_bench.errors import UserError
 from lra_bench.plain_text import plain
@@ -51,8 +51,11 @@ class Example(NamedTuple):
 
 
 def examples_of(folder: Path, manifest: Manifest, split: SplitName, n: int) -> list[Example]:
-    """Return the first `n` examples of a split of a prepared set, fewer if the split has fewer."""
-    module, rows = task_module(manifest.task), open_arrays(folder, manifest, split)
+    """Return the first `n` examples of a split of a prepared set, fewer if the split has fewer.
+
+    Raises UserError where the set is not what was prepared.
+    """
+    module, rows = task_module(manifest.task), open_checked(folder, manifest.fingerprint)[split]
     made_up = "made_up" in manifest.parameters  # a tiny set whose classes are not the task's
     found = []
     for row in range(min(n, manifest.counts[split])):
@@ -89,7 +92,8 @@ def show_examples(
 ) -> None:
     """Print `n` training examples of the best prepared set of a task.
 
-    Examples of pixels are also drawn into the PNG file `out`, whose path is the last line printed. Raises UserError if
+    Examples of pixels are also drawn into the PNG file `out`, whose path is the last line printed; with `as_json` only
+    where it is given. Raises UserError if
     nothing is prepared, if `n` or `out` is not allowed, or if `out` cannot be written.
     """
     if not 1 <= n <= MOST:
@@ -105,7 +109,7 @@ def show_examples(
         print(plain(f"{task}, {manifest.protocol}, {manifest.source} ({manifest.origin}), first examples of train:"))
         for example in examples:
             print(plain(_described(example, pixels)))
-    if pixels:
+    if pixels and (out is not None or not as_json):
         out = out or Path(f"{task}-examples.png")
         try:
             out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The function `prepare`, which turns a task's name into a folder of packed arrays, a TFDS dataset and a manifest.
 
 Everything is built in `.<name>.partial` and renamed at the end, so an unfinished folder is never taken for a finished
-one. After any interruption the same call continues and ends in the same bytes. A second call returns at once. A second
+one. After any interruption the same call continues and ends in the same arrays. A second call returns at once. A second
 process waits for the first.
 """
 
@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,7 +32,7 @@ from lra_bench.data.manifest import (
 from lra_bench.data.meaning import problems_of_files
 from lra_bench.data.packed import PackedSplit, PackedWriter, describe, majority_share, open_arrays
 from lra_bench.data.sources import SourceAttempt, attempts_for, copies_of, obtain, partial_of, plan_for, request_for
-from lra_bench.data.tfds_builder import write_dataset
+from lra_bench.data.tfds_builder import SCRATCH, write_dataset
 from lra_bench.data.verify import verify as verify_folder
 from lra_bench.datasource import Generator, Reader, Request, bytes_per_example
 from lra_bench.errors import UserError, WorkError, disk_error
@@ -62,12 +63,13 @@ def prepare(
 
     `source_path` is the user's own copy. Without it, official server, mirrors and generator are tried in this order;
     `source` names the only source kind to try. `jobs` is the number of processes (default: all cores) and never changes
-    the bytes. Without `tfds` the TFDS dataset, which training does not read, is left out. `dry_run` only prints the
+    the examples. Without `tfds` the TFDS dataset, which training does not read, is left out. `dry_run` only prints the
     plan. `verify` reads everything again, also if the task was prepared before; without `source_path` and `source` it
     finds what was prepared from the user's own copies, too. Raises UserError for bad arguments, wrong files, failed
     verification, and where `verify` finds other sets of the task only, and WorkError for failed downloads and full
     disks.
     """
+    _refuse_to_start_again()
     jobs = _jobs(jobs)
     if dry_run:
         plan = plan_for(
@@ -86,7 +88,7 @@ def prepare(
     request = request_for(protocol, size, seed, val_fraction)
     attempts = attempts_for(task, request, source_path, source)
     with _disk_errors_in_words(data_folder() / task):
-        folder = _already(task, attempts)
+        folder = _already(task, attempts, tfds)
         copies = copies_of(task, request) if verify and source is None and source_path is None else []
         if folder is None and verify and not copies and source_path is None:
             _refuse_beside_others(task, request)
@@ -119,6 +121,17 @@ def prepare_each(tasks: Sequence[str], **options: Any) -> None:
         raise WorkError(f"{len(failed)} of {len(tasks)} tasks could not be prepared: {', '.join(failed)}; see above.")
 
 
+def _refuse_to_start_again() -> None:
+    """Check that this is no worker, which executes a user's script again up to its own call of `prepare`.
+
+    Raises UserError with what the script lacks.
+    """
+    if getattr(current_process(), "_inheriting", False):
+        raise UserError(
+            'worker processes execute the script that calls prepare: put its call below `if __name__ == "__main__":`.'
+        )
+
+
 def _jobs(jobs: int | None) -> int:
     if jobs is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -127,7 +140,7 @@ def _jobs(jobs: int | None) -> int:
     return jobs
 
 
-def _already(task: str, attempts: list[SourceAttempt]) -> Path | None:
+def _already(task: str, attempts: list[SourceAttempt], tfds: bool) -> Path | None:
     """Return the folder of the first source that was prepared before; None if there is none.
 
     Raises UserError if it holds another version of the task.
@@ -142,6 +155,8 @@ def _already(task: str, attempts: list[SourceAttempt]) -> Path | None:
                     f"{task_module(task).TASK.version}. Remove the folder and type the same again."
                 )
             print_line(f"{task}: already prepared ({manifest.source}: {manifest.origin})")
+            if tfds and not manifest.tfds:
+                print_line(f"{task}: without its TFDS dataset. To have it, remove {folder} and type the same again.")
             return folder
     return None
 
@@ -228,6 +243,8 @@ def _prepare_from(
     with locked(folder.with_name(f".{folder.name}.lock"), wait):
         if (folder / FILE).exists():
             return folder
+        if folder.is_symlink():
+            raise UserError(f"{folder} is a link to a folder without prepared data. Remove it; link {folder.parent}.")
         if folder.exists():
             shutil.rmtree(folder)  # without a manifest the folder is not a finished one
         content = attempt.generator or module.DATA.read(cast(Path, path), request)
@@ -263,6 +280,7 @@ def _build(work: _Work, jobs: int, partial: Path) -> None:
         manifest = manifest.model_copy(update={"majority": {s: majority_share(splits[s].labels) for s in SPLITS}})
         if work.attempt.generator is None and (wrong := list(problems_of_files(manifest, work.task, splits))):
             raise UserError(f"{work.task.name}: {work.attempt.text} is not what it should be: {'; '.join(wrong)}.")
+        shutil.rmtree(partial / SCRATCH, ignore_errors=True)  # of an earlier call that had to write the dataset
         if work.tfds:
             write_dataset(partial, work.task, manifest, splits)
     finally:

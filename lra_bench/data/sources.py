@@ -115,7 +115,7 @@ def folder_name(request: Request, source: Source, identity: str = "") -> str:
     """
     parts = [request.protocol, source, str(request.size)]
     if request.val_fraction is not None:
-        parts.append(f"val{request.val_fraction:g}")
+        parts.append(f"val{request.val_fraction}")
     if source == "generated":
         parts.append(str(request.seed))
     return "-".join([*parts, identity]) if identity else "-".join(parts)
@@ -162,10 +162,12 @@ def attempts_for(
 def _user_attempt(data: DataSource, request: Request, path: Path) -> SourceAttempt:
     """Return the attempt for the user's copy.
 
-    A copy that is byte for byte a published file has that file's source kind. Any other copy has the source kind
-    `user`.
+    A copy that is byte for byte a published file has that file's source kind, where all of it is one file. Any other
+    copy has the source kind `user`.
     """
     path = expanded(path)
+    if not path.name.isprintable():
+        raise UserError(f"--from: the name {path.name!r} holds characters that cannot be printed. Rename it.")
     if not path.exists():
         raise UserError(f"--from: {path} does not exist. Give an archive, or the folder it was extracted to.")
     located = data.locate(path)

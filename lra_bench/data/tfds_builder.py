@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import logging
 import os
@@ -14,11 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from lra_bench.data.manifest import Manifest
 from lra_bench.data.packed import PackedSplit
+from lra_bench.datasource import bytes_per_example
+from lra_bench.errors import FULL, WorkError
 from lra_bench.progress import Progress
 from lra_bench.spec import SPLITS, SplitName, Task
+
+SCRATCH = ".tfds"
+"""The folder in which TFDS writes, below that of the prepared set."""
 
 Splits = dict[SplitName, PackedSplit]
 """The packed arrays of each split."""
@@ -88,7 +93,8 @@ def write_dataset(folder: Path, task: Task, manifest: Manifest, splits: Splits) 
     The examples are always the same. The bytes of the files are not, because protobuf writes the features of an example
     in any order. Raises OSError when the disk is full.
     """
-    scratch = folder / ".tfds"
+    _refuse_too_little_memory(task, manifest)
+    scratch = folder / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
     with _quiet(), _disk_errors(), _buffered_in_memory():
         total = sum(manifest.counts.values())
@@ -98,6 +104,17 @@ def write_dataset(folder: Path, task: Task, manifest: Manifest, splits: Splits) 
     for path in Path(builder.data_dir).iterdir():
         path.replace(folder / path.name)
     shutil.rmtree(scratch)
+
+
+def _refuse_too_little_memory(task: Task, manifest: Manifest) -> None:
+    """Check that the largest split fits into memory. Raises WorkError where it does not."""
+    need = max(manifest.counts.values()) * bytes_per_example(manifest.layout)
+    free = psutil.virtual_memory().available
+    if need > free:
+        raise WorkError(
+            f"the TFDS dataset of {task.name} takes {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free. "
+            f"Training does not read it: type the same with --no-tfds."
+        )
 
 
 def read_dataset(folder: Path, split: SplitName) -> Any:
@@ -131,8 +148,9 @@ def _disk_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if os.strerror(errno.ENOSPC) in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+        for number in FULL:
+            if os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number)) from None
         raise
 
 

@@ -8,9 +8,10 @@ strictly between two bounds. Expressions are arrays of token numbers, which are 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from lra_bench.data.generators.compiled import compiled
 
 CLOSE, FIRST_DIGIT, FIRST_OPERATOR = 0, 1, 11
 """The token numbers of `]`, of the digit 0 and of the operator MAX."""
@@ -19,7 +20,7 @@ MAX, MED, MIN, SM = range(4)
 """The operators; their token numbers are these plus FIRST_OPERATOR."""
 
 
-@numba.njit(cache=True)
+@compiled
 def apply(operator: int, values: NDArray[np.int64], n: int) -> int:
     """Return the value of an operator on the digits `values[:n]`.
 
@@ -45,7 +46,7 @@ def apply(operator: int, values: NDArray[np.int64], n: int) -> int:
     return middle // 2
 
 
-@numba.njit(cache=True)
+@compiled
 def draw_tree(rng, max_depth, max_arguments, max_length, p_operator, tokens):  # type: ignore[no-untyped-def]
     """Draw one tree into `tokens` and return (length, value).
 
@@ -86,7 +87,7 @@ def draw_tree(rng, max_depth, max_arguments, max_length, p_operator, tokens):  #
     return max_length, 0
 
 
-@numba.njit(cache=True)
+@compiled
 def draw_kept_tree(rng, max_depth, max_arguments, min_length, max_length, p_operator, tokens):  # type: ignore[no-untyped-def]
     """Draw trees until the length of one lies between the bounds; return (length, value), its tokens in `tokens`."""
     while True:
@@ -95,7 +96,7 @@ def draw_kept_tree(rng, max_depth, max_arguments, min_length, max_length, p_oper
             return length, value
 
 
-@numba.njit(cache=True)
+@compiled
 def evaluate(tokens: NDArray[np.uint8]) -> int:
     """Return the value of an expression (n,) of token numbers; −1 if it is not one complete, legal expression."""
     n = len(tokens)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .snake_growth import compiled
+from .compiled import compiled
 from .snake_paddles import HALO, Array
 
 

@@ -14,12 +14,10 @@ of compilation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
-import numba
 import numpy as np
 
+from .compiled import compiled
 from .snake_paddles import DEGREES, HALO, Array, Beginning, Paddles, Turning
 
 Place = tuple[float, float]
@@ -51,18 +49,6 @@ index = np.uint64
 
 BLIND_DRAWS = 0.05
 """The number of draws of a random place, as a fraction of the window's pixels, before all free places are counted."""
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile `function` to machine code, which is kept on disk if numba finds a folder that it may write to.
-
-    A change of this file makes the kept code invalid, but a change of the constants that it imports does not. Remove
-    `__pycache__` after changing one of those.
-    """
-    try:
-        return numba.njit(function, nogil=True, cache=True)
-    except RuntimeError:  # the installation is read-only and there is no user cache folder
-        return numba.njit(function, nogil=True)
 
 
 @compiled

@@ -167,7 +167,8 @@ def _damaged(source: Path, error: Exception) -> UserError:
     return UserError(f"{source} is damaged or cut short ({reason}). Fetch it again.")
 
 
-def _folder(root: Path, wanted: Wanted, skip: Wanted) -> Iterator[tuple[str, IO[bytes]]]:
+def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield each folder below `root` as `os.walk` does, with linked folders, and each real folder once."""
     seen: set[str] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -175,6 +176,11 @@ def _folder(root: Path, wanted: Wanted, skip: Wanted) -> Iterator[tuple[str, IO[
             folders.clear()
             continue
         seen.add(real)
+        yield folder, folders, names
+
+
+def _folder(root: Path, wanted: Wanted, skip: Wanted) -> Iterator[tuple[str, IO[bytes]]]:
+    for folder, folders, names in walk(root):
         inside = PurePosixPath(Path(folder).relative_to(root))
         # Assigned in place, because `os.walk` then visits these folders alone.
         folders[:] = sorted(name for name in folders if not skip(str(inside / name)))
