@@ -107,6 +107,29 @@ def test_bench_records(tmp_path):
         assert message in found[0][1]
 
 
+def test_further_tests_that_contradict_the_run_they_are_of(tmp_path):
+    run = honest_record("s5", "image", test=0.88)
+    of_run = {"digest": run.digest, "data": run.data.model_dump(), "published_recipe": run.published_recipe}
+    of_run["system"] = run.system.model_dump()
+    sound_test = robustness_record(**of_run)
+    assert not [text for _, text in problems(tmp_path / "sound", run, sound_test) if "of image/s5" in text]
+    for i, (change, message) in enumerate(
+        (
+            ({"clean": 0.8}, "0.8000 without a change is not the test accuracy 0.8800 of image/s5"),
+            ({"published_recipe": not run.published_recipe}, "its recipe, precision or data is not that of image/s5"),
+            ({"examples": 100}, "100 examples were scored, and the test split has 10000"),
+        )
+    ):
+        found = problems(tmp_path / str(i), run, robustness_record(**{**of_run, **change}))
+        assert any(message in text for _, text in found), found
+
+
+def test_tokens_per_second_follow_from_the_time(tmp_path):
+    wrong = measurement(0.01, 50, 2048, tokens_per_second_per_device=1e9)
+    found = problems(tmp_path, honest_bench(measurements=[wrong]))
+    assert any("1e+09 tokens/s/device, but batch, length and median give 1.024e+07" in text for _, text in found)
+
+
 def test_a_file_in_the_wrong_place_and_a_seed_twice(tmp_path):
     write_record(tmp_path, sound())
     copy = path_of(tmp_path, sound()).with_name("copy-s0.json")

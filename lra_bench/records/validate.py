@@ -21,7 +21,7 @@ from lra_bench.published_status import with_meaning
 from lra_bench.records.files import path_of, record_files, unproved
 from lra_bench.records.finished import changed_records
 from lra_bench.records.proof import contradictions, copies, run_of
-from lra_bench.records.schema import AnyRecord, BenchRecord, Record
+from lra_bench.records.schema import AnyRecord, BenchRecord, Record, RobustnessRecord, WindowRecord
 from lra_bench.registry import published_mark, task_module, task_names
 from lra_bench.spec import TEXT_FIELDS
 
@@ -42,6 +42,9 @@ SLACK = 0.02
 
 `SIGMAS` times the sampling error is accepted in addition.
 """
+
+SAME = 0.001
+"""The accepted difference between two scores of one checkpoint on the same examples, perhaps on other devices."""
 
 CLOCKS = timedelta(days=2)
 """How far the clocks of two machines may be apart."""
@@ -214,6 +217,7 @@ def _between(found: dict[str, AnyRecord]) -> Iterator[Problem]:
             examples[data.fingerprint].setdefault(f"{shape} {data.source == 'generated'}", name)
             if data.size == "full" and data.source in ("official", "mirror"):
                 official[data.task, data.version, data.protocol].setdefault(data.fingerprint, name)
+    yield from _further_tests(found)
     for name, original in copies(found).items():
         yield Problem(name, "error", f"its curve is that of {original}: one run, copied as another")
     for (_, _, digest, seed), names in seeds.items():
@@ -235,3 +239,26 @@ def _between(found: dict[str, AnyRecord]) -> Iterator[Problem]:
             yield Problem(
                 name, "warning", f"official {task} with fingerprint {fingerprint}, which is another one elsewhere"
             )
+
+
+def _further_tests(found: dict[str, AnyRecord]) -> Iterator[Problem]:
+    """Find tests under noise or within a window that contradict the training record of the same run."""
+    trained = {
+        (record.data.task, record.model, record.digest, record.seed): (name, record)
+        for name, record in found.items()
+        if isinstance(record, Record)
+    }
+    for name, record in found.items():
+        if not isinstance(record, RobustnessRecord | WindowRecord):
+            continue
+        key = (record.data.task, record.model, record.digest, record.seed)
+        if key not in trained:
+            continue
+        first, run = trained[key]
+        whole = record.clean if isinstance(record, RobustnessRecord) else record.whole
+        test = run.accuracy.test
+        if test is not None and abs(whole - test) > SAME:
+            yield Problem(name, "error", f"{whole:.4f} without a change is not the test accuracy {test:.4f} of {first}")
+        claims = (record.published_recipe, record.system.precision, record.data.fingerprint)
+        if claims != (run.published_recipe, run.system.precision, run.data.fingerprint):
+            yield Problem(name, "error", f"its recipe, precision or data is not that of {first}")
