@@ -10,7 +10,9 @@ from lra_bench.errors import UserError
 from lra_bench.json_files import read_json
 from lra_bench.progress import print_line
 from lra_bench.records.files import load_any, record_files, record_of
+from lra_bench.records.finished import RECORD
 from lra_bench.records.schema import BenchRecord, Record
+from lra_bench.runs.checksums import SETTINGS
 from lra_bench.runs.run import find_run
 from lra_bench.spec import Precision
 
@@ -88,9 +90,9 @@ def read(name: str) -> list[Record | BenchRecord]:
     path = Path(name)
     if path.is_file():
         return parse(path)
-    if path.is_dir() and not (path / "run.json").is_file():
+    if path.is_dir() and not (path / SETTINGS).is_file():
         return [record for file in record_files(path) if (record := read_or_warn(file)) is not None]
-    result = find_run(name) / "result.json"
+    result = find_run(name) / RECORD
     if not result.exists():
         raise UserError(f"--against {name}: that run is not finished, so it has no record yet.")
     return parse(result)

@@ -23,16 +23,17 @@ from typing import IO
 from lra_bench.errors import UserError, WorkError
 from lra_bench.paths import locked, runs_folder, write_atomically
 from lra_bench.progress import print_line, warn
+from lra_bench.records.curves import FILE as CURVE
 from lra_bench.records.curves import best_step
-from lra_bench.records.finished import CORRECT, is_finished, load_finished
+from lra_bench.records.finished import CORRECT, RECORD, is_finished, load_finished
 from lra_bench.records.proof import run_of
 from lra_bench.records.schema import Record
-from lra_bench.runs.checksums import SUMS
+from lra_bench.runs.checksums import SETTINGS, SUMS
 from lra_bench.runs.locking import Busy, aside_of, discard, leave, run_locked
 from lra_bench.runs.run import Run, all_runs, find_run, load_run, refuse_a_file
 from lra_bench.runs.saved_steps import PRETRAINING, damage_of_step, saved_steps, whole_steps
 
-KEPT = ("run.json", SUMS, CORRECT, "result.json", "metrics.jsonl")
+KEPT = (SETTINGS, SUMS, CORRECT, RECORD, CURVE)
 """The files of a run that are packed beside its checkpoints."""
 
 ENDINGS = (".tar.xz", ".txz")
@@ -188,7 +189,7 @@ def import_runs(file: Path) -> list[Path]:
     check(file)
     imported = []
     with _unpacked(file) as staged:
-        for folder in sorted(path.parent for path in staged.glob("*/*/*/run.json")):
+        for folder in sorted(path.parent for path in staged.glob(f"*/*/*/{SETTINGS}")):
             name = folder.relative_to(staged).as_posix()
             why = _install(folder, runs_folder() / name, name)
             if why:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lra_bench.errors import UserError
 from lra_bench.machine.memory import PeakMemory
 from lra_bench.machine.system import describe_system
-from lra_bench.records.finished import load_finished
+from lra_bench.records.finished import RECORD, load_finished
 from lra_bench.runs.run import Run
 from lra_bench.spec import Placement
 from lra_bench.training.mesh import replicate
@@ -35,7 +35,7 @@ def earlier_estimate(run: Run, remat: bool, microbatch: int | None) -> Estimate 
     Neither `remat` nor `microbatch` is in a run's digest, and both decide its memory and time.
     """
     here = describe_system(run.precision)
-    for path in sorted(run.folder.parent.glob(f"{run.digest}-s*/result.json")):
+    for path in sorted(run.folder.parent.glob(f"{run.digest}-s*/{RECORD}")):
         try:
             record = load_finished(path.parent)
         except UserError:

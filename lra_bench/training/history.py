@@ -11,7 +11,7 @@ from pydantic import Field
 
 from lra_bench.machine.processes import is_first
 from lra_bench.paths import write_atomically
-from lra_bench.records.curves import best_step
+from lra_bench.records.curves import FILE, best_step
 from lra_bench.records.schema import CurvePoint, Pretrained, PretrainingPoint
 from lra_bench.runs.run import Run
 from lra_bench.spec import Frozen, HealthMark
@@ -125,4 +125,4 @@ class History(Clocks):
         that a resumed run will repeat. Process 0 writes it."""
         lines = [json.dumps(point.model_dump(mode="json")) + "\n" for point in self.curve]
         if is_first():
-            write_atomically(run.folder / "metrics.jsonl", "".join(lines))
+            write_atomically(run.folder / FILE, "".join(lines))
