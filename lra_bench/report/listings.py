@@ -212,10 +212,12 @@ def _robustness_row(
     measured = noise_points([found for _, found in group])
     cells = []
     for noise in noises:
-        values = [
-            100 * point.accuracy for point in measured if _noise_order(point) == noise and point.amplitude == amplitude
-        ]
-        seeds = {record.seed for _, record in group if any(_noise_order(point) == noise for point in record.points)}
+
+        def is_here(point: NoisePoint, noise: NoiseOrder = noise) -> bool:
+            return _noise_order(point) == noise and point.amplitude == amplitude
+
+        values = [100 * point.accuracy for point in measured if is_here(point)]
+        seeds = {record.seed for _, record in group if any(map(is_here, record.points))}
         cells.append(_mean_cell(values, ids, len(seeds), len(by_seed), deviation=True))
     return (
         Cell(name, runs=ids),
