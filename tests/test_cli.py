@@ -305,8 +305,10 @@ def test_rm_removes_runs_and_nothing_else(type_in, tmp_path, monkeypatch):
 def test_in_the_clone_records_do_not_enter_the_committed_ones(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert chosen_results_dir(None) == Path("results")
-    monkeypatch.chdir(Path(cli.__file__).parent.parent)
-    assert chosen_results_dir(None) == tmp_path / "home" / "results"
+    clone = Path(cli.__file__).parent.parent
+    for folder in (clone, clone / "examples", clone / "results"):
+        monkeypatch.chdir(folder)
+        assert chosen_results_dir(None) == tmp_path / "home" / "results"
     assert chosen_results_dir(Path("results")) == Path("results")
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import carried
 
 from lra_bench.data.manifest import find_prepared
-from lra_bench.data.sources import request_for
+from lra_bench.data.sources import folder_name, request_for
 from lra_bench.errors import UserError
 from lra_bench.machine.system import EDITED, git_state
 from lra_bench.registry import task_module
@@ -70,12 +70,14 @@ def data(kit: Path, options: argparse.Namespace) -> tuple[list[str], list[str]]:
         if options.data or task_module(options.task).DATA.generator(request) is None:
             raise
         made = ["--protocol", request.protocol, "--size", str(request.size)]
-        return [options.task, "--no-tfds", "--source", "generated", *made], made
-    made = ["--protocol", manifest.protocol, "--size", manifest.size]
+        chosen = ["--data", folder_name(request, "generated")]
+        return [options.task, "--no-tfds", "--source", "generated", *made], chosen
+    chosen = ["--data", folder.name]
     if manifest.source == "generated":
-        return [options.task, "--no-tfds", "--source", "generated", *made, "--seed", str(manifest.seed)], made
+        made = ["--protocol", manifest.protocol, "--size", manifest.size, "--seed", str(manifest.seed)]
+        return [options.task, "--no-tfds", "--source", "generated", *made], chosen
     carried.pack(folder, kit / "data.tar")
-    return [], made
+    return [], chosen
 
 
 def state_of(out: Path) -> list[Path]:
@@ -92,7 +94,11 @@ def state_of(out: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "runs.tar.xz"
         whole.write_bytes(b"".join(file.read_bytes() for file in runs))
-        check(whole)
+        try:
+            check(whole)
+        except UserError:
+            told = f"the files runs.tar.xz.* in {out} are not whole. Copy them from the machine again."
+            raise UserError(told) from None
     return files
 
 

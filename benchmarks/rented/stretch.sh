@@ -19,23 +19,24 @@ began=$(date +%s.%N)
 seconds() { awk -v a="$began" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f", b - a }'; }
 stage() { echo "$(seconds) s: $*" | tee -a "$out/stages.txt" >&2; }
 words() { [ ! -s "$1" ] || xargs -n 1 printf '%s\0' <"$1"; }
-# All pieces are written before one has its name: what a killed stretch leaves is whole or absent.
+# All pieces are written before one has its name. What a killed stretch leaves, `pack.py` checks.
 in_pieces() {
   rm -rf "$out/$1".* "$out/.pieces" && mkdir "$out/.pieces"
   split --bytes=15M --numeric-suffixes --suffix-length=3 - "$out/.pieces/$1." && mv "$out/.pieces/$1".* "$out" && rmdir "$out/.pieces"
 }
 lra() { "$python" -m lra_bench "$@"; }
-# Passes lines on, and notes when the first of them tells of training steps.
+# Passes lines on, and notes when the first of them tells of training steps: at most 15 s after they were done.
 first_steps() {
+  trap '' INT TERM HUP  # training says what it saved
   local line seen=
   while IFS= read -r line; do
     printf '%s\n' "$line" >&2
-    if [[ -z $seen && $line =~ [0-9]\ of\ [0-9,]+\ steps|epoch\ [0-9]+: ]]; then stage "first training steps done" && seen=1; fi
+    if [[ -z $seen && $line =~ [0-9]\ of\ [0-9,]+\ steps|epoch\ [0-9]+: ]]; then stage "first training steps are done" && seen=1; fi
   done
 }
 
+rm -rf "$out"/runs.tar.xz.* "$out"/cache.tar.xz.* "$out/train.options" "$out/results.tar"  # of an earlier stretch
 : >"$out/stages.txt"
-cp "$kit/train.options" "$out"
 site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
 "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check --target "$site" \
@@ -71,6 +72,7 @@ lra train --time-limit "$left" --results-dir "$out/results" "${train[@]}" 2>&1 |
 stage "training over"
 lra export "$site/runs.tar.xz" >/dev/null
 in_pieces runs.tar.xz <"$site/runs.tar.xz"
+cp "$kit/train.options" "$out"
 if [ -d "$LRA_BENCH_HOME/cache" ]; then tar -c -C "$LRA_BENCH_HOME" cache | xz -1 -T 0 | in_pieces cache.tar.xz; fi
 if [ -n "$(ls -A "$out/results" 2>/dev/null)" ]; then tar -cf "$out/results.tar" -C "$out" results; fi
 rm -rf "$out/results"

@@ -69,7 +69,6 @@ def prepare(
     verification, and where `verify` finds other sets of the task only, and WorkError for failed downloads and full
     disks.
     """
-    _refuse_to_start_again()
     jobs = _jobs(jobs)
     if dry_run:
         plan = plan_for(
@@ -180,6 +179,7 @@ def _first_that_works(task: str, request: Request, attempts: list[SourceAttempt]
 
     Raises WorkError if all downloads fail.
     """
+    _refuse_to_start_again()
     data = task_module(task).DATA
     failures = []
     for number, attempt in enumerate(attempts):

@@ -74,7 +74,7 @@ class Layout(NamedTuple):
 
 
 def largest_array(u: Array, C: Array, piece: int) -> int:
-    """The numbers in the largest array of the kernels for u (L, b, H) and C (L, b, G, N)."""
+    """The numbers in the largest array of the kernels that grows with L, for u (L, b, H) and C (L, b, G, N)."""
     (L, batch, H), (G, N) = u.shape, C.shape[-2:]
     tiles = -(-H // (G * FEATURES))
     return max(u.size, L * batch * G * tiles * N, -(-L // piece) * batch * H * N)

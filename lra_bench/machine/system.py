@@ -86,7 +86,7 @@ def git_state() -> tuple[str | None, bool | None]:
     if git("ls-files", "--error-unmatch", __file__) is None:
         told = re.fullmatch(rf"([0-9a-f]{{40}})({re.escape(EDITED)})?", os.environ.get(COMMIT, ""))
         return (told[1], told[2] is not None) if told else (None, None)
-    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "*.py", "pyproject.toml")
+    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", ":/*.py", ":/pyproject.toml")
     return commit, bool(changes)
 
 

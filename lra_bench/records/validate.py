@@ -43,9 +43,6 @@ SLACK = 0.02
 `SIGMAS` times the sampling error is accepted in addition.
 """
 
-SAME = 0.001
-"""The accepted difference between two scores of one checkpoint on the same examples, perhaps on other devices."""
-
 CLOCKS = timedelta(days=2)
 """How far the clocks of two machines may be apart."""
 
@@ -257,8 +254,10 @@ def _further_tests(found: dict[str, AnyRecord]) -> Iterator[Problem]:
         first, run = trained[key]
         whole = record.clean if isinstance(record, RobustnessRecord) else record.whole
         test = run.accuracy.test
-        if test is not None and abs(whole - test) > SAME:
-            yield Problem(name, "error", f"{whole:.4f} without a change is not the test accuracy {test:.4f} of {first}")
+        if test is not None and round(abs(whole - test) * record.examples) > 1:
+            same = (record.system.device_kind, record.system.devices) == (run.system.device_kind, run.system.devices)
+            message = f"{whole:.4f} without a change is not the test accuracy {test:.4f} of {first}"
+            yield Problem(name, "error" if same else "warning", message)
         claims = (record.published_recipe, record.system.precision, record.data.fingerprint)
         if claims != (run.published_recipe, run.system.precision, run.data.fingerprint):
             yield Problem(name, "error", f"its recipe, precision or data is not that of {first}")

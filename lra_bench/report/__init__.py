@@ -213,8 +213,8 @@ def _readme(loaded: Sequence[Loaded]) -> str:
         "| leaderboard.json | every cell in full precision, for programs |\n"
         "| report.html | one page that sorts, filters and shows the runs behind each number; opens from the file |\n"
         "| figures/ | the pictures: SVG follows light and dark mode, PNG comes in both |\n\n"
-        "`lra-bench report` makes them anew, `lra-bench report --check` says whether they are up to date, "
-        "`lra-bench validate results` checks the records themselves.\n"
+        "`lra-bench report --results-dir` with this folder makes them anew, the same with `--check` says whether they "
+        "are up to date, and `lra-bench validate` with it checks the records themselves.\n"
     )
 
 

@@ -18,7 +18,6 @@ from lra_bench.report.select import (
     RowKey,
     Section,
     SelectedRecords,
-    row_key,
     row_label,
     threshold,
 )
@@ -159,7 +158,7 @@ def accuracy_cell(runs: Sequence[Entry]) -> Cell:
         text += f", median {rounded(median(solved), 2)}"
     text += f" ({len(solved)}/{len(runs)})"
     marks, ids = "".join(sorted(_marks(runs))), tuple(run.id for run in runs)
-    published = runs[0].record.recipe.published if row_key(runs[0].record).section == "published" else None
+    published = runs[0].record.recipe.published if runs[0].record.published_recipe else None
     difference = None if published is None else found.mean - published
     of_published = "" if published is None else published_mark(runs[0].record.model, runs[0].record.data.task)
     std = found.std if solved else None

@@ -23,7 +23,7 @@ from lra_bench.report.page_tables import breakable, is_word, shown_tables
 from lra_bench.report.published import published
 from lra_bench.report.select import Loaded, settings_of
 from lra_bench.report.speed import number
-from lra_bench.report.table import ABSENT, MARKS, Table, parts, tables_with
+from lra_bench.report.table import ABSENT, MARKS, Table, parts, rounded, tables_with
 
 _PICTURES = re.compile(r"<!-- pictures:.*?<!-- end of pictures -->", re.DOTALL)
 
@@ -171,7 +171,7 @@ def _published(value: float | None, marks: str) -> str:
     """Return the published number of the recipe, with the meaning of its footnote letters."""
     if value is None:
         return "not known"
-    return "; ".join([f"{value:.2f} %", *(f"{mark}: {MARKS[mark]}" for mark in marks)])
+    return "; ".join([f"{rounded(value, 2)} %", *(f"{mark}: {MARKS[mark]}" for mark in marks)])
 
 
 def _bench(record: BenchRecord) -> dict[str, Any]:
@@ -248,4 +248,4 @@ def _provenance(record: AnyRecord) -> Facts:
 
 
 def _percent(share: float | None) -> str:
-    return ABSENT if share is None else f"{100 * share:.2f} %"
+    return ABSENT if share is None else f"{rounded(100 * share, 2)} %"

@@ -48,7 +48,7 @@ class Quoted(Frozen):
         hint = "; ".join(sources[key].reference for key in self.sources)
         if self.value is None:
             return Cell("✗", marks=marks, hint=hint)
-        deviation = "" if self.std is None else f" ({self.std:.2f})"
+        deviation = "" if self.std is None else f" ({rounded(self.std, 2)})"
         accuracy = Accuracy(self.value, self.std)
         return Cell(f"{rounded(self.value, 2)}{deviation}", self.value, marks=marks, hint=hint, accuracy=accuracy)
 

@@ -28,7 +28,7 @@ from lra_bench.report.statistics import (
     summarize,
     wilson,
 )
-from lra_bench.report.table import ABSENT, Block, Cell, Column, Table, rounded
+from lra_bench.report.table import ABSENT, Block, Cell, Column, Table, rounded, signed
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,7 @@ def _difference_row(cell: CellStatistics, best: CellStatistics) -> tuple[Cell, .
         Cell(row_label(cell.key), runs=tuple(run.id for run in (*cell.runs, *best.runs))),
         Cell(row_label(best.key)),
         Cell(f"{len(cell.runs)}, {len(best.runs)}", len(cell.runs)),
-        Cell(f"{middle:+.2f}", middle),
-        *(Cell(ABSENT) if end is None else Cell(f"{end:+.2f}", end) for end in ends),
+        Cell(signed(middle, 2), middle),
+        *(Cell(ABSENT) if end is None else Cell(signed(end, 2), end) for end in ends),
         Cell(told),
     )

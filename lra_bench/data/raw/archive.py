@@ -176,6 +176,7 @@ def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
             folders.clear()
             continue
         seen.add(real)
+        folders.sort()  # of two names of one folder, the first is the one on every disk
         yield folder, folders, names
 
 
