@@ -157,7 +157,7 @@ def test_what_looks_ahead_has_no_recurrent_step_and_real_data_stands_beside_synt
     output = run(tmp_path, lengths=None, data=True, remat=True)
     (record,) = output["records"]
     assert record["remat"]
-    assert record["provenance"]["command"].endswith(" --remat")
+    assert record["provenance"]["command"].endswith(" --remat --smoke")
     assert [(m["call"], m["input"]) for m in record["measurements"]] == [
         ("train", "synthetic"),
         ("train", "data"),

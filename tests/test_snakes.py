@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from scipy import ndimage
 
-from lra_bench.data.generators import snake_growth, snakes
+from lra_bench.data.generators import compiled, snakes
 from lra_bench.data.generators.snake_paddles import markers, paddles
 from tests.snake_oracle import Oracle
 
@@ -195,15 +195,15 @@ def test_wrong_parameters_are_refused():
 
 
 def test_compiles_where_nothing_can_be_cached(monkeypatch):
-    njit = snake_growth.numba.njit
+    njit = compiled.numba.njit
 
     def refusing(function, **options):
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
         return njit(function, **options)
 
-    monkeypatch.setattr(snake_growth.numba, "njit", refusing)
-    assert snake_growth.compiled(lambda x: x + 1)(1) == 2
+    monkeypatch.setattr(compiled.numba, "njit", refusing)
+    assert compiled.compiled(lambda x: x + 1)(1) == 2
 
 
 def test_parameters_are_read_without_loading_the_compiler():

@@ -49,10 +49,9 @@ class Saver(Generic[H]):
         return self._since() * SHARE >= self._took
 
     def save_best(self, history: H) -> None:
-        """Save the best parameters that are kept in memory, for a run that ends here and is not resumed."""
+        """Save the best parameters that are kept in memory, if any are; a run that diverges saves nothing else."""
         if self._best is not None:
             self._checkpoints.save_best(self._best.step, self._best.state, history)
-            self._best = None
 
     def save(self, step: int, state: TrainState, history: H) -> None:
         """Save the state after `step` steps, and before it the best parameters, if others than those saved.
@@ -63,6 +62,7 @@ class Saver(Generic[H]):
         began = time.monotonic()
         self.save_best(history)
         self._checkpoints.save_last(step, state, history)
+        self._best = None
         self._saved_at = time.monotonic()
         self._took = self._saved_at - began
 
