@@ -136,7 +136,7 @@ def test_seeds_that_all_failed_have_no_interval_of_the_constant_they_count_as(tm
     cells = {name: cell.text for name, cell in zip(names, row, strict=True)}
     assert cells["Interval"] == cells["95% low"] == cells["95% high"] == "–"
     assert cells["Solved"] == "0/5 (0–43 %)"
-    assert told_apart(made)["S4"] == ["-48.00", "–", "–", "yes, by solved seeds: 0/5, 5/5"]
+    assert told_apart(made)["S4"] == ["−48.00", "–", "–", "yes, by solved seeds: 0/5, 5/5"]
 
 
 def test_a_difference_to_a_number_that_was_not_read_carries_its_mark_in_every_format(tmp_path):

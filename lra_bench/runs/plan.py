@@ -12,7 +12,6 @@ from lra_bench.data.sources import SourceAttempt, attempts_for, request_for
 from lra_bench.errors import UserError
 from lra_bench.paths import data_folder
 from lra_bench.progress import print_line
-from lra_bench.records.finished import is_finished
 from lra_bench.registry import canonical_model, cli_name, custom_path, model_names, recipes_of, task_module, task_names
 from lra_bench.runs.pretraining import Objective
 from lra_bench.runs.run import SMOKE, Run, make_run
@@ -56,7 +55,7 @@ class PlannedRun(NamedTuple):
     @property
     def state(self) -> str:
         """The state of the run: `finished`, `started` or `new`."""
-        if is_finished(self.run.folder):
+        if (self.run.folder / "result.json").exists():
             return "finished"
         return "started" if (self.run.folder / "checkpoints").exists() else "new"
 
