@@ -15,6 +15,9 @@ from lra_bench.machine.precision import activation_dtype, matmul_precision
 from lra_bench.models import classifier
 from lra_bench.models.network import build
 
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+"""Nearly all the time here is compilation."""
+
 SMALL = {"n_layers": 2, "d_model": 32, "batch_size": 4, "dropout": 0.0}
 
 STATED = {"float32": 2e-5, "tf32": 3e-3, "bfloat16": 3e-2}
@@ -49,7 +52,7 @@ def step(network, split, precision):
 
     with matmul_precision(precision or "float32"):
         program = emulated(jax.value_and_grad(loss_of, has_aux=True))
-        (_, (logits, stats)), gradients = jax.jit(program)(params)
+        (_, (logits, stats)), gradients = quick_jit(program)(params)
     return logits, stats, gradients
 
 
@@ -58,7 +61,7 @@ def exact_logits(network, split):
     network.activations = None
     graph, state = nnx.split(network)
 
-    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @quick_jit
     def logits(state, inputs, lengths):
         return nnx.merge(graph, state, copy=True)(inputs, lengths, train=True, key=None)
 
