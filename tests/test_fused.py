@@ -11,6 +11,7 @@ from lra_bench.bench.synthetic import synthetic_run
 from lra_bench.kernels import scan as scan_kernels
 from lra_bench.kernels import triton
 from lra_bench.kernels.triton import Interpreter
+from lra_bench.machine import platform
 from lra_bench.models import classifier
 from lra_bench.models.fused import can_fuse
 from lra_bench.models.network import build
@@ -218,6 +219,13 @@ def test_a_fused_training_step_is_lowered_for_a_gpu_that_is_not_here():
 
 
 KERNELS = {"gate", "gate_gradient", "project", "scan_states", "scan_gradient", "input_gradients"}
+
+
+@pytest.mark.parametrize(("capability", "usable"), [("7.5", False), ("8.0", True), ("9.0", True), ("gfx942", False)])
+def test_gpus_for_which_xla_does_not_compile_them_have_no_kernels(monkeypatch, capability, usable):
+    monkeypatch.setattr(platform, "target_platform", lambda: "gpu")
+    monkeypatch.setattr(platform, "device_capability", lambda: capability)
+    assert triton.usable(1) == usable
 
 
 def test_arrays_beyond_32_bit_indices_have_no_kernels():

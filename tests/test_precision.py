@@ -181,7 +181,7 @@ def test_commands_say_the_precision_because_its_default_is_the_machines(name):
 def test_a_recipe_without_a_published_accuracy_is_not_called_published():
     """LinOSS's authors published nothing on these tasks."""
     run, _ = synthetic_run("linoss", "listops", 32, SMALL, "float32")
-    assert recipe_state(run.model_copy(update={"overrides": {}})) == "own"
+    assert recipe_state(run.model_copy(update={"overrides": {}})) == "unpublished"
 
 
 def test_each_precision_has_its_own_digest():

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from lra_bench.errors import UserError
+from lra_bench.kernels import selective as kernel
 from lra_bench.machine.complex_parts import cos_sin
 from lra_bench.models.b2s6 import B2S6Layer
 from lra_bench.models.s6 import S6Layer
@@ -182,3 +183,15 @@ def test_settings_that_do_not_fit_are_refused():
         layer_of("b2s6", blocks=4)
     with pytest.raises(UserError, match="dt_min must not exceed dt_max"):
         layer_of("s6", dt_min=0.2)
+
+
+def test_the_largest_array_of_the_kernels_is_one_that_they_have():
+    """The states of all steps, which no kernel writes, would send long sequences to the chunked form."""
+
+    def largest(L, batch, H, G, N):
+        u, C = jax.ShapeDtypeStruct((L, batch, H), jnp.float32), jax.ShapeDtypeStruct((L, batch, G, N), jnp.float32)
+        return kernel.largest_array(u, C, 16)
+
+    assert largest(65_536, 24, 128, 1, 16) == 65_536 * 24 * 16 * 16  # B and C of 16 tiles of 8 features
+    assert largest(1_024, 2, 64, 8, 4) == 1_024 * 2 * 64  # u
+    assert largest(1_024, 2, 64, 8, 64) == 1_024 * 2 * 8 * 64  # a block is one tile

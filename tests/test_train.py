@@ -293,17 +293,23 @@ def test_divergence_is_recorded_and_said(data, tmp_path, monkeypatch):
         evaluate(run.name)
 
 
+def overflow_in_epoch(monkeypatch, epoch):
+    """Make the validation loss of this epoch no number, and return the splits that are scored."""
+    evaluate_split, scored = training_setup.TrainingSetup.evaluate, []
+
+    def overflows(setup, params, stats, split):
+        scored.append(split)
+        score = evaluate_split(setup, params, stats, split)
+        return score._replace(loss=float("nan")) if len(scored) == epoch else score
+
+    monkeypatch.setattr(training_setup.TrainingSetup, "evaluate", overflows)
+    return scored
+
+
 def test_validation_that_is_not_finite_is_divergence_and_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch):
     """Training losses can all be finite while the running statistics, or a longer example, are beyond float32."""
     run = small_run(data, epochs=2.0)
-    evaluate, scored = training_setup.TrainingSetup.evaluate, []
-
-    def overflows_in_epoch_2(setup, params, stats, split):
-        scored.append(split)
-        score = evaluate(setup, params, stats, split)
-        return score._replace(loss=float("nan")) if len(scored) == 2 else score
-
-    monkeypatch.setattr(training_setup.TrainingSetup, "evaluate", overflows_in_epoch_2)
+    scored = overflow_in_epoch(monkeypatch, 2)
     said = r"the validation loss after step 100 was not finite.* The last good checkpoint is in .*/checkpoints\."
     with pytest.raises(WorkError, match=said):
         train.train(run, data, tmp_path / "results")
@@ -317,17 +323,9 @@ def test_validation_that_is_not_finite_is_divergence_and_keeps_the_last_good_che
 def test_a_run_that_diverges_before_its_save_is_due_keeps_its_best_checkpoint(data, tmp_path, monkeypatch):
     monkeypatch.setattr(saving.Saver, "due_after_epoch", False)
     run = small_run(data, epochs=3.0)
-    evaluate_split, scored = training_setup.TrainingSetup.evaluate, []
-
-    def overflows_in_epoch_3(setup, params, stats, split):
-        scored.append(split)
-        score = evaluate_split(setup, params, stats, split)
-        return score._replace(loss=float("nan")) if len(scored) == 3 else score
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training_setup.TrainingSetup, "evaluate", overflows_in_epoch_3)
-        with pytest.raises(WorkError, match="the validation loss after step 150 was not finite"):
-            train.train(run, data, tmp_path / "results")
+    overflow_in_epoch(monkeypatch, 3)
+    with pytest.raises(WorkError, match="the validation loss after step 150 was not finite"):
+        train.train(run, data, tmp_path / "results")
     record = load_record(tmp_path / f"results/listops/s5/{run.digest}-s0.json")
     best = max(record.curve, key=lambda point: point.val_accuracy)
     assert saved_steps(run.folder / "checkpoints/best") == [best.step]

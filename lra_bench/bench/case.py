@@ -89,7 +89,7 @@ class NetworkCase:
 
 
 @contextmanager
-def out_of_memory_in_words(case: NetworkCase) -> Iterator[None]:
+def too_large_in_words(case: NetworkCase) -> Iterator[None]:
     """Turn a device or host that runs out of memory into DoesNotFit."""
     try:
         yield

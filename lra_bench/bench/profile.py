@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from lra_bench.bench.case import NetworkCase, compile_training, out_of_memory_in_words, training_calls
+from lra_bench.bench.case import NetworkCase, compile_training, too_large_in_words, training_calls
 from lra_bench.bench.costs import Cost, KernelCost, alike
 from lra_bench.bench.hlo import Program, parse
 from lra_bench.bench.kernels import Kernel, kernel_of
@@ -80,7 +80,7 @@ def run_profiles(request: BenchRequest) -> list[Profile]:
             progress.log(f"compiling {progress.note}, L = {length:,}, batch {batch}")
             folder = cache_folder() / "profiles" / f"{run.model}-{run.data.task}-{length}"
             case = NetworkCase(run, shape, None, request.remat)
-            with out_of_memory_in_words(case):
+            with too_large_in_words(case):
                 profiles.append(profile(case, folder))
             progress.advance(1)
     return profiles

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from lra_bench.bench.apart import in_own_process
-from lra_bench.bench.case import BenchCase, DoesNotFit, measure_case, out_of_memory_in_words
+from lra_bench.bench.case import BenchCase, DoesNotFit, measure_case, too_large_in_words
 from lra_bench.bench.plan import BenchRequest, PlannedCase, plan
 from lra_bench.bench.ratios import Earlier, Ratio, earlier_speeds, ratios
 from lra_bench.bench.timing import SMOKE_TIMING, Roofline, TimingSettings, measure_roofline
@@ -109,7 +109,7 @@ def measure_one(
     settings = SMOKE_TIMING if request.smoke else TimingSettings()
     run, shape, data = planned
     case = BenchCase(run, shape, data, request.remat, settings)
-    with out_of_memory_in_words(case):
+    with too_large_in_words(case):
         measured = measure_case(case, on_measured)
     roofline = measure_roofline(request.precision, settings).or_better(best)
     beside = [item.beside(roofline) for item in measured]

@@ -117,9 +117,9 @@ def changes_of(run: Run) -> str:
 
 
 def recipe_state(run: Run) -> str:
-    """Say whether the run's settings are `published`, `changed`, `pretrained`, or the `default` ones of a user's layer.
+    """Say whether the run's settings are `published`, `changed` or `pretrained`.
 
-    Those of a recipe without a published accuracy are `own`.
+    Those of a user's layer are `default`, and those of a recipe without a published accuracy `unpublished`.
     """
     from lra_bench.spec import PUBLISHED_PRECISIONS
 
@@ -129,4 +129,4 @@ def recipe_state(run: Run) -> str:
         return "pretrained"
     if run.code is not None:
         return "default"
-    return "own" if run.recipe.published is None else "published"
+    return "unpublished" if run.recipe.published is None else "published"

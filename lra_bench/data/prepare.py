@@ -244,7 +244,10 @@ def _prepare_from(
         if (folder / FILE).exists():
             return folder
         if folder.is_symlink():
-            raise UserError(f"{folder} is a link to a folder without prepared data. Remove it; link {folder.parent}.")
+            raise UserError(
+                f"{folder} is a link to a folder without prepared data. Remove the link. To have the data on another "
+                f"disk, make {folder.parent} a link, or set LRA_BENCH_HOME."
+            )
         if folder.exists():
             shutil.rmtree(folder)  # without a manifest the folder is not a finished one
         content = attempt.generator or module.DATA.read(cast(Path, path), request)
